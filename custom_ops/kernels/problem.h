@@ -1,0 +1,64 @@
+// One deformable convolution: sizes, layout and data types. The only parameter list there is.
+#pragma once
+
+#include <cstdint>
+
+namespace dcn {
+
+// Element types a tensor can have in memory.
+enum class DataType : int { kFloat16, kBFloat16, kFloat32, kFloat64 };
+
+// Plain data, passed by value to kernels on every device.
+struct Problem {
+  int64_t batch;                                       // N
+  int64_t channels, height, width;                     // x:      [N, C, H, W], or [N, H, W, C]
+  int64_t out_channels, out_height, out_width;         // out:    [N, M, Ho, Wo], or [N, Ho, Wo, M]
+  int64_t kernel_h, kernel_w;                          // weight: [M, C / groups, kh, kw]
+  int64_t stride_h, stride_w;                          //
+  int64_t pad_top, pad_bottom, pad_left, pad_right;    // pixels of zeros around x
+  int64_t dilation_h, dilation_w;                      //
+  int64_t groups, deformable_groups;                   //
+  int64_t im2col_step;                                 // images in the workspace at a time; 0: chosen here
+  DataType dtype;                                      // of x, weight, bias, out
+  DataType offset_dtype;                               // of offset and mask: dtype or kFloat32
+  bool channels_last;                                  // x and out are NHWC; offset and mask are always NCHW
+  bool modulated;                                      // v2: there is a mask
+
+#ifdef __CUDACC__
+#define DCN_HOST_DEVICE __host__ __device__
+#else
+#define DCN_HOST_DEVICE
+#endif
+  DCN_HOST_DEVICE int64_t taps() const { return kernel_h * kernel_w; }
+  DCN_HOST_DEVICE int64_t in_pixels() const { return height * width; }
+  DCN_HOST_DEVICE int64_t out_pixels() const { return out_height * out_width; }
+  DCN_HOST_DEVICE int64_t group_channels() const { return channels / groups; }
+  DCN_HOST_DEVICE int64_t group_outputs() const { return out_channels / groups; }
+  DCN_HOST_DEVICE int64_t deformable_channels() const { return channels / deformable_groups; }
+};
+
+// Contiguous tensors in the layouts given at Problem. `mask` is null in v1.
+struct ForwardTensors {
+  const void* x;
+  const void* offset;  // [N, deformable_groups * kh * kw * 2, Ho, Wo]: per tap y, then x
+  const void* mask;    // [N, deformable_groups * kh * kw, Ho, Wo]
+  const void* weight;
+  const void* bias;  // [M], never null
+  void* out;
+};
+
+// A null gradient is not wanted and costs nothing. Wanted ones are overwritten, not added to.
+struct BackwardTensors {
+  const void* x;
+  const void* offset;
+  const void* mask;
+  const void* weight;
+  const void* grad_out;
+  void* grad_x;
+  void* grad_offset;
+  void* grad_mask;
+  void* grad_weight;
+  void* grad_bias;
+};
+
+}  // namespace dcn
