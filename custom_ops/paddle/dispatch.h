@@ -1,0 +1,17 @@
+// Runs a problem on the device its tensors are on.
+#pragma once
+
+#include "../kernels/problem.h"
+#include "paddle/phi/api/all.h"
+
+namespace dcn {
+namespace binding {
+
+// Throws a Paddle error when this library has no kernels for the place.
+void require_supported(const paddle::Tensor& x);
+
+void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x);
+void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& x);
+
+}  // namespace binding
+}  // namespace dcn

@@ -1,0 +1,141 @@
+"""Finds, builds or loads the operators' library, and makes the one call of the raw operators."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import paddle
+from paddle import Tensor
+from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
+
+from . import _build
+
+PACKAGE = Path(__file__).resolve().parent
+
+# Bits of the operators' attribute `wanted`: which gradients backward computes.
+_X, _OFFSET, _MASK, _WEIGHT, _BIAS = 1, 2, 4, 8, 16
+
+
+def _sources() -> Path:
+    """Return the folder of the C++ sources: beside the package in a checkout, else inside it."""
+    checkout = PACKAGE.parent / "custom_ops"
+    return checkout if checkout.is_dir() else PACKAGE / "_sources"
+
+
+def _cache() -> Path:
+    """Return the folder for libraries built on import, one for each state of the sources."""
+    base = os.environ.get("PADDLE_DCN_CACHE")
+    folder = Path(base) if base else Path.home() / ".cache" / "paddle_dcn"
+    digest = hashlib.sha256()
+    root = _sources()
+    for path in sorted(p for p in root.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".cuh"}):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return folder / digest.hexdigest()[:12]
+
+
+def _build_in_cache() -> Path:
+    """Build the library in the cache folder, once however many processes ask for it."""
+    folder = _cache()
+    library = folder / _build.library_name()
+    if library.exists():
+        return library
+    others = ", ".join(path.name for path in sorted(PACKAGE.glob("_paddle_dcn.*.so")))
+    _build.compiler()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            print(
+                f"paddle_dcn: building the operators for Paddle {_build.paddle_version()} in "
+                f"{folder} (found: {others or 'none'}; about a minute, once)",
+                file=sys.stderr,
+                flush=True,
+            )
+            _build.build(_sources(), folder, folder / "objects")
+    return library
+
+
+def _find() -> tuple[Path, str]:
+    """Return the library that fits the installed Paddle and where it came from."""
+    built = PACKAGE / _build.library_name()
+    if built.exists():
+        return built, "tree" if (PACKAGE.parent / "custom_ops").is_dir() else "wheel"
+    return _build_in_cache(), "cache"
+
+
+LIBRARY, ORIGIN = _find()
+load_op_meta_info_and_register_op(str(LIBRARY))
+
+
+def library() -> ctypes.CDLL:
+    """Return the loaded library, whose functions tell about it."""
+    handle = ctypes.CDLL(str(LIBRARY))
+    for name in ("built_for", "instruction_set"):
+        getattr(handle, f"paddle_dcn_{name}").restype = ctypes.c_char_p
+    return handle
+
+
+if hasattr(paddle._C_ops, "_run_custom_op"):
+    _run = paddle._C_ops._run_custom_op
+else:
+    _run = paddle.base.core.eager._run_custom_op
+
+
+def _unified(function):
+    """Keep to_static from looking inside: the function is the same in both modes."""
+    marker = getattr(paddle.jit, "marker", None)
+    return marker.unified(function) if hasattr(marker, "unified") else function
+
+
+@_unified
+def deform_conv2d(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    deformable_groups: int,
+    im2col_step: int,
+    data_format: str,
+) -> Tensor:
+    """Call the operator. Arguments are as :mod:`paddle_dcn._checks` leaves them.
+
+    ``im2col_step`` 0 leaves the choice to the operator. ``mask`` None is v1.
+    """
+    tensors = ((x, _X), (offset, _OFFSET), (mask, _MASK), (weight, _WEIGHT), (bias, _BIAS))
+    wanted = 0
+    if paddle.in_dynamic_mode():
+        if paddle.is_grad_enabled():
+            for tensor, bit in tensors:
+                if tensor is not None and not tensor.stop_gradient:
+                    wanted |= bit
+    else:
+        # A program may change stop_gradient after this call, so every gradient stays available.
+        for tensor, bit in tensors:
+            if tensor is not None:
+                wanted |= bit
+    if bias is None:
+        bias = paddle.zeros([weight.shape[0]], weight.dtype)
+    attributes = (
+        list(stride),
+        list(padding),
+        list(dilation),
+        groups,
+        deformable_groups,
+        im2col_step,
+        data_format,
+        wanted,
+    )
+    if mask is None:
+        return _run("paddle_dcn_v1", x, offset, weight, bias, *attributes)[0]
+    return _run("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes)[0]
