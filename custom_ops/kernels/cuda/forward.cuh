@@ -1,0 +1,155 @@
+// The forward kernel: an implicit GEMM whose columns are sampled straight into shared memory.
+//
+// A block owns kRows output channels of one group times kColumns output pixels. While the product
+// of one slice of the reduction runs, the corner loads of the next one are under way in registers
+// and the weights of the next two in cp.async buffers; one barrier per slice is enough, because
+// what a slice overwrites was last read before the previous barrier.
+#pragma once
+
+#include "pipeline.cuh"
+#include "sampler.cuh"
+
+namespace dcn {
+namespace cuda {
+
+template <typename T, typename Index>
+struct ForwardArguments {
+  Geometry<Index> geometry;
+  Inputs<T> inputs;
+  const T* weight;  // packed: [out_channels][taps][group_channels], rounded operands
+  const T* bias;
+  T* out;
+  Index groups, group_outputs, row_tiles;
+  bool channels_last;
+};
+
+template <typename T, typename Product>
+constexpr size_t forward_shared_bytes() {
+  constexpr size_t kStaged = (kStages * Product::kRows + 2 * Product::kColumns) *
+                             Slice<T>::kContiguousStride * sizeof(T);
+  constexpr size_t kResult = Product::kRows * (Product::kColumns + 1) * sizeof(Sum<T>);
+  return kStaged > kResult ? kStaged : kResult;
+}
+
+template <typename T, typename Index, typename Product>
+__global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
+    forward_kernel(const ForwardArguments<T, Index> a) {
+  constexpr int kVector = Vector<T>::kSize, kVectors = Slice<T>::kVectors;
+  constexpr int kStride = Slice<T>::kContiguousStride;
+  constexpr int kRows = Product::kRows, kColumns = Product::kColumns;
+  constexpr int kThreads = Product::kThreads;
+  constexpr int kSamples = kColumns * kVectors / kThreads;  // per thread and slice
+  static_assert(kSamples * kThreads == kColumns * kVectors, "every thread samples equally much");
+  static_assert(kThreads % kColumns == 0, "a thread's column is fixed when results are written");
+
+  const Geometry<Index>& g = a.geometry;
+  const int thread = static_cast<int>(threadIdx.x);
+  Index tile = blockIdx.x;
+  const Index first_row = tile % a.row_tiles * kRows;
+  tile /= a.row_tiles;
+  const Index group = tile % a.groups;
+  const Index first_pixel = tile / a.groups * kColumns;
+
+  T* const weights = reinterpret_cast<T*>(shared_memory());
+  T* const columns = weights + kStages * kRows * kStride;
+  const Index reduction = g.taps * g.group_channels;
+  const int slices = static_cast<int>((reduction + kVectors * kVector - 1) / (kVectors * kVector));
+
+  const auto stage_weights = [&](int slice) {
+    if (slice < slices) {
+      const T* source = a.weight + group * a.group_outputs * reduction;
+      const Index first = static_cast<Index>(slice) * (kVectors * kVector);
+      stage<kThreads, kRows, kVectors>(
+          weights + slice % kStages * (kRows * kStride), kStride, [&](int row, int vector) {
+            const Index m = first_row + row, k = first + vector * kVector;
+            return m < a.group_outputs && k < reduction ? source + m * reduction + k
+                                                        : static_cast<const T*>(nullptr);
+          });
+    }
+    commit_copies();
+  };
+
+  // This thread samples vector `thread % kVectors` of the slice, for kSamples pixels.
+  Sampler<T, Index> samplers[kSamples];
+  const Index first_channel = group * g.group_channels;
+  Index channel = thread % kVectors * kVector, tap = 0, planned = -1;
+  const auto load_columns = [&] {
+    while (channel >= g.group_channels) {
+      channel -= g.group_channels;
+      ++tap;
+    }
+    // Plans are kept until the tap or the deformable group changes.
+    const Index deformable_group =
+        g.deformable_groups == 1 ? 0 : (first_channel + channel) / g.deformable_channels;
+    const Index plan = tap * g.deformable_groups + deformable_group;
+#pragma unroll
+    for (int s = 0; s < kSamples; ++s) {
+      if (plan != planned) {
+        const Index pixel = first_pixel + thread / kVectors + s * (kThreads / kVectors);
+        if (tap < g.taps && pixel < g.pixels) {
+          samplers[s].aim(g, a.inputs, Pixel<Index>(g, pixel), tap, deformable_group);
+        } else {
+          samplers[s].aim_nowhere();
+        }
+      }
+      samplers[s].load(g, a.inputs.x, first_channel + channel);
+    }
+    planned = plan;
+    channel += kVectors * kVector;
+  };
+
+  stage_weights(0);
+  stage_weights(1);
+  load_columns();
+  Product product;
+  for (int slice = 0; slice < slices; ++slice) {
+    T* const staged = columns + slice % 2 * (kColumns * kStride);
+#pragma unroll
+    for (int s = 0; s < kSamples; ++s) {
+      const int column = thread / kVectors + s * (kThreads / kVectors);
+      *reinterpret_cast<Vector<T>*>(staged + column * kStride + thread % kVectors * kVector) =
+          samplers[s].blend();
+    }
+    wait_copies<1>();
+    __syncthreads();
+    if (slice + 1 < slices) load_columns();
+    stage_weights(slice + 2);
+    product.add_contiguous(weights + slice % kStages * (kRows * kStride), staged);
+  }
+
+  // Through shared memory, so that neighbouring threads write neighbouring elements.
+  __syncthreads();
+  Sum<T>* const result = reinterpret_cast<Sum<T>*>(shared_memory());
+  product.for_each([&](int row, int column, Sum<T> sum) {
+    result[row * (kColumns + 1) + column] = sum;
+  });
+  __syncthreads();
+  const Index channels = a.groups * a.group_outputs, first = group * a.group_outputs + first_row;
+  const Index rows = a.group_outputs - first_row < kRows ? a.group_outputs - first_row : kRows;
+  const auto value = [&](int row, int column) {
+    return Element<T>::store(result[row * (kColumns + 1) + column] +
+                             Element<T>::load(a.bias[first + row]));
+  };
+  if (a.channels_last) {
+    for (int i = thread; i < kRows * kColumns; i += kThreads) {
+      const int row = i % kRows, column = i / kRows;
+      const Index pixel = first_pixel + column;
+      if (row < rows && pixel < g.pixels) {
+        a.out[pixel * channels + first + row] = value(row, column);
+      }
+    }
+  } else {
+    const int column = thread % kColumns;
+    const Index pixel = first_pixel + column, image = pixel / g.out_pixels;
+    if (pixel < g.pixels) {
+      T* const out =
+          a.out + (image * channels + first) * g.out_pixels + (pixel - image * g.out_pixels);
+      for (int row = thread / kColumns; row < rows; row += kThreads / kColumns) {
+        out[row * g.out_pixels] = value(row, column);
+      }
+    }
+  }
+}
+
+}  // namespace cuda
+}  // namespace dcn

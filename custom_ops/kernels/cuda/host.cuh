@@ -1,0 +1,171 @@
+// What the launchers share: the packed layout, the split of a batch into images at a time, the
+// workspace, and a queue that stops at the first error.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+
+#include "cuda.h"
+#include "relayout.cuh"
+#include "sampler.cuh"
+
+namespace dcn {
+namespace cuda {
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+// What the per-image buffers may take together, unless a single image needs more.
+constexpr int64_t kImageBudget = 36 * kMiB;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Hands out parts of the workspace; from a null base it only counts.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+  template <typename T>
+  T* take(int64_t count) {
+    char* const at = base_ ? base_ + used_ : nullptr;
+    used_ += ceil_div(count * static_cast<int64_t>(sizeof(T)), 256) * 256;
+    return reinterpret_cast<T*>(at);
+  }
+  size_t used() const { return static_cast<size_t>(used_); }
+
+ private:
+  char* base_;
+  int64_t used_ = 0;
+};
+
+class Queue {
+ public:
+  explicit Queue(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {}
+
+  // kBarriers: whether the kernel's threads wait for each other.
+  template <bool kBarriers, typename Kernel, typename... Arguments>
+  void run(Kernel kernel, int64_t blocks, int threads, size_t shared_bytes,
+           const Arguments&... arguments) {
+    if (error_ == cudaSuccess) {
+      error_ = launch<kBarriers>(kernel, blocks, threads, shared_bytes, stream_, arguments...);
+    }
+  }
+  void clear(void* target, int64_t bytes) {
+    if (error_ == cudaSuccess && bytes > 0) error_ = cudaMemsetAsync(target, 0, bytes, stream_);
+  }
+  int error() const { return error_; }
+
+ private:
+  cudaStream_t stream_;
+  cudaError_t error_ = cudaSuccess;
+};
+
+inline int processors() {
+  int device = 0, count = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+    (void)cudaGetLastError();  // no device: the first launch will say so
+    return 1;
+  }
+  return count;
+}
+
+inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+inline Segments input_segments(const Problem& p, int vector) {
+  const int64_t segment = std::gcd(p.group_channels(), p.deformable_channels());
+  return {p.channels / segment, segment, ceil_div(segment, vector) * vector};
+}
+inline Segments output_segments(const Problem& p, int vector) {
+  return {p.groups, p.group_outputs(), ceil_div(p.group_outputs(), vector) * vector};
+}
+
+template <typename Index>
+Geometry<Index> geometry(const Problem& p, const Segments& in, int64_t images) {
+  Geometry<Index> g;
+  g.height = static_cast<Index>(p.height);
+  g.width = static_cast<Index>(p.width);
+  g.out_height = static_cast<Index>(p.out_height);
+  g.out_width = static_cast<Index>(p.out_width);
+  g.out_pixels = static_cast<Index>(p.out_pixels());
+  g.kernel_width = static_cast<Index>(p.kernel_w);
+  g.taps = static_cast<Index>(p.taps());
+  g.stride_h = static_cast<Index>(p.stride_h);
+  g.stride_w = static_cast<Index>(p.stride_w);
+  g.pad_top = static_cast<Index>(p.pad_top);
+  g.pad_left = static_cast<Index>(p.pad_left);
+  g.dilation_h = static_cast<Index>(p.dilation_h);
+  g.dilation_w = static_cast<Index>(p.dilation_w);
+  g.deformable_groups = static_cast<Index>(p.deformable_groups);
+  g.channels = static_cast<Index>(in.packed_channels());
+  g.group_channels = static_cast<Index>(in.packed_channels() / p.groups);
+  g.deformable_channels = static_cast<Index>(in.packed_channels() / p.deformable_groups);
+  g.pixels = static_cast<Index>(images * p.out_pixels());
+  return g;
+}
+
+// The most elements any tensor has per image, on its way through the kernels.
+inline int64_t image_elements(const Problem& p, const Segments& in, const Segments& out) {
+  const int64_t x = (p.height + 2) * (p.width + 2) * in.packed_channels();
+  const int64_t y = (p.out_pixels() + 512) * out.packed_channels();
+  const int64_t offset = 2 * (p.out_pixels() + 512) * p.deformable_groups * p.taps();
+  return std::max({x, y, offset});
+}
+
+// How many images go through the kernels at a time, and whether 32-bit indices do for them.
+struct Batches {
+  int64_t images;
+  bool wide;
+};
+inline Batches split_batch(const Problem& p, int64_t image_elements, int64_t image_bytes,
+                           int flags) {
+  constexpr int64_t kLimit = (int64_t{1} << 31) - 1;
+  int64_t images = p.im2col_step > 0 ? p.im2col_step : p.batch;
+  if (image_bytes > 0) images = std::min(images, kImageBudget / image_bytes);
+  images = std::min({images, p.batch, kLimit / image_elements});
+  const bool wide = image_elements > kLimit || flags & kWideIndex;
+  return {std::max<int64_t>(images, 1), wide};
+}
+
+template <typename T>
+const T* advance(const void* base, int64_t elements) {
+  return base ? static_cast<const T*>(base) + elements : nullptr;
+}
+inline const void* advance_bytes(const void* base, int64_t bytes) {
+  return base ? static_cast<const char*>(base) + bytes : nullptr;
+}
+
+inline int64_t elementwise_blocks(int64_t size) {
+  return std::min<int64_t>(ceil_div(size, WeightLayout::kThreads), 4096);
+}
+
+// Bytes of one offset or mask value.
+template <typename T>
+int64_t offset_size(const Problem& p) {
+  return p.offset_dtype == DataType::kFloat32 ? 4 : static_cast<int64_t>(sizeof(T));
+}
+
+// Calls run(T{}) with the element type the kernels work in.
+template <typename Run>
+auto dispatch(const Problem& p, int flags, const Run& run) {
+  switch (p.dtype) {
+    case DataType::kFloat16:
+      return run(Half{});
+    case DataType::kBFloat16:
+      return run(BFloat16{});
+    case DataType::kFloat64:
+      return run(double{});
+    default:
+      return flags & kTensorFloat32 ? run(TensorFloat32{}) : run(float{});
+  }
+}
+
+// Packs `images` images of x (segments = input_segments) or of the output gradient.
+template <typename T>
+void pack_images(Queue& queue, const Segments& segments, bool channels_last, int64_t images,
+                 int64_t pixels, bool round, const T* plain, T* packed) {
+  Relayout r{segments, images, pixels, channels_last};
+  queue.run<true>(pack_kernel<T>, r.tiles(), Relayout::kThreads, Relayout::shared_bytes<T>(), r,
+                  round, plain, packed);
+}
+
+}  // namespace cuda
+}  // namespace dcn

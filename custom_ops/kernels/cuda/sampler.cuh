@@ -1,0 +1,155 @@
+// Where each column element comes from: the problem in index arithmetic, sampling plans, and the
+// stream of column vectors that one thread feeds to a product.
+//
+// Inside the kernels x is "packed": [image, pixel, channel], each segment of channels that shares
+// a group and a deformable group padded to whole 16-byte vectors, so that a vector never straddles
+// two plans. The reduction of the convolution runs over taps, and within a tap over the packed
+// channels of the group.
+#pragma once
+
+#include "../sampling.h"
+#include "device.cuh"
+
+namespace dcn {
+namespace cuda {
+
+template <typename Index>
+struct Geometry {
+  Index height, width, out_height, out_width, out_pixels;
+  Index kernel_width, taps;
+  Index stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
+  Index deformable_groups;
+  Index channels, group_channels, deformable_channels;  // packed
+  Index pixels;                                         // output pixels of the images at hand
+};
+
+// The images at hand, read only.
+template <typename T>
+struct Inputs {
+  const T* x;          // packed
+  const void* offset;  // as the caller's, of T or float
+  const void* mask;    // likewise; null in v1
+  bool offset_is_float;
+};
+
+template <typename Index>
+struct Pixel {
+  Index image, row, column;
+
+  DCN_DEVICE Pixel(const Geometry<Index>& g, Index pixel) {
+    image = pixel / g.out_pixels;
+    const Index rest = pixel - image * g.out_pixels;
+    row = rest / g.out_width;
+    column = rest - row * g.out_width;
+  }
+};
+
+// The mask and location of one (pixel, tap, deformable group), as read from memory.
+template <typename T>
+struct Tap {
+  Sample<Sum<T>> sample;
+  Sum<T> mask;
+};
+
+template <typename T, typename Index>
+DCN_DEVICE Tap<T> read_tap(const Geometry<Index>& g, const Inputs<T>& in, const Pixel<Index>& p,
+                           Index tap, Index deformable_group) {
+  using S = Sum<T>;
+  const Index plane = (p.image * g.deformable_groups + deformable_group) * g.taps + tap;
+  const Index pixel = p.row * g.out_width + p.column;
+  const auto read = [&](const void* from, Index i) {
+    return in.offset_is_float ? static_cast<S>(static_cast<const float*>(from)[i])
+                              : Element<T>::load(static_cast<const T*>(from)[i]);
+  };
+  const Index kernel_row = tap / g.kernel_width, kernel_column = tap - kernel_row * g.kernel_width;
+  const S y = static_cast<S>(p.row * g.stride_h - g.pad_top + kernel_row * g.dilation_h);
+  const S x = static_cast<S>(p.column * g.stride_w - g.pad_left + kernel_column * g.dilation_w);
+  const S dy = read(in.offset, 2 * plane * g.out_pixels + pixel);
+  const S dx = read(in.offset, (2 * plane + 1) * g.out_pixels + pixel);
+  return {locate<S>(y + dy, x + dx, static_cast<S>(g.height), static_cast<S>(g.width)),
+          in.mask ? read(in.mask, plane * g.out_pixels + pixel) : S(1)};
+}
+
+// The four corners of a sample in the packed image; bit 2 * a + b of `inside` is corner (a, b).
+template <typename Index>
+struct Corners {
+  Index first;  // element offset of corner (0, 0), channel 0; negative beyond the first row
+  unsigned inside;
+
+  template <typename S>
+  DCN_DEVICE Corners(const Geometry<Index>& g, Index image, const Sample<S>& s) {
+    const Index y = s.y0, x = s.x0;
+    first = ((image * g.height + y) * g.width + x) * g.channels;
+    const unsigned left = x >= 0, right = x + 1 >= 0 && x + 1 < g.width;
+    const unsigned columns = left | right << 1;
+    inside = (y >= 0 ? columns : 0) | (y + 1 >= 0 && y + 1 < g.height ? columns << 2 : 0);
+  }
+
+  DCN_DEVICE Index offset(const Geometry<Index>& g, int corner) const {
+    return first + (corner / 2 * g.width + corner % 2) * g.channels;
+  }
+};
+
+template <typename S>
+DCN_DEVICE S corner_weight(const CornerWeights<S>& w, int corner) {
+  return corner == 0 ? w.w00 : corner == 1 ? w.w01 : corner == 2 ? w.w10 : w.w11;
+}
+
+// One thread's source of column vectors: aim() at a (pixel, tap, channel), load(), and, once the
+// loads had time to arrive, blend().
+template <typename T, typename Index>
+class Sampler {
+ public:
+  DCN_DEVICE void aim(const Geometry<Index>& g, const Inputs<T>& in, const Pixel<Index>& p,
+                      Index tap, Index deformable_group) {
+    const Tap<T> t = read_tap(g, in, p, tap, deformable_group);
+    const Corners<Index> corners(g, p.image, t.sample);
+    const CornerWeights<Sum<T>> w = corner_weights(t.sample.ly, t.sample.lx);
+    first_ = corners.first;
+    inside_ = corners.inside;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      // Zero also where the mask is NaN: a corner outside adds nothing.
+      weights_[i] = inside_ >> i & 1 ? t.mask * corner_weight(w, i) : Sum<T>(0);
+    }
+  }
+  DCN_DEVICE void aim_nowhere() {
+    inside_ = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) weights_[i] = 0;
+  }
+
+  DCN_DEVICE void load(const Geometry<Index>& g, const T* x, Index channel) {
+    const Index below = g.width * g.channels;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const Index corner = first_ + i / 2 * below + i % 2 * g.channels + channel;
+      values_[i] = inside_ >> i & 1 ? load_vector(x + corner) : uint4{0, 0, 0, 0};
+    }
+  }
+
+  DCN_DEVICE Vector<T> blend() const {
+    Sum<T> sums[Vector<T>::kSize] = {};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const Vector<T> v = vector_of<T>(values_[i]);
+#pragma unroll
+      for (int e = 0; e < Vector<T>::kSize; ++e) {
+        sums[e] += weights_[i] * Element<T>::load(v.lane[e]);
+      }
+    }
+    Vector<T> result;
+#pragma unroll
+    for (int e = 0; e < Vector<T>::kSize; ++e) result.lane[e] = Element<T>::operand(sums[e]);
+    return result;
+  }
+
+ private:
+  Index first_;
+  unsigned inside_;
+  Sum<T> weights_[4];
+  uint4 values_[4];
+};
+
+}  // namespace cuda
+}  // namespace dcn

@@ -1,0 +1,461 @@
+// Runs the CUDA kernels' sources on a CPU: the language extensions and machine operations that
+// custom_ops/kernels/cuda/device.cuh leaves open, as plain C++.
+//
+// Kernels without barriers are loops. A block with barriers runs as fibers (the default: fast, a
+// barrier that not every thread reaches is reported) or, with DCN_EMULATION_THREADS, as threads,
+// several blocks at a time, for ThreadSanitizer. Shared memory is a heap block of the exact size,
+// filled with NaN patterns, for AddressSanitizer. Asynchronous copies really happen at the wait.
+#pragma once
+
+#include <pthread.h>
+#include <ucontext.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#define __host__
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
+enum { cudaDevAttrMultiProcessorCount };
+using cudaStream_t = void*;
+
+namespace emulation {
+
+struct Index {
+  unsigned x;
+};
+
+[[noreturn]] inline void fail(const char* message) {
+  std::fprintf(stderr, "emulation: %s\n", message);
+  std::abort();
+}
+
+inline int processors = 4;
+
+// ------------------------------------------------------------------------------- scheduling
+
+struct Copy {
+  void* target;
+  const void* source;  // null: zeros
+};
+
+struct Block;
+struct Thread {
+  Block* block;
+  Index thread_index;
+  unsigned exchanges = 0;                 // warp operations so far
+  std::vector<std::vector<Copy>> groups;  // committed asynchronous copies, oldest first
+  std::vector<Copy> copies;               // not yet committed
+  bool done = false;
+#ifndef DCN_EMULATION_THREADS
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+#endif
+};
+inline thread_local Thread* self = nullptr;
+
+#ifdef DCN_EMULATION_THREADS
+
+class Barrier {
+ public:
+  explicit Barrier(unsigned size) { pthread_barrier_init(&barrier_, nullptr, size); }
+  ~Barrier() { pthread_barrier_destroy(&barrier_); }
+  void wait() { pthread_barrier_wait(&barrier_); }
+
+ private:
+  pthread_barrier_t barrier_;
+};
+
+#else
+
+inline ucontext_t scheduler;
+inline bool progress;
+
+class Barrier {
+ public:
+  explicit Barrier(unsigned size) : size_(size) {}
+  void wait() {
+    if (++arrived_ == size_) {
+      arrived_ = 0;
+      ++generation_;
+      progress = true;
+      return;
+    }
+    const unsigned generation = generation_;
+    while (generation == generation_) {
+      Thread* const me = self;
+      swapcontext(&me->context, &scheduler);
+    }
+  }
+
+ private:
+  unsigned size_, arrived_ = 0, generation_ = 0;
+};
+
+#endif
+
+struct Warp {
+  Barrier barrier{32};
+  alignas(16) unsigned char slots[2][32][64];
+};
+
+struct Block {
+  Index block_index, block_size, grid_size;
+  std::unique_ptr<unsigned char[]> shared;
+  Barrier barrier;
+  std::vector<std::unique_ptr<Warp>> warps;
+  std::vector<Thread> threads;
+  const std::function<void()>& body;
+
+  Block(unsigned index, unsigned size, unsigned grid, size_t shared_bytes,
+        const std::function<void()>& kernel)
+      : block_index{index},
+        block_size{size},
+        grid_size{grid},
+        shared(new unsigned char[shared_bytes]),
+        barrier(size),
+        threads(size),
+        body(kernel) {
+    std::memset(shared.get(), 0xff, shared_bytes);
+    for (unsigned w = 0; w < size / 32; ++w) warps.emplace_back(new Warp);
+    for (unsigned i = 0; i < size; ++i) {
+      threads[i].block = this;
+      threads[i].thread_index.x = i;
+    }
+  }
+};
+
+#ifdef DCN_EMULATION_THREADS
+
+inline void run_grid(unsigned grid, unsigned size, size_t shared_bytes, bool,
+                     const std::function<void()>& body) {
+  constexpr unsigned kConcurrentBlocks = 3;
+  for (unsigned first = 0; first < grid; first += kConcurrentBlocks) {
+    std::vector<std::unique_ptr<Block>> blocks;
+    std::vector<std::thread> workers;
+    for (unsigned b = first; b < grid && b < first + kConcurrentBlocks; ++b) {
+      blocks.emplace_back(new Block(b, size, grid, shared_bytes, body));
+      for (Thread& thread : blocks.back()->threads) {
+        workers.emplace_back([&thread] {
+          self = &thread;
+          thread.block->body();
+        });
+      }
+    }
+    for (std::thread& worker : workers) worker.join();
+  }
+}
+
+#else
+
+inline void run_fiber() {
+  self->block->body();
+  self->done = true;
+  progress = true;
+  setcontext(&scheduler);
+}
+
+inline void run_grid(unsigned grid, unsigned size, size_t shared_bytes, bool barriers,
+                     const std::function<void()>& body) {
+  constexpr size_t kStackBytes = 256 * 1024;
+  static std::vector<std::unique_ptr<char[]>> stacks;
+  for (unsigned b = 0; b < grid; ++b) {
+    Block block(b, size, grid, shared_bytes, body);
+    if (!barriers) {
+      for (Thread& thread : block.threads) {
+        self = &thread;
+        body();
+      }
+      continue;
+    }
+    for (unsigned i = 0; i < size; ++i) {
+      Thread& thread = block.threads[i];
+      if (stacks.size() <= i) stacks.emplace_back(new char[kStackBytes]);
+      getcontext(&thread.context);
+      thread.context.uc_stack.ss_sp = stacks[i].get();
+      thread.context.uc_stack.ss_size = kStackBytes;
+      thread.context.uc_link = nullptr;
+      makecontext(&thread.context, run_fiber, 0);
+    }
+    for (unsigned left = size; left > 0;) {
+      progress = false;
+      for (Thread& thread : block.threads) {
+        if (thread.done) continue;
+        self = &thread;
+        swapcontext(&scheduler, &thread.context);
+        left -= thread.done;
+      }
+      if (!progress) fail("a barrier that not every thread of its block or warp reaches");
+    }
+  }
+}
+
+#endif
+
+// ---------------------------------------------------------------------------- warp exchange
+
+// What every lane of a warp passed to the same operation.
+template <typename V>
+class Exchange {
+ public:
+  Exchange(int operation, const V& mine) {
+    static_assert(sizeof(V) + sizeof(int) <= 64, "a slot holds it");
+    Thread* const me = self;
+    Warp& warp = *me->block->warps[me->thread_index.x / 32];
+    slots_ = warp.slots[me->exchanges++ % 2];  // the other one may still be read
+    unsigned char* const slot = slots_[me->thread_index.x % 32];
+    std::memcpy(slot, &operation, sizeof(operation));
+    std::memcpy(slot + sizeof(operation), &mine, sizeof(mine));
+    warp.barrier.wait();
+    for (int lane = 0; lane < 32; ++lane) {
+      if (std::memcmp(slots_[lane], &operation, sizeof(operation)) != 0) {
+        fail("the lanes of a warp are at different operations");
+      }
+    }
+  }
+  V operator[](int lane) const {
+    V value;
+    std::memcpy(&value, slots_[lane] + sizeof(int), sizeof(value));
+    return value;
+  }
+
+ private:
+  unsigned char (*slots_)[64];
+};
+
+template <typename To, typename From>
+To bit_cast(const From& from) {
+  static_assert(sizeof(To) == sizeof(From), "same size");
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+inline float float_from_half(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16, rest = bits & 0x7fff;
+  if (rest >= 0x7c00) return bit_cast<float>(sign | 0x7f800000 | (rest & 0x3ff) << 13);
+  if (rest < 0x400) {  // subnormal: a multiple of 2^-24
+    const float v = static_cast<float>(rest) * 0x1p-24f;
+    return sign ? -v : v;
+  }
+  return bit_cast<float>(sign | (rest + (112 << 10)) << 13);
+}
+
+inline uint16_t half_from_float(float v) {
+  const uint32_t bits = bit_cast<uint32_t>(v), rest = bits & 0x7fffffff;
+  const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
+  uint32_t half;
+  if (rest > 0x7f800000) {
+    half = 0x7fff;
+  } else if (rest >= 0x477ff000) {  // from 65520 on, rounded to infinity
+    half = 0x7c00;
+  } else if (rest < 0x38800000) {  // adding 0.5 rounds to a multiple of 2^-24
+    half = bit_cast<uint32_t>(bit_cast<float>(rest) + 0.5f) - 0x3f000000;
+  } else {
+    half = (rest - (112u << 23) + 0xfff + (rest >> 13 & 1)) >> 13;
+  }
+  return static_cast<uint16_t>(sign | half);
+}
+
+inline float float_from_bfloat16(uint16_t bits) {
+  return bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+inline uint16_t bfloat16_from_float(float v) {
+  const uint32_t bits = bit_cast<uint32_t>(v);
+  if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fff;
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+}  // namespace emulation
+
+#define threadIdx (emulation::self->thread_index)
+#define blockIdx (emulation::self->block->block_index)
+#define blockDim (emulation::self->block->block_size)
+#define gridDim (emulation::self->block->grid_size)
+
+inline void __syncthreads() { emulation::self->block->barrier.wait(); }
+
+template <typename T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  return emulation::Exchange<T>(1, value)[lane ^ mask];
+}
+
+inline int atomicAdd(int* target, int value) {
+  return __atomic_fetch_add(target, value, __ATOMIC_RELAXED);
+}
+
+template <typename T>
+void atomic_add_float(T* target, T value) {
+  T old, sum;
+  __atomic_load(target, &old, __ATOMIC_RELAXED);
+  do {
+    sum = old + value;
+  } while (
+      !__atomic_compare_exchange(target, &old, &sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+}
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
+  *value = emulation::processors;
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t) {
+  std::memset(target, value, bytes);
+  return cudaSuccess;
+}
+inline const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaSuccess ? "cudaSuccess"
+         : error == cudaErrorInvalidConfiguration ? "cudaErrorInvalidConfiguration"
+                                                  : "cudaErrorInvalidValue";
+}
+
+extern "C" __attribute__((used)) inline void dcn_emulation_set_processors(int count) {
+  emulation::processors = count;
+}
+
+namespace dcn {
+namespace cuda {
+
+inline unsigned char* shared_memory() { return emulation::self->block->shared.get(); }
+
+inline void check_alignment(const void* p) {
+  if (reinterpret_cast<uintptr_t>(p) % 16) emulation::fail("a 16-byte access is not aligned");
+}
+
+inline uint4 load_vector(const void* source) {
+  check_alignment(source);
+  uint4 v;
+  std::memcpy(&v, source, sizeof(v));
+  return v;
+}
+
+inline void copy_async(void* shared, const void* source, bool valid) {
+  check_alignment(shared);
+  check_alignment(source);
+  emulation::self->copies.push_back({shared, valid ? source : nullptr});
+}
+inline void commit_copies() {
+  emulation::self->groups.push_back(std::move(emulation::self->copies));
+  emulation::self->copies.clear();
+}
+template <int kPending>
+void wait_copies() {
+  auto& groups = emulation::self->groups;
+  while (groups.size() > kPending) {
+    for (const emulation::Copy& copy : groups.front()) {
+      if (copy.source) {
+        std::memcpy(copy.target, copy.source, 16);
+      } else {
+        std::memset(copy.target, 0, 16);
+      }
+    }
+    groups.erase(groups.begin());
+  }
+}
+
+template <bool kTransposed>
+void load_matrices(uint32_t (&r)[4], const void* row) {
+  check_alignment(row);
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const emulation::Exchange<const void*> rows(2, row);
+  for (int m = 0; m < 4; ++m) {
+    if (kTransposed) {
+      uint16_t pair[2];
+      for (int e = 0; e < 2; ++e) {
+        const char* from = static_cast<const char*>(rows[m * 8 + lane % 4 * 2 + e]);
+        std::memcpy(&pair[e], from + lane / 4 * 2, 2);
+      }
+      std::memcpy(&r[m], pair, 4);
+    } else {
+      const char* from = static_cast<const char*>(rows[m * 8 + lane / 4]);
+      std::memcpy(&r[m], from + lane % 4 * 4, 4);
+    }
+  }
+}
+
+enum class TensorType { kFloat16, kBFloat16, kTensorFloat32 };
+
+template <TensorType kType>
+void multiply_fragments(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  struct Fragments {
+    uint32_t a[4], b[2];
+  };
+  Fragments mine;
+  std::memcpy(mine.a, a, sizeof(mine.a));
+  std::memcpy(mine.b, b, sizeof(mine.b));
+  const emulation::Exchange<Fragments> all(3, mine);
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const auto value = [](uint32_t word, int half) {
+    const uint16_t bits = static_cast<uint16_t>(half ? word >> 16 : word);
+    if (kType == TensorType::kFloat16) return emulation::float_from_half(bits);
+    if (kType == TensorType::kBFloat16) return emulation::float_from_bfloat16(bits);
+    return emulation::bit_cast<float>(word & ~0x1fffu);  // the low 13 bits are not read
+  };
+  constexpr int kPerWord = kType == TensorType::kTensorFloat32 ? 1 : 2;
+  for (int quarter = 0; quarter < 4; ++quarter) {  // lanes of a row that hold parts of k
+    const Fragments left = all[lane / 4 * 4 + quarter];
+    const Fragments right[2] = {all[lane % 4 * 8 + quarter], all[lane % 4 * 8 + 4 + quarter]};
+    for (int word = 0; word < 2; ++word) {  // low and high half of k
+      for (int h = 0; h < kPerWord; ++h) {
+        for (int e = 0; e < 4; ++e) {
+          c[e] += value(left.a[word * 2 + e / 2], h) * value(right[e % 2].b[word], h);
+        }
+      }
+    }
+  }
+}
+
+inline void atomic_add_vector(float* target, const float (&v)[4]) {
+  check_alignment(target);
+  for (int i = 0; i < 4; ++i) atomic_add_float(target + i, v[i]);
+}
+inline void atomic_add_vector(double* target, const double (&v)[2]) {
+  for (int i = 0; i < 2; ++i) atomic_add_float(target + i, v[i]);
+}
+
+inline float float_from_half_bits(uint16_t bits) { return emulation::float_from_half(bits); }
+inline uint16_t half_bits(float v) { return emulation::half_from_float(v); }
+inline uint16_t bfloat16_bits(float v) { return emulation::bfloat16_from_float(v); }
+inline uint32_t tensor_float32_bits(float v) {  // to nearest, ties away from zero
+  const uint32_t bits = emulation::bit_cast<uint32_t>(v);
+  return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & ~0x1fffu;
+}
+
+template <bool kBarriers, typename... Parameters, typename... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes,
+                   cudaStream_t, const Arguments&... arguments) {
+  constexpr int64_t kMaxBlocks = (int64_t{1} << 31) - 1;
+  if (blocks == 0) return cudaSuccess;
+  if (blocks < 0 || blocks > kMaxBlocks || threads > 1024 || threads % 32 != 0) {
+    return cudaErrorInvalidConfiguration;
+  }
+  if (shared_bytes > 99 * 1024) return cudaErrorInvalidValue;  // the least of sm_80 and later
+  const std::function<void()> body = [&] { kernel(arguments...); };
+  emulation::run_grid(static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes,
+                      kBarriers, body);
+  return cudaSuccess;
+}
+
+}  // namespace cuda
+}  // namespace dcn
