@@ -116,7 +116,6 @@ class Library:
         self.path = Path(path)
         self._library = ctypes.CDLL(str(path))
         for name in ("forward", "backward"):
-            if not hasattr(self._library, f"dcn_cuda_{name}"): continue
             size = getattr(self._library, f"dcn_cuda_{name}_workspace")
             size.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
             size.restype = ctypes.c_size_t

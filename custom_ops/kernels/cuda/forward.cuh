@@ -69,35 +69,54 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     commit_copies();
   };
 
-  // This thread samples vector `thread % kVectors` of the slice, for kSamples pixels.
+  // This thread samples vector `thread % kVectors` of each slice, for kSamples pixels. A plan is
+  // kept until the tap or the deformable group changes; what it is made from is read a slice ahead.
   Sampler<T, Index> samplers[kSamples];
-  const Index first_channel = group * g.group_channels;
-  Index channel = thread % kVectors * kVector, tap = 0, planned = -1;
-  const auto load_columns = [&] {
+  Tap<T, Index> taps[kSamples];
+  Pixel<Index> pixels[kSamples];
+  const Index group_channel = group * g.group_channels;
+  Index channel = thread % kVectors * kVector, tap = 0, plan = -1;
+  bool changed;
+  const auto sampled_pixel = [&](int s) {
+    return first_pixel + thread / kVectors + s * (kThreads / kVectors);
+  };
+  const auto read_plan = [&] {
     while (channel >= g.group_channels) {
       channel -= g.group_channels;
       ++tap;
     }
-    // Plans are kept until the tap or the deformable group changes.
     const Index deformable_group =
-        g.deformable_groups == 1 ? 0 : (first_channel + channel) / g.deformable_channels;
-    const Index plan = tap * g.deformable_groups + deformable_group;
+        g.deformable_groups == 1 ? 0 : (group_channel + channel) / g.deformable_channels;
+    const Index next = tap * g.deformable_groups + deformable_group;
+    changed = next != plan;
+    plan = next;
+    if (!changed || tap >= g.taps) return;
 #pragma unroll
     for (int s = 0; s < kSamples; ++s) {
-      if (plan != planned) {
-        const Index pixel = first_pixel + thread / kVectors + s * (kThreads / kVectors);
-        if (tap < g.taps && pixel < g.pixels) {
-          samplers[s].aim(g, a.inputs, Pixel<Index>(g, pixel), tap, deformable_group);
+      if (sampled_pixel(s) < g.pixels) {
+        taps[s] = Tap<T, Index>(g, a.inputs, pixels[s], tap, deformable_group);
+      }
+    }
+  };
+  const auto load_columns = [&] {
+#pragma unroll
+    for (int s = 0; s < kSamples; ++s) {
+      if (changed) {
+        if (tap < g.taps && sampled_pixel(s) < g.pixels) {
+          samplers[s].aim(g, pixels[s], tap, taps[s]);
         } else {
           samplers[s].aim_nowhere();
         }
       }
-      samplers[s].load(g, a.inputs.x, first_channel + channel);
+      samplers[s].load(g, a.inputs.x, group_channel + channel);
     }
-    planned = plan;
     channel += kVectors * kVector;
+    read_plan();
   };
 
+#pragma unroll
+  for (int s = 0; s < kSamples; ++s) pixels[s] = Pixel<Index>(g, sampled_pixel(s));
+  read_plan();
   stage_weights(0);
   stage_weights(1);
   load_columns();

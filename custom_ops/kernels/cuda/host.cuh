@@ -15,7 +15,7 @@ namespace cuda {
 constexpr int64_t kMiB = int64_t{1} << 20;
 
 // What the per-image buffers may take together, unless a single image needs more.
-constexpr int64_t kImageBudget = 36 * kMiB;
+constexpr int64_t kImageBudget = 28 * kMiB;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -19,9 +19,8 @@ struct Slice {
   static constexpr int kContiguousStride = kDepth + Vector<T>::kSize;
   // For a strided tile of so many columns. 4-byte fragments are read one by one and want their
   // four rows eight banks apart, ldmatrix wants its eight rows four apart.
-  static constexpr int strided_stride(int columns) {
-    return columns + (sizeof(T) == 4 ? 8 : Vector<T>::kSize);
-  }
+  template <int kColumns>
+  static constexpr int kStridedStride = kColumns + (sizeof(T) == 4 ? 8 : Vector<T>::kSize);
 };
 
 // Warps in a kWarpRows x kWarpColumns grid, each owning kTileRows x kTileColumns tiles of 16 x 8.
@@ -69,8 +68,8 @@ class TensorProduct {
   }
 
   DCN_DEVICE void add_strided(const T* a, const T* b) {
-    constexpr int kStrideA = Slice<T>::strided_stride(kRows);
-    constexpr int kStrideB = Slice<T>::strided_stride(kColumns);
+    constexpr int kStrideA = Slice<T>::template kStridedStride<kRows>;
+    constexpr int kStrideB = Slice<T>::template kStridedStride<kColumns>;
 #pragma unroll
     for (int k = 0; k < Slice<T>::kDepth; k += kStep) {
       uint32_t fragments[kTileRows][4];
@@ -184,8 +183,8 @@ class ScalarProduct {
   }
 
   DCN_DEVICE void add_strided(const T* a, const T* b) {
-    constexpr int kStrideA = Slice<T>::strided_stride(kRows);
-    constexpr int kStrideB = Slice<T>::strided_stride(kColumns);
+    constexpr int kStrideA = Slice<T>::template kStridedStride<kRows>;
+    constexpr int kStrideB = Slice<T>::template kStridedStride<kColumns>;
 #pragma unroll 2
     for (int k = 0; k < Slice<T>::kDepth; ++k) {
       Vector<T> left[kTileRows / kVector];

@@ -32,43 +32,58 @@ struct Inputs {
   bool offset_is_float;
 };
 
+// An output pixel of the images at hand.
 template <typename Index>
 struct Pixel {
   Index image, row, column;
 
+  DCN_DEVICE Pixel() {}
   DCN_DEVICE Pixel(const Geometry<Index>& g, Index pixel) {
     image = pixel / g.out_pixels;
     const Index rest = pixel - image * g.out_pixels;
     row = rest / g.out_width;
     column = rest - row * g.out_width;
   }
+  DCN_DEVICE void advance(const Geometry<Index>& g, Index pixels) {
+    column += pixels;
+    while (column >= g.out_width) {
+      column -= g.out_width;
+      if (++row == g.out_height) {
+        row = 0;
+        ++image;
+      }
+    }
+  }
 };
 
-// The mask and location of one (pixel, tap, deformable group), as read from memory.
-template <typename T>
-struct Tap {
-  Sample<Sum<T>> sample;
-  Sum<T> mask;
-};
-
+// The offset and mask of one (pixel, tap, deformable group), as read from memory.
 template <typename T, typename Index>
-DCN_DEVICE Tap<T> read_tap(const Geometry<Index>& g, const Inputs<T>& in, const Pixel<Index>& p,
-                           Index tap, Index deformable_group) {
-  using S = Sum<T>;
-  const Index plane = (p.image * g.deformable_groups + deformable_group) * g.taps + tap;
-  const Index pixel = p.row * g.out_width + p.column;
-  const auto read = [&](const void* from, Index i) {
-    return in.offset_is_float ? static_cast<S>(static_cast<const float*>(from)[i])
-                              : Element<T>::load(static_cast<const T*>(from)[i]);
-  };
-  const Index kernel_row = tap / g.kernel_width, kernel_column = tap - kernel_row * g.kernel_width;
-  const S y = static_cast<S>(p.row * g.stride_h - g.pad_top + kernel_row * g.dilation_h);
-  const S x = static_cast<S>(p.column * g.stride_w - g.pad_left + kernel_column * g.dilation_w);
-  const S dy = read(in.offset, 2 * plane * g.out_pixels + pixel);
-  const S dx = read(in.offset, (2 * plane + 1) * g.out_pixels + pixel);
-  return {locate<S>(y + dy, x + dx, static_cast<S>(g.height), static_cast<S>(g.width)),
-          in.mask ? read(in.mask, plane * g.out_pixels + pixel) : S(1)};
-}
+struct Tap {
+  Sum<T> dy, dx, mask;
+
+  DCN_DEVICE Tap() {}
+  DCN_DEVICE Tap(const Geometry<Index>& g, const Inputs<T>& in, const Pixel<Index>& p, Index tap,
+                 Index deformable_group) {
+    const Index plane = (p.image * g.deformable_groups + deformable_group) * g.taps + tap;
+    const Index pixel = p.row * g.out_width + p.column;
+    const auto read = [&](const void* from, Index i) {
+      return in.offset_is_float ? static_cast<Sum<T>>(static_cast<const float*>(from)[i])
+                                : Element<T>::load(static_cast<const T*>(from)[i]);
+    };
+    dy = read(in.offset, 2 * plane * g.out_pixels + pixel);
+    dx = read(in.offset, (2 * plane + 1) * g.out_pixels + pixel);
+    mask = in.mask ? read(in.mask, plane * g.out_pixels + pixel) : Sum<T>(1);
+  }
+
+  DCN_DEVICE Sample<Sum<T>> sample(const Geometry<Index>& g, const Pixel<Index>& p,
+                                   Index tap) const {
+    using S = Sum<T>;
+    const Index row = tap / g.kernel_width, column = tap - row * g.kernel_width;
+    const S y = static_cast<S>(p.row * g.stride_h - g.pad_top + row * g.dilation_h);
+    const S x = static_cast<S>(p.column * g.stride_w - g.pad_left + column * g.dilation_w);
+    return locate<S>(y + dy, x + dx, static_cast<S>(g.height), static_cast<S>(g.width));
+  }
+};
 
 // The four corners of a sample in the packed image; bit 2 * a + b of `inside` is corner (a, b).
 template <typename Index>
@@ -76,6 +91,8 @@ struct Corners {
   Index first;  // element offset of corner (0, 0), channel 0; negative beyond the first row
   unsigned inside;
 
+  DCN_DEVICE Corners(Index first_offset, unsigned inside_bits)
+      : first(first_offset), inside(inside_bits) {}
   template <typename S>
   DCN_DEVICE Corners(const Geometry<Index>& g, Index image, const Sample<S>& s) {
     const Index y = s.y0, x = s.x0;
@@ -95,16 +112,16 @@ DCN_DEVICE S corner_weight(const CornerWeights<S>& w, int corner) {
   return corner == 0 ? w.w00 : corner == 1 ? w.w01 : corner == 2 ? w.w10 : w.w11;
 }
 
-// One thread's source of column vectors: aim() at a (pixel, tap, channel), load(), and, once the
-// loads had time to arrive, blend().
+// One thread's source of column vectors: aim() at the sample of a tap, load(), and, once the loads
+// had time to arrive, blend().
 template <typename T, typename Index>
 class Sampler {
  public:
-  DCN_DEVICE void aim(const Geometry<Index>& g, const Inputs<T>& in, const Pixel<Index>& p,
-                      Index tap, Index deformable_group) {
-    const Tap<T> t = read_tap(g, in, p, tap, deformable_group);
-    const Corners<Index> corners(g, p.image, t.sample);
-    const CornerWeights<Sum<T>> w = corner_weights(t.sample.ly, t.sample.lx);
+  DCN_DEVICE void aim(const Geometry<Index>& g, const Pixel<Index>& p, Index tap,
+                      const Tap<T, Index>& t) {
+    const Sample<Sum<T>> sample = t.sample(g, p, tap);
+    const Corners<Index> corners(g, p.image, sample);
+    const CornerWeights<Sum<T>> w = corner_weights(sample.ly, sample.lx);
     first_ = corners.first;
     inside_ = corners.inside;
 #pragma unroll
