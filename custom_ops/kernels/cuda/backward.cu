@@ -18,7 +18,7 @@ template <typename T>
 struct BackwardTiles {
   struct Data {
     using Wide = TensorProduct<T, 2, 4, 2, 4, 2>;    // 64 x 128
-    using Medium = TensorProduct<T, 2, 2, 2, 4, 4>;  // 64 x 64
+    using Medium = TensorProduct<T, 2, 2, 2, 4, 3>;  // 64 x 64
     using Narrow = TensorProduct<T, 4, 1, 2, 2, 4>;  // 128 x 16
   };
   struct Weight {
@@ -30,7 +30,7 @@ struct BackwardTiles {
 template <>
 struct BackwardTiles<float> {
   struct Data {
-    using Wide = ScalarProduct<float, 16, 8, 4, 8, false, 4>;  // 64 x 64
+    using Wide = ScalarProduct<float, 16, 8, 4, 8, false, 3>;  // 64 x 64
     using Medium = Wide;
     using Narrow = ScalarProduct<float, 32, 4, 4, 4, false, 4>;  // 128 x 16
   };
@@ -43,7 +43,7 @@ struct BackwardTiles<float> {
 template <>
 struct BackwardTiles<double> {
   struct Data {
-    using Wide = ScalarProduct<double, 16, 8, 4, 4, false, 3>;  // 64 x 32
+    using Wide = ScalarProduct<double, 16, 8, 4, 4, false, 2>;  // 64 x 32
     using Medium = Wide;
     using Narrow = ScalarProduct<double, 32, 4, 4, 4, false, 3>;  // 128 x 16
   };

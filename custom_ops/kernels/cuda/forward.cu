@@ -12,22 +12,22 @@ template <typename T>
 struct ForwardTiles {
   using Wide = TensorProduct<T, 4, 2, 4, 4, 2>;    // 256 x 64
   using Medium = TensorProduct<T, 2, 2, 4, 4, 3>;  // 128 x 64
-  using Small = TensorProduct<T, 2, 2, 2, 4, 4>;   // 64 x 64
-  using Narrow = TensorProduct<T, 1, 4, 1, 4, 4>;  // 16 x 128
+  using Small = TensorProduct<T, 2, 2, 2, 4, 3>;   // 64 x 64
+  using Narrow = TensorProduct<T, 1, 4, 1, 2, 4>;  // 16 x 64
 };
 template <>
 struct ForwardTiles<float> {
-  using Wide = ScalarProduct<float, 16, 8, 8, 8, false, 3>;    // 128 x 64
+  using Wide = ScalarProduct<float, 16, 8, 8, 8, false, 2>;  // 128 x 64
   using Medium = Wide;
-  using Small = ScalarProduct<float, 16, 8, 4, 8, false, 4>;   // 64 x 64
-  using Narrow = ScalarProduct<float, 4, 32, 4, 4, false, 4>;  // 16 x 128
+  using Small = ScalarProduct<float, 16, 8, 4, 8, false, 3>;   // 64 x 64
+  using Narrow = ScalarProduct<float, 8, 16, 2, 4, false, 4>;  // 16 x 64
 };
 template <>
 struct ForwardTiles<double> {
   using Wide = ScalarProduct<double, 16, 8, 4, 8, false, 2>;  // 64 x 64
   using Medium = Wide;
   using Small = Wide;
-  using Narrow = ScalarProduct<double, 8, 16, 2, 4, false, 4>;  // 16 x 64
+  using Narrow = ScalarProduct<double, 8, 16, 2, 4, false, 3>;  // 16 x 64
 };
 
 template <typename T>
@@ -65,7 +65,7 @@ void run_tiles(Queue& queue, ForwardArguments<T, Index>& a) {
   const int64_t tiles =
       int64_t{a.row_tiles} * a.groups * ceil_div(a.geometry.pixels, Product::kColumns);
   queue.run<true>(forward_kernel<T, Index, Product>, tiles, Product::kThreads,
-                  forward_shared_bytes<T, Product>(), a);
+                  forward_shared_bytes<T, Index, Product>(), a);
 }
 
 template <typename Index, typename T>

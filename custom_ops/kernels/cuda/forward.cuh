@@ -23,12 +23,12 @@ struct ForwardArguments {
   bool channels_last;
 };
 
-template <typename T, typename Product>
+template <typename T, typename Index, typename Product>
 constexpr size_t forward_shared_bytes() {
   constexpr size_t kStaged = (kStages * Product::kRows + 2 * Product::kColumns) *
                              Slice<T>::kContiguousStride * sizeof(T);
   constexpr size_t kResult = Product::kRows * (Product::kColumns + 1) * sizeof(Sum<T>);
-  return kStaged > kResult ? kStaged : kResult;
+  return (kStaged > kResult ? kStaged : kResult) + Product::kColumns * sizeof(Pixel<Index>);
 }
 
 template <typename T, typename Index, typename Product>
@@ -50,7 +50,8 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
   const Index group = tile % a.groups;
   const Index first_pixel = tile / a.groups * kColumns;
 
-  T* const weights = reinterpret_cast<T*>(shared_memory());
+  Pixel<Index>* const pixels = reinterpret_cast<Pixel<Index>*>(shared_memory());
+  T* const weights = reinterpret_cast<T*>(pixels + kColumns);
   T* const columns = weights + kStages * kRows * kStride;
   const Index reduction = g.taps * g.group_channels;
   const int slices = static_cast<int>((reduction + kVectors * kVector - 1) / (kVectors * kVector));
@@ -73,13 +74,10 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
   // kept until the tap or the deformable group changes; what it is made from is read a slice ahead.
   Sampler<T, Index> samplers[kSamples];
   Tap<T, Index> taps[kSamples];
-  Pixel<Index> pixels[kSamples];
   const Index group_channel = group * g.group_channels;
   Index channel = thread % kVectors * kVector, tap = 0, plan = -1;
   bool changed;
-  const auto sampled_pixel = [&](int s) {
-    return first_pixel + thread / kVectors + s * (kThreads / kVectors);
-  };
+  const auto sampled = [&](int s) { return thread / kVectors + s * (kThreads / kVectors); };
   const auto read_plan = [&] {
     while (channel >= g.group_channels) {
       channel -= g.group_channels;
@@ -93,8 +91,8 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     if (!changed || tap >= g.taps) return;
 #pragma unroll
     for (int s = 0; s < kSamples; ++s) {
-      if (sampled_pixel(s) < g.pixels) {
-        taps[s] = Tap<T, Index>(g, a.inputs, pixels[s], tap, deformable_group);
+      if (first_pixel + sampled(s) < g.pixels) {
+        taps[s] = Tap<T, Index>(g, a.inputs, pixels[sampled(s)], tap, deformable_group);
       }
     }
   };
@@ -102,8 +100,8 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
 #pragma unroll
     for (int s = 0; s < kSamples; ++s) {
       if (changed) {
-        if (tap < g.taps && sampled_pixel(s) < g.pixels) {
-          samplers[s].aim(g, pixels[s], tap, taps[s]);
+        if (tap < g.taps && first_pixel + sampled(s) < g.pixels) {
+          samplers[s].aim(g, pixels[sampled(s)], tap, taps[s]);
         } else {
           samplers[s].aim_nowhere();
         }
@@ -114,8 +112,8 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     read_plan();
   };
 
-#pragma unroll
-  for (int s = 0; s < kSamples; ++s) pixels[s] = Pixel<Index>(g, sampled_pixel(s));
+  for (int i = thread; i < kColumns; i += kThreads) pixels[i] = Pixel<Index>(g, first_pixel + i);
+  __syncthreads();
   read_plan();
   stage_weights(0);
   stage_weights(1);
@@ -125,8 +123,7 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     T* const staged = columns + slice % 2 * (kColumns * kStride);
 #pragma unroll
     for (int s = 0; s < kSamples; ++s) {
-      const int column = thread / kVectors + s * (kThreads / kVectors);
-      *reinterpret_cast<Vector<T>*>(staged + column * kStride + thread % kVectors * kVector) =
+      *reinterpret_cast<Vector<T>*>(staged + sampled(s) * kStride + thread % kVectors * kVector) =
           samplers[s].blend();
     }
     wait_copies<1>();
@@ -138,7 +135,7 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
 
   // Through shared memory, so that neighbouring threads write neighbouring elements.
   __syncthreads();
-  Sum<T>* const result = reinterpret_cast<Sum<T>*>(shared_memory());
+  Sum<T>* const result = reinterpret_cast<Sum<T>*>(weights);
   product.for_each([&](int row, int column, Sum<T> sum) {
     result[row * (kColumns + 1) + column] = sum;
   });
