@@ -95,6 +95,9 @@ def build(root: Path, target: Path, work: Path) -> Path:
     flags = [
         *CXX_FLAGS,
         f'-DPADDLE_DCN_BUILT_FOR="{paddle_version()}"',
+        f"-DPADDLE_DCN_PADDLE_MAJOR={paddle_version().split('.')[0]}",
+        # Paddle's error messages show where they were thrown: not where this machine builds.
+        f"-fmacro-prefix-map={root.parent}/=",
         *(flag for folder in extension.include_dirs for flag in ("-isystem", folder)),
     ]
     # Other flags, compilers or Paddles have other objects.

@@ -4,7 +4,7 @@
 #include <omp.h>
 
 #include "../kernels/cpu/cpu.h"
-#include "paddle/phi/core/enforce.h"
+#include "errors.h"
 
 namespace dcn {
 namespace binding {
@@ -33,9 +33,8 @@ class Workspace {
 
 void require_supported(const paddle::Tensor& x) {
   if (x.is_cpu()) return;
-  PADDLE_THROW(phi::errors::InvalidArgument(
-      "x: expected a CPU tensor (paddle_dcn was built without CUDA), got one on %s",
-      x.place().DebugString()));
+  throw_value_error("x: expected a CPU tensor (paddle_dcn was built without CUDA), got one on " +
+                    x.place().DebugString());
 }
 
 // Paddle's own OpenMP runtime is the one in this process, so its thread setting is ours.

@@ -6,8 +6,14 @@
 #include <new>
 
 #include "dispatch.h"
-#include "paddle/phi/core/enforce.h"
+#include "errors.h"
 #include "tensors.h"
+#if PADDLE_DCN_PADDLE_MAJOR >= 3
+#include "spmd.h"
+#define DCN_SPMD(rule) .SetInferSpmdFn(rule)
+#else
+#define DCN_SPMD(rule)
+#endif
 
 namespace dcn {
 namespace binding {
@@ -21,12 +27,12 @@ template <typename Function>
 void report_errors(const Function& function) {
   try {
     function();
-  } catch (const common::enforce::EnforceNotMet&) {
+  } catch (const PaddleError&) {
     throw;
   } catch (const std::bad_alloc&) {
-    PADDLE_THROW(phi::errors::ResourceExhausted("paddle_dcn: out of memory"));
+    throw_out_of_memory("paddle_dcn: out of memory");
   } catch (const std::exception& error) {
-    PADDLE_THROW(phi::errors::InvalidArgument("paddle_dcn: %s", error.what()));
+    throw_value_error(std::string("paddle_dcn: ") + error.what());
   }
 }
 
@@ -101,6 +107,12 @@ void backward_kernel(Context* context) {
                      tensors.grad_weight || tensors.grad_bias;
     if (any) backward(problem, tensors, x);
   });
+}
+
+// Without an operator of the second order Paddle would silently treat these gradients as constants.
+void double_backward_kernel(Context*) {
+  throw_not_implemented(
+      "paddle_dcn: deform_conv2d has no second-order gradients; deform_conv2d_reference has them");
 }
 
 // A dimension of a static program, -1 where it is known only at run time.
@@ -180,7 +192,7 @@ PD_BUILD_OP(paddle_dcn_v1)
     .Attrs(binding::attribute_names())
     .SetKernelFn(binding::forward_kernel<false>)
     .SetInferShapeFn(binding::forward_shape<false>)
-    .SetInferDtypeFn(binding::forward_dtype);
+    .SetInferDtypeFn(binding::forward_dtype) DCN_SPMD(binding::forward_spmd<false>);
 
 PD_BUILD_GRAD_OP(paddle_dcn_v1)
     .Inputs({"x", "offset", "weight", Grad("out")})
@@ -188,7 +200,7 @@ PD_BUILD_GRAD_OP(paddle_dcn_v1)
     .Attrs(binding::attribute_names())
     .SetKernelFn(binding::backward_kernel<false>)
     .SetInferShapeFn(binding::backward_shape<false>)
-    .SetInferDtypeFn(binding::backward_dtype<false>);
+    .SetInferDtypeFn(binding::backward_dtype<false>) DCN_SPMD(binding::backward_spmd<false>);
 
 PD_BUILD_OP(paddle_dcn_v2)
     .Inputs({"x", "offset", "mask", "weight", "bias"})
@@ -196,7 +208,7 @@ PD_BUILD_OP(paddle_dcn_v2)
     .Attrs(binding::attribute_names())
     .SetKernelFn(binding::forward_kernel<true>)
     .SetInferShapeFn(binding::forward_shape<true>)
-    .SetInferDtypeFn(binding::forward_dtype);
+    .SetInferDtypeFn(binding::forward_dtype) DCN_SPMD(binding::forward_spmd<true>);
 
 PD_BUILD_GRAD_OP(paddle_dcn_v2)
     .Inputs({"x", "offset", "mask", "weight", Grad("out")})
@@ -204,4 +216,14 @@ PD_BUILD_GRAD_OP(paddle_dcn_v2)
     .Attrs(binding::attribute_names())
     .SetKernelFn(binding::backward_kernel<true>)
     .SetInferShapeFn(binding::backward_shape<true>)
-    .SetInferDtypeFn(binding::backward_dtype<true>);
+    .SetInferDtypeFn(binding::backward_dtype<true>) DCN_SPMD(binding::backward_spmd<true>);
+
+PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v1)
+    .Inputs({"x", Grad("out"), Grad(Grad("x"))})
+    .Outputs({Grad(Grad("out"))})
+    .SetKernelFn(binding::double_backward_kernel);
+
+PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v2)
+    .Inputs({"x", Grad("out"), Grad(Grad("x"))})
+    .Outputs({Grad(Grad("out"))})
+    .SetKernelFn(binding::double_backward_kernel);

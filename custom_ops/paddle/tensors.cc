@@ -3,8 +3,8 @@
 
 #include <sstream>
 
+#include "errors.h"
 #include "paddle/phi/core/dense_tensor.h"
-#include "paddle/phi/core/enforce.h"
 
 // Paddle ships only a stub of the header that declares these. They are weak because a Paddle built
 // without oneDNN lacks the first, and then never hands out the layout that needs it.
@@ -35,7 +35,7 @@ std::string text(const Parts&... parts) {
 
 template <typename... Parts>
 void require(bool holds, const Parts&... parts) {
-  if (!holds) PADDLE_THROW(phi::errors::InvalidArgument("%s", text(parts...)));
+  if (!holds) throw_value_error(text(parts...));
 }
 
 std::string shape_text(const Tensor& tensor) {
@@ -96,17 +96,15 @@ DataType element_type(const char* name, const Tensor& tensor) {
     case phi::DataType::FLOAT64:
       return DataType::kFloat64;
     default:
-      PADDLE_THROW(phi::errors::InvalidType(
-          "%s", text(name, ": expected float16, bfloat16, float32 or float64, got ",
-                     phi::DataTypeToString(tensor.dtype()))));
+      throw_type_error(text(name, ": expected float16, bfloat16, float32 or float64, got ",
+                            phi::DataTypeToString(tensor.dtype())));
   }
 }
 
 void require_type(const char* name, const Tensor& tensor, const Tensor& like, const char* what) {
   if (tensor.dtype() == like.dtype()) return;
-  PADDLE_THROW(phi::errors::InvalidType(
-      "%s", text(name, ": expected ", phi::DataTypeToString(like.dtype()), " like ", what,
-                 ", got ", phi::DataTypeToString(tensor.dtype()))));
+  throw_type_error(text(name, ": expected ", phi::DataTypeToString(like.dtype()), " like ", what,
+                        ", got ", phi::DataTypeToString(tensor.dtype())));
 }
 
 }  // namespace
