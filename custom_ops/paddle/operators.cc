@@ -46,16 +46,14 @@ Attributes read_attributes(const Context& context) {
 template <bool modulated>
 void forward_kernel(Context* context) {
   report_errors([context] {
-    int next = 0;
-    const Tensor x = plain(context->InputAt(next++));
-    const Tensor offset = plain(context->InputAt(next++));
-    const Tensor mask = modulated ? plain(context->InputAt(next++)) : Tensor();
-    const Tensor weight = plain(context->InputAt(next++));
-    const Tensor bias = plain(context->InputAt(next++));
+    const Attributes attributes = read_attributes(*context);
+    size_t next = 0;
+    const auto input = [&] { return plain(context->InputAt(next++), attributes); };
+    const Tensor x = input(), offset = input(), mask = modulated ? input() : Tensor();
+    const Tensor weight = input(), bias = input();
     require_supported(x);
-    const Problem problem =
-        make_problem({&x, &offset, modulated ? &mask : nullptr, &weight, &bias, nullptr},
-                     read_attributes(*context));
+    const Problem problem = make_problem(
+        {&x, &offset, modulated ? &mask : nullptr, &weight, &bias, nullptr}, attributes);
 
     Tensor out = paddle::empty(output_shape(problem), x.dtype(), x.place());
     if (problem.batch > 0) {
@@ -71,20 +69,17 @@ void forward_kernel(Context* context) {
 template <bool modulated>
 void backward_kernel(Context* context) {
   report_errors([context] {
-    int next = 0;
-    const Tensor x = plain(context->InputAt(next++));
-    const Tensor offset = plain(context->InputAt(next++));
-    const Tensor mask = modulated ? plain(context->InputAt(next++)) : Tensor();
-    const Tensor weight = plain(context->InputAt(next++));
-    const Tensor grad_out = plain(context->InputAt(next++));
-    require_supported(x);
     const Attributes attributes = read_attributes(*context);
-    const Problem problem =
-        make_problem({&x, &offset, modulated ? &mask : nullptr, &weight, nullptr, &grad_out},
-                     attributes);
+    size_t next = 0;
+    const auto input = [&] { return plain(context->InputAt(next++), attributes); };
+    const Tensor x = input(), offset = input(), mask = modulated ? input() : Tensor();
+    const Tensor weight = input(), grad_out = input();
+    require_supported(x);
+    const Problem problem = make_problem(
+        {&x, &offset, modulated ? &mask : nullptr, &weight, nullptr, &grad_out}, attributes);
 
     // Every output must be a tensor, so a gradient nobody wants is zeros; the kernels see null.
-    int output = 0;
+    size_t output = 0;
     const auto gradient = [&](Gradient bit, const Shape& shape, phi::DataType dtype) -> void* {
       const bool computed = (attributes.wanted & bit) && problem.batch > 0;
       Tensor tensor = computed ? paddle::empty(shape, dtype, x.place())
