@@ -9,11 +9,20 @@ from typing import Any, NamedTuple, NoReturn
 
 import paddle
 
-try:  # Paddle 2.6 has neither.
+try:
     from paddle.jit.sot.utils.exceptions import SotExtraInfo
-    from paddle.pir import Value
-except ImportError:
-    SotExtraInfo, Value = None, paddle.static.Variable
+except ImportError:  # Paddle 2.6 has none
+    SotExtraInfo = None
+
+# Tensors of static programs; Paddle 2.6 has no Value.
+_STATIC = tuple({paddle.static.Variable, getattr(paddle.pir, "Value", paddle.static.Variable)})
+
+# Whether tensors can lie anywhere but on the CPU: to ask each of them takes 0.5 us.
+_HAS_DEVICES = (
+    paddle.is_compiled_with_cuda()
+    or paddle.is_compiled_with_xpu()
+    or len(paddle.device.get_all_custom_device_type()) > 0
+)
 
 _INT_MAX = 2**31 - 1  # the operator's attributes are 32-bit ints
 _ELEMENTS_MAX = (2**63 - 1) // 8  # float64 elements whose bytes are counted in 64 bits
@@ -167,11 +176,21 @@ def _kind(value: Any) -> str:
 def _reject_kind(name: str, expected: str, value: Any) -> NoReturn:
     got = _kind(value)
     if isinstance(value, (bool, int, float, str, list, tuple)):
-        got = f"{value!r} ({got})"
+        text = repr(value)
+        got = f"{text if len(text) <= 60 else text[:60] + '...'} ({got})"
     raise TypeError(f"{name}: expected {expected}, got {got}")
 
 
-_Inspected = tuple[tuple[int, ...], Any, "str | None"]  # shape, dtype, device
+_Inspected = tuple[tuple[int, ...], str, "str | None"]  # shape, dtype, device
+
+
+def _dtype_name(dtype: Any) -> str:
+    # The same in every Paddle and mode, while the enums behind a dtype differ.
+    return str(dtype).rpartition(".")[2]
+
+
+# To compare or hash a dtype takes longer than to look its number up.
+_DTYPE_OF = {int(getattr(paddle, name)): name for name in _DTYPES}
 
 
 def _inspect_dynamic(name: str, tensor: Any, place: str | None) -> _Inspected:
@@ -183,10 +202,11 @@ def _inspect_dynamic(name: str, tensor: Any, place: str | None) -> _Inspected:
     shape = tuple(tensor.shape)
     if not tensor._is_initialized() and 0 not in shape:
         raise ValueError(f"{name}: expected a tensor that holds data, got one that was cleared")
-    tensor_place = tensor._place_str
+    tensor_place = tensor._place_str if _HAS_DEVICES else None
     if place is not None and tensor_place != place:
         raise ValueError(f"{name}: expected a tensor on {place} (that of x), got {tensor_place}")
-    return shape, tensor.dtype, tensor_place
+    dtype = tensor.dtype
+    return shape, _DTYPE_OF.get(int(dtype)) or _dtype_name(dtype), tensor_place
 
 
 def _inspect_static(name: str, tensor: Any, place: None) -> _Inspected:
@@ -198,14 +218,14 @@ def _inspect_static(name: str, tensor: Any, place: None) -> _Inspected:
                 f"{name}: expected a tensor of the static program, got a paddle.Tensor of dynamic "
                 "mode"
             )
-    elif not isinstance(tensor, (Value, paddle.static.Variable)):
+    elif not isinstance(tensor, _STATIC):
         _reject_kind(name, "a tensor of the static program", tensor)
-    elif isinstance(tensor, Value) and not (
+    elif hasattr(tensor, "is_dense_tensor_type") and not (
         tensor.is_dense_tensor_type() or tensor.is_dist_dense_tensor_type()
     ):
         raise TypeError(f"{name}: expected a dense tensor, got {tensor.type()}")
     shape = tuple(_UNKNOWN if size is None else size for size in tensor.shape)
-    return shape, tensor.dtype, None
+    return shape, _dtype_name(tensor.dtype), None
 
 
 # --- parameters ----------------------------------------------------------------------------------
@@ -222,6 +242,8 @@ def _integer(value: Any) -> int | None:
 
 def _ints(name: str, value: Any, least: int, counts: tuple[int, ...] = ()) -> tuple[int, ...]:
     """One int, or as many as `counts` allows in a list or tuple, as a tuple."""
+    if type(value) is int and least <= value <= _INT_MAX:
+        return (value,)
     several = isinstance(value, (list, tuple)) and len(counts) > 0
     integers = tuple(map(_integer, value)) if several else (_integer(value),)
     if None in integers or (several and len(integers) not in counts):
@@ -270,23 +292,20 @@ def _data_format(value: Any) -> str:
 # --- dtypes --------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _dtype_name(dtype: Any) -> str:
-    # The same in every Paddle: the enum behind a dtype changed its type and names between versions.
-    return str(dtype).rpartition(".")[2]
-
-
 @functools.lru_cache(maxsize=1024)
 def _casts(
-    x: Any, offset: Any, weight: Any, bias: Any, mask: Any, amp_dtype: str | None
+    x: str,
+    offset: str,
+    weight: str,
+    bias: str | None,
+    mask: str | None,
+    amp_dtype: str | None,
 ) -> tuple[str | None, ...]:
     """Check the dtypes of a call (None: no such tensor); empty if none of them needs a cast.
 
     Outside auto_cast only an offset and a mask that differ from each other need one: the narrower
     takes the dtype of the other.
     """
-    names = tuple(None if dt is None else _dtype_name(dt) for dt in (x, offset, weight, bias, mask))
-    x, offset, weight, bias, mask = names
     if x not in _DTYPES:
         raise TypeError(f"x: expected dtype {', '.join(_DTYPES[:-1])} or {_DTYPES[-1]}, got {x}")
     automatic = amp_dtype is not None and x in _AUTO_CAST
@@ -306,8 +325,9 @@ def _casts(
     sampling = {got if got in (dtype, "float32") else dtype for got in (offset, mask) if got}
     # Where they differ one of them is float32: narrower than float64, wider than the halves.
     coordinate = max(sampling, key=_DTYPES.index)
+    given = (x, offset, weight, bias, mask)
     targets = (dtype, coordinate, dtype, dtype, coordinate)
-    casts = tuple(None if got in (None, to) else to for got, to in zip(names, targets))
+    casts = tuple(None if got in (None, to) else to for got, to in zip(given, targets))
     return casts if any(casts) else ()
 
 
