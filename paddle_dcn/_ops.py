@@ -11,6 +11,8 @@ from pathlib import Path
 
 import paddle
 from paddle import Tensor
+from paddle.base import core
+from paddle.base.layer_helper import LayerHelper
 from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
 
 from . import _build
@@ -80,10 +82,45 @@ def library() -> ctypes.CDLL:
     return handle
 
 
+_INPUTS = {
+    "paddle_dcn_v1": ("x", "offset", "weight", "bias"),
+    "paddle_dcn_v2": ("x", "offset", "mask", "weight", "bias"),
+}
+_ATTRIBUTES = (
+    "strides",
+    "paddings",
+    "dilations",
+    "groups",
+    "deformable_groups",
+    "im2col_step",
+    "data_format",
+    "wanted",
+)
+
+
+def _append(name: str, *arguments):
+    """Add the operator to a program of Paddle 2, whose operators are called by names."""
+    helper = LayerHelper(name)
+    out = helper.create_variable_for_type_inference(arguments[0].dtype)
+    inputs = {}
+    for key, tensor in zip(_INPUTS[name], arguments):
+        # Paddle 2 cannot build the backward of a custom operator with an input that stops the
+        # gradient, so it gets a copy that does not.
+        inputs[key] = paddle.assign(tensor) if tensor.stop_gradient else tensor
+        inputs[key].stop_gradient = False
+    helper.append_op(
+        type=name,
+        inputs=inputs,
+        outputs={"out": out},
+        attrs=dict(zip(_ATTRIBUTES, arguments[len(inputs) :])),
+    )
+    return [out]
+
+
 if hasattr(paddle._C_ops, "_run_custom_op"):
-    _run = paddle._C_ops._run_custom_op
+    _run_dynamic = _run_static = paddle._C_ops._run_custom_op
 else:
-    _run = paddle.base.core.eager._run_custom_op
+    _run_dynamic, _run_static = core.eager._run_custom_op, _append
 
 
 def _unified(function):
@@ -112,20 +149,18 @@ def deform_conv2d(
 
     ``im2col_step`` 0 leaves the choice to the operator. ``mask`` None is v1.
     """
-    tensors = ((x, _X), (offset, _OFFSET), (mask, _MASK), (weight, _WEIGHT), (bias, _BIAS))
+    dynamic = paddle.in_dynamic_mode()
     wanted = 0
-    if paddle.in_dynamic_mode():
-        if paddle.is_grad_enabled():
-            for tensor, bit in tensors:
-                if tensor is not None and not tensor.stop_gradient:
-                    wanted |= bit
-    else:
-        # A program may change stop_gradient after this call, so every gradient stays available.
-        for tensor, bit in tensors:
-            if tensor is not None:
-                wanted |= bit
+    for tensor, bit in ((x, _X), (offset, _OFFSET), (mask, _MASK), (weight, _WEIGHT), (bias, _BIAS)):
+        # A program may change stop_gradient after this call, so there every gradient is computed.
+        if tensor is not None and not (dynamic and tensor.stop_gradient):
+            wanted |= bit
     if bias is None:
-        bias = paddle.zeros([weight.shape[0]], weight.dtype)
+        if dynamic:  # several times faster than paddle.zeros
+            bias = paddle._C_ops.full([weight.shape[0]], 0.0, weight.dtype, weight.place)
+        else:
+            bias = paddle.zeros([weight.shape[0]], weight.dtype)
+    run = _run_dynamic if dynamic else _run_static
     attributes = (
         list(stride),
         list(padding),
@@ -137,5 +172,5 @@ def deform_conv2d(
         wanted,
     )
     if mask is None:
-        return _run("paddle_dcn_v1", x, offset, weight, bias, *attributes)[0]
-    return _run("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes)[0]
+        return run("paddle_dcn_v1", x, offset, weight, bias, *attributes)[0]
+    return run("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes)[0]
