@@ -175,7 +175,7 @@ def _kind(value: Any) -> str:
 
 def _reject_kind(name: str, expected: str, value: Any) -> NoReturn:
     got = _kind(value)
-    if isinstance(value, (bool, int, float, str, list, tuple)):
+    if type(value) in (bool, int, float, str, list, tuple):
         text = repr(value)
         got = f"{text if len(text) <= 60 else text[:60] + '...'} ({got})"
     raise TypeError(f"{name}: expected {expected}, got {got}")
@@ -377,6 +377,10 @@ def _check_shapes(
     _check_rank("x", x, "[N, H, W, C]" if channels_last else "[N, C, H, W]")
     _check_rank("offset", offset, "[N, deformable_groups * 2 * kh * kw, Ho, Wo]")
     _check_rank("weight", weight, "[M, C / groups, kh, kw]")
+    if bias is not None:
+        _check_rank("bias", bias, "[M]")
+    if mask is not None:
+        _check_rank("mask", mask, "[N, deformable_groups * kh * kw, Ho, Wo]")
     batch, channels, height, width = (x[0], x[3], x[1], x[2]) if channels_last else x
     out_channels, group_channels, kernel_h, kernel_w = weight
     for name, what, size in (
@@ -398,7 +402,6 @@ def _check_shapes(
         formula = f"channels {channels} of x / groups {groups}"
         _check_size("weight", "input channels", group_channels, channels // groups, formula)
     if bias is not None:
-        _check_rank("bias", bias, "[M]")
         _check_size("bias", "entries", bias[0], out_channels, "output channels of weight")
 
     top, bottom, left, right = arguments.padding
