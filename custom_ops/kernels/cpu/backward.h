@@ -163,59 +163,74 @@ void pack_backward_weights(const Problem& p, const void* weight, const Slab& sla
   }
 }
 
-// For one tap, deformable group and tile: adds the four D_ab of each pixel to sums[t][4] and the
-// gradient of x to grad_image.
+// Sums the four D_ab of one pixel over the vectors of a run: in registers while all vectors are
+// equally long, else each vector by itself.
+template <typename Shape, typename T>
+struct Dots;
+template <int kLanes, int kPieces, typename T>
+struct Dots<RunShape<kLanes, kPieces>, T> {
+  Vector<T, kLanes> d00 = {}, d01 = {}, d10 = {}, d11 = {};
+
+  template <typename V>
+  DCN_INLINE_MEMBER void add(Lanes<kLanes>, V v00, V v01, V v10, V v11, T*) {
+    d00 += v00;
+    d01 += v01;
+    d10 += v10;
+    d11 += v11;
+  }
+  template <int kTail, typename V>
+  DCN_INLINE_MEMBER void add(Lanes<kTail>, V v00, V v01, V v10, V v11, T* sums) {
+    add_lane_sums<kTail, T>(v00, v01, v10, v11, sums);
+  }
+  DCN_INLINE_MEMBER void finish(T* sums) { add_lane_sums<kLanes, T>(d00, d01, d10, d11, sums); }
+};
+
+// For a run of channels of one tap: adds the four D_ab of each pixel to sums[t][4] and the gradient
+// of x to grad_image.
+template <bool kCoordinates, bool kX, typename Shape, typename T>
+__attribute__((noinline)) void scatter_run(Shape shape, const Plan<T>& plan, int64_t pixels,
+                                           const Image<const T>& image, const Image<T>& grad_image,
+                                           const Run& run, const T* grad_columns,
+                                           int64_t column_stride, T (*sums)[4]) {
+  const int64_t count = run.count, channel = run.channel;
+  const T* source = grad_columns + run.column;
+  for (int64_t t = 0; t < pixels; ++t) {
+    const Corners<const T> from = find_corners(image, plan.corner[t], plan.inside[t]);
+    const Corners<T> to = find_corners(grad_image, plan.corner[t], plan.inside[t]);
+    const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
+    const auto scatter = [&](auto lanes, int64_t c, Vector<T, decltype(lanes)::value> g) {
+      constexpr int kLanes = decltype(lanes)::value;
+      store<kLanes>(to.p00 + c, load<kLanes>(to.p00 + c) + w00 * g);
+      store<kLanes>(to.p01 + c, load<kLanes>(to.p01 + c) + w01 * g);
+      store<kLanes>(to.p10 + c, load<kLanes>(to.p10 + c) + w10 * g);
+      store<kLanes>(to.p11 + c, load<kLanes>(to.p11 + c) + w11 * g);
+    };
+    Dots<Shape, T> dots;
+    shape.for_vectors(count, [&](auto lanes, int64_t c) {
+      constexpr int kLanes = decltype(lanes)::value;
+      const auto g = load<kLanes>(source + c);
+      const int64_t at = channel + c;
+      if constexpr (kCoordinates) {
+        dots.add(lanes, g * load<kLanes>(from.p00 + at), g * load<kLanes>(from.p01 + at),
+                 g * load<kLanes>(from.p10 + at), g * load<kLanes>(from.p11 + at), sums[t]);
+      }
+      if constexpr (kX) scatter(lanes, at, g);
+    });
+    if constexpr (kCoordinates) dots.finish(sums[t]);
+    source += column_stride;
+  }
+}
+
 template <bool kCoordinates, bool kX, typename T>
-void scatter_columns(const Plan<T>& plan, int64_t count, const Image<const T>& image,
+void scatter_columns(const Plan<T>& plan, int64_t pixels, const Image<const T>& image,
                      const Image<T>& grad_image, const Runs& runs, const T* grad_columns,
                      int64_t column_stride, T (*sums)[4]) {
-  for (int64_t t = 0; t < count; ++t) {
-    const Corners<const T> from = corners(image, plan.y0[t], plan.x0[t]);
-    const Corners<T> to = corners(grad_image, plan.y0[t], plan.x0[t]);
-    const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
-    T dots[4] = {};
-    for (int64_t i = 0; i < runs.count; ++i) {
-      const Run& run = runs.run[i];
-      const T* source = grad_columns + t * column_stride + run.column;
-      const auto scatter = [&](auto lanes, int64_t at, Vector<T, decltype(lanes)::value> g) {
-        constexpr int kLanes = decltype(lanes)::value;
-        store<kLanes>(to.p00 + at, load<kLanes>(to.p00 + at) + w00 * g);
-        store<kLanes>(to.p01 + at, load<kLanes>(to.p01 + at) + w01 * g);
-        store<kLanes>(to.p10 + at, load<kLanes>(to.p10 + at) + w10 * g);
-        store<kLanes>(to.p11 + at, load<kLanes>(to.p11 + at) + w11 * g);
-      };
-      constexpr int kFull = kVectorLanes<T>;
-      int64_t c = 0;
-      if (run.count >= kFull) {
-        Vector<T, kFull> d00 = {}, d01 = {}, d10 = {}, d11 = {};
-        for (; c + kFull <= run.count; c += kFull) {
-          const auto g = load<kFull>(source + c);
-          const int64_t at = run.channel + c;
-          if constexpr (kCoordinates) {
-            d00 += g * load<kFull>(from.p00 + at);
-            d01 += g * load<kFull>(from.p01 + at);
-            d10 += g * load<kFull>(from.p10 + at);
-            d11 += g * load<kFull>(from.p11 + at);
-          }
-          if constexpr (kX) scatter(Lanes<kFull>(), at, g);
-        }
-        if constexpr (kCoordinates) add_lane_sums<kFull, T>(d00, d01, d10, d11, dots);
-      }
-      for_lanes<kFull / 2>(run.count, [&](auto lanes, int64_t tail) {
-        constexpr int kLanes = decltype(lanes)::value;
-        const auto g = load<kLanes>(source + tail);
-        const int64_t at = run.channel + tail;
-        if constexpr (kCoordinates) {
-          add_lane_sums<kLanes, T>(
-              g * load<kLanes>(from.p00 + at), g * load<kLanes>(from.p01 + at),
-              g * load<kLanes>(from.p10 + at), g * load<kLanes>(from.p11 + at), dots);
-        }
-        if constexpr (kX) scatter(lanes, at, g);
-      }, c);
-    }
-    if constexpr (kCoordinates) {
-      for (int i = 0; i < 4; ++i) sums[t][i] = dots[i];
-    }
+  if (kCoordinates) __builtin_memset(sums, 0, pixels * sizeof(sums[0]));
+  for (int64_t i = 0; i < runs.count; ++i) {
+    with_run_shape<T>(runs.run[i].count, [&](auto shape) {
+      scatter_run<kCoordinates, kX>(shape, plan, pixels, image, grad_image, runs.run[i],
+                                    grad_columns, column_stride, sums);
+    });
   }
 }
 
@@ -259,7 +274,7 @@ void backward_tile(const Problem& p, const BackwardTensors& tensors, const Backw
   const GroupRange range = deformable_range(p, slab);
   for (int64_t tap = 0; tap < p.taps(); ++tap) {
     for (int64_t d = range.first; d <= range.last; ++d) {
-      make_plan(p, tensors.offset, tensors.mask, tile, d, tap, *own.plan);
+      make_plan(p, tensors.offset, tensors.mask, tile, d, tap, x, *own.plan);
       const Runs runs = find_runs(p, slab, columns, d, tap);
       const auto scatter = layout.coordinates_wanted
                                ? (layout.x_wanted ? scatter_columns<true, true, T>
@@ -315,7 +330,7 @@ void weight_gradient_tile(const Problem& p, const BackwardTensors& tensors,
   const GroupRange range = deformable_range(p, slab);
   for (int64_t tap = 0; tap < count; ++tap) {
     for (int64_t d = range.first; d <= range.last; ++d) {
-      make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, *own.plan);
+      make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, x, *own.plan);
       sample_columns(*own.plan, tile.count, x, find_runs(p, slab, columns, d, tap), own.columns,
                      layout.column_stride);
     }
@@ -409,14 +424,7 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
                       layout.grad_out + task * p.out_channels * kMaxTile);
       });
       if (needs_x) {
-        team.for_each(images * slabs * blocks, [&](int64_t task) {
-          const int64_t image = task / (slabs * blocks), pixel = task % blocks * kPixelBlock;
-          const Slab slab = layout.slabs[task / blocks % slabs];
-          T* target = layout.x + image * image_size + slab.channel * p.in_pixels();
-          to_channels_last(p, tensors.x, first_image + image, slab.channel, slab.channels, pixel,
-                           smaller(kPixelBlock, p.in_pixels() - pixel),
-                           target + pixel * slab.channels);
-        });
+        copy_to_slabs(p, tensors.x, layout.slabs, first_image, images, team, layout.x);
       }
       if (layout.columns_wanted) {
         for (int64_t band = 0; band < tiles; band += layout.band) {

@@ -4,7 +4,6 @@
 //
 // Columns exist for one tile and a few taps at a time, in the second-level cache.
 
-constexpr int64_t kForwardSlab = 512;     // channels sampled at a time
 constexpr int64_t kColumnBlock = 640;     // elements of one pixel's columns at a time, about
 constexpr int64_t kCopyBytes = 64 << 20;  // of x in channels-last order at a time, about
 
@@ -12,6 +11,12 @@ constexpr int64_t kCopyBytes = 64 << 20;  // of x in channels-last order at a ti
 inline int64_t images_at_a_time(const Problem& p, int64_t bytes) {
   const int64_t fitting = larger(1, kCopyBytes / larger(bytes, 1));
   return larger(1, smaller(p.batch, p.im2col_step > 0 ? p.im2col_step : fitting));
+}
+
+// Few channels of all taps rather than all channels of few taps: the taps of a pixel sample nearly
+// the same place, so that it stays in the cache.
+inline int64_t forward_slab(const Problem& p) {
+  return larger(16, smaller(512, kColumnBlock / p.taps() / 16 * 16));
 }
 
 template <typename T>
@@ -22,10 +27,11 @@ struct ForwardLayout {
   int64_t panel_outputs;  // outputs of a group, rounded up to whole vectors
   int64_t tile;           // output pixels in a tile, at most
   int64_t taps_at_a_time, column_stride, out_stride;
-  T *x, *weight, *bias;   // shared: the copies, per group and output panel [k][kPanel] of weights
+  T *x;                   // [image][slab][pixel][channel of the slab]
+  T *weight, *bias;       // per group and output panel: [k][kPanel], [kPanel]
   int64_t shared_bytes, thread_bytes;
 
-  ForwardLayout(const Problem& p, void* workspace, int threads) : slabs(p, kForwardSlab) {
+  ForwardLayout(const Problem& p, void* workspace, int threads) : slabs(p, forward_slab(p)) {
     const int64_t lanes = kVectorLanes<T>;
     copies_x = !p.channels_last || p.dtype != kComputeType<T>;
     images = copies_x ? images_at_a_time(p, p.channels * p.in_pixels() * sizeof(T))
@@ -44,7 +50,7 @@ struct ForwardLayout {
     bias = arena.take<T>(p.groups * panel_outputs);
     shared_bytes = arena.used();
     Arena own(nullptr);
-    thread_part(p, own);
+    thread_part(own);
     thread_bytes = own.used();
   }
 
@@ -52,11 +58,11 @@ struct ForwardLayout {
     T *columns, *out, *zeros, *origins;
     Plan<T>* plan;
   };
-  ThreadPart thread_part(const Problem& p, Arena& arena) const {
+  ThreadPart thread_part(Arena& arena) const {
     ThreadPart part;
     part.columns = arena.take<T>(tile * column_stride);
     part.out = arena.take<T>(tile * out_stride);
-    part.zeros = arena.take<T>(p.channels);
+    part.zeros = arena.take<T>(slabs[0].channels);
     part.origins = arena.take<T>(2 * kMaxTile);
     part.plan = arena.take<Plan<T>>(1);
     return part;
@@ -145,14 +151,18 @@ void forward_tile(const Problem& p, const ForwardTensors& tensors, const Forward
         __builtin_memcpy(own.out + t * layout.out_stride, bias, out_columns * sizeof(T));
       }
     }
-    const Image<const T> image{x + slab.channel, p.height, p.width, p.channels, own.zeros};
+    const Image<const T> image =
+        layout.copies_x
+            ? Image<const T>{x + slab.channel * p.in_pixels(), p.height, p.width, slab.channels,
+                             own.zeros}
+            : Image<const T>{x + slab.channel, p.height, p.width, p.channels, own.zeros};
     const GroupRange range = deformable_range(p, slab);
     for (int64_t first = 0; first < taps; first += layout.taps_at_a_time) {
       const int64_t count = smaller(layout.taps_at_a_time, taps - first);
       const ColumnLayout columns{slab.piece, count * slab.piece};
-      for (int64_t tap = 0; tap < count; ++tap) {
-        for (int64_t d = range.first; d <= range.last; ++d) {
-          make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, *own.plan);
+      for (int64_t d = range.first; d <= range.last; ++d) {
+        for (int64_t tap = 0; tap < count; ++tap) {
+          make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, image, *own.plan);
           sample_columns(*own.plan, tile.count, image, find_runs(p, slab, columns, d, tap),
                          own.columns, layout.column_stride);
         }
@@ -188,13 +198,12 @@ void forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
   const ForwardLayout<T> layout(p, workspace, threads);
   const int64_t panels = ceil_div(layout.panel_outputs, kPanel<T>);
   const int64_t depth = p.group_channels() * p.taps();
-  const int64_t blocks = ceil_div(p.in_pixels(), kPixelBlock);
   const int64_t tiles = ceil_div(p.out_pixels(), layout.tile);
   run_team(threads, [&](Team& team) {
     Arena arena(static_cast<char*>(workspace) + layout.shared_bytes +
                 team.thread() * layout.thread_bytes);
-    const auto own = layout.thread_part(p, arena);
-    __builtin_memset(own.zeros, 0, p.channels * sizeof(T));
+    const auto own = layout.thread_part(arena);
+    __builtin_memset(own.zeros, 0, layout.slabs[0].channels * sizeof(T));
     team.for_each(p.groups * panels, [&](int64_t task) {
       const int64_t group = task / panels, output = task % panels * kPanel<T>;
       const int64_t first = group * layout.panel_outputs + output;
@@ -210,12 +219,7 @@ void forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
     for (int64_t first_image = 0; first_image < p.batch; first_image += layout.images) {
       const int64_t images = smaller(layout.images, p.batch - first_image);
       if (layout.copies_x) {
-        team.for_each(images * blocks, [&](int64_t task) {
-          const int64_t n = first_image + task / blocks, pixel = task % blocks * kPixelBlock;
-          to_channels_last(p, tensors.x, n, 0, p.channels, pixel,
-                           smaller(kPixelBlock, p.in_pixels() - pixel),
-                           layout.x + ((n - first_image) * p.in_pixels() + pixel) * p.channels);
-        });
+        copy_to_slabs(p, tensors.x, layout.slabs, first_image, images, team, layout.x);
       }
       team.for_each(images * tiles, [&](int64_t task) {
         Tile<T> tile{0, 0, 0, own.origins, own.origins + kMaxTile};

@@ -48,3 +48,17 @@ void run_team(int threads, F f) {
     f(team);
   }
 }
+
+// x of `images` images in the compute type, as [image][slab][pixel][channel of the slab].
+template <typename T>
+void copy_to_slabs(const Problem& p, const void* x, const Slabs& slabs, int64_t first_image,
+                   int64_t images, Team& team, T* target) {
+  const int64_t blocks = ceil_div(p.in_pixels(), kPixelBlock);
+  team.for_each(images * slabs.count * blocks, [&](int64_t task) {
+    const int64_t image = task / (slabs.count * blocks), pixel = task % blocks * kPixelBlock;
+    const Slab slab = slabs[task / blocks % slabs.count];
+    T* const copy = target + (image * p.channels + slab.channel) * p.in_pixels();
+    to_channels_last(p, x, first_image + image, slab.channel, slab.channels, pixel,
+                     smaller(kPixelBlock, p.in_pixels() - pixel), copy + pixel * slab.channels);
+  });
+}

@@ -78,17 +78,29 @@ void set_tile(const Problem& p, int64_t image, int64_t pixel, int64_t count, Til
   }
 }
 
+// A channels-last image: one pixel's channels are contiguous, pixels are `stride` elements apart.
+// Corners outside it are read from, or written to, `outside`, which is one pixel long.
+template <typename T>
+struct Image {
+  T* data;
+  int64_t height, width, stride;
+  T* outside;
+};
+
 // Where and with which weights each pixel of a tile samples for one tap and deformable group.
 template <typename T>
 struct Plan {
-  int32_t y0[kMaxTile], x0[kMaxTile];
+  int64_t corner[kMaxTile];  // element of the image where the top-left corner's channels start
+  int32_t inside[kMaxTile];  // which sides of the corners' square lie inside the image
   T ly[kMaxTile], lx[kMaxTile], mask[kMaxTile];
   T w00[kMaxTile], w01[kMaxTile], w10[kMaxTile], w11[kMaxTile];  // corner weights times mask
 };
 
-template <typename T>
+enum Side : int32_t { kTop = 1, kBottom = 2, kLeft = 4, kRight = 8, kAllSides = 15 };
+
+template <typename T, typename I>
 void make_plan(const Problem& p, const void* offset, const void* mask, const Tile<T>& tile,
-               int64_t deformable_group, int64_t tap, Plan<T>& plan) {
+               int64_t deformable_group, int64_t tap, const Image<I>& image, Plan<T>& plan) {
   T converted_y[kMaxTile], converted_x[kMaxTile], converted_mask[kMaxTile];
   const int64_t count = tile.count;
   const int64_t plane = (tile.image * p.deformable_groups + deformable_group) * p.taps() + tap;
@@ -104,12 +116,14 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
   }
   const T tap_y = static_cast<T>(tap / p.kernel_w * p.dilation_h);
   const T tap_x = static_cast<T>(tap % p.kernel_w * p.dilation_w);
-  const T height = static_cast<T>(p.height), width = static_cast<T>(p.width);
+  const T height = static_cast<T>(image.height), width = static_cast<T>(image.width);
+  const int64_t row = image.width * image.stride;
   for (int64_t t = 0; t < count; ++t) {
     const Sample<T> s = locate(tile.origin_y[t] + tap_y + dy[t], tile.origin_x[t] + tap_x + dx[t],
                                height, width);
-    plan.y0[t] = s.y0;
-    plan.x0[t] = s.x0;
+    plan.corner[t] = s.y0 * row + s.x0 * image.stride;
+    plan.inside[t] = (s.y0 >= 0 ? kTop : 0) | ((s.y0 >= -1) & (s.y0 + 1 < image.height) ? kBottom : 0) |
+                     (s.x0 >= 0 ? kLeft : 0) | ((s.x0 >= -1) & (s.x0 + 1 < image.width) ? kRight : 0);
     plan.ly[t] = s.ly;
     plan.lx[t] = s.lx;
     plan.mask[t] = m[t];
@@ -121,31 +135,25 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
   }
 }
 
-// A channels-last image: one pixel's channels are contiguous, pixels are `stride` elements apart.
-// Corners outside it are read from `zeros` and written to `sink`, both one pixel long.
-template <typename T>
-struct Image {
-  T* data;
-  int64_t height, width, stride;
-  T* outside;
-};
-
-// The rows of the four corners of a sample.
+// The channels of the four corners of a sample.
 template <typename T>
 struct Corners {
   T *p00, *p01, *p10, *p11;
 };
 
 template <typename T>
-DCN_INLINE Corners<T> corners(const Image<T>& image, int64_t y0, int64_t x0) {
-  const bool top = static_cast<uint64_t>(y0) < static_cast<uint64_t>(image.height);
-  const bool bottom = static_cast<uint64_t>(y0 + 1) < static_cast<uint64_t>(image.height);
-  const bool left = static_cast<uint64_t>(x0) < static_cast<uint64_t>(image.width);
-  const bool right = static_cast<uint64_t>(x0 + 1) < static_cast<uint64_t>(image.width);
-  T* const p = image.data + (y0 * image.width + x0) * image.stride;
-  T* const below = p + image.width * image.stride;
-  return {top & left ? p : image.outside, top & right ? p + image.stride : image.outside,
-          bottom & left ? below : image.outside, bottom & right ? below + image.stride : image.outside};
+DCN_INLINE Corners<T> find_corners(const Image<T>& image, int64_t corner, int32_t inside) {
+  T* const above = image.data + corner;
+  T* const below = above + image.width * image.stride;
+  Corners<T> c{above, above + image.stride, below, below + image.stride};
+  if (__builtin_expect(inside != kAllSides, 0)) {
+    const auto choose = [&](T* p, int32_t sides) {
+      return (inside & sides) == sides ? p : image.outside;
+    };
+    c = {choose(c.p00, kTop | kLeft), choose(c.p01, kTop | kRight), choose(c.p10, kBottom | kLeft),
+         choose(c.p11, kBottom | kRight)};
+  }
+  return c;
 }
 
 // Where a slab's sampled values stand in one row (pixel) of the columns: group by group, within a
@@ -184,24 +192,69 @@ inline Runs find_runs(const Problem& p, const Slab& slab, const ColumnLayout& la
   return runs;
 }
 
-// columns[t][...] = mask * S for the channels of one tap and deformable group, t over the tile.
-template <typename T>
-void sample_columns(const Plan<T>& plan, int64_t count, const Image<const T>& image,
-                    const Runs& runs, T* columns, int64_t column_stride) {
-  for (int64_t t = 0; t < count; ++t) {
-    const Corners<const T> corner = corners(image, plan.y0[t], plan.x0[t]);
-    const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
-    for (int64_t i = 0; i < runs.count; ++i) {
-      const int64_t channel = runs.run[i].channel;
-      T* target = columns + t * column_stride + runs.run[i].column;
-      for_lanes<kVectorLanes<T>>(runs.run[i].count, [&](auto lanes, int64_t c) {
-        constexpr int kLanes = decltype(lanes)::value;
-        const int64_t at = channel + c;
-        store<kLanes>(target + c, w00 * load<kLanes>(corner.p00 + at) +
-                                      w01 * load<kLanes>(corner.p01 + at) +
-                                      w10 * load<kLanes>(corner.p10 + at) +
-                                      w11 * load<kLanes>(corner.p11 + at));
-      });
+// How a run of channels is cut into vectors: kPieces of kLanes, or any number (0) of full vectors,
+// or full vectors and a tail (-1). Knowing it outside the loop over pixels halves what a short run
+// costs.
+template <int kLanes, int kPieces>
+struct RunShape {
+  template <typename F>
+  DCN_INLINE_MEMBER void for_vectors(int64_t count, F f) const {
+    if constexpr (kPieces > 0) {
+      for (int i = 0; i < kPieces; ++i) f(Lanes<kLanes>(), i * kLanes);
+    } else if constexpr (kPieces == 0) {
+      for (int64_t c = 0; c < count; c += kLanes) f(Lanes<kLanes>(), c);
+    } else {
+      for_lanes<kLanes>(count, f);
     }
+  }
+};
+
+template <typename T, typename F>
+DCN_INLINE void with_run_shape(int64_t count, F f) {
+  constexpr int kFull = kVectorLanes<T>, kHalf = kFull / 2, kQuarter = kFull > 4 ? kFull / 4 : 1;
+  if (count == kFull) {
+    f(RunShape<kFull, 1>());
+  } else if (count == 2 * kFull) {
+    f(RunShape<kFull, 2>());
+  } else if (count % kFull == 0) {
+    f(RunShape<kFull, 0>());
+  } else if (count == kHalf) {
+    f(RunShape<kHalf, 1>());
+  } else if (count == kQuarter) {
+    f(RunShape<kQuarter, 1>());
+  } else {
+    f(RunShape<kFull, -1>());
+  }
+}
+
+// columns[t][...] = mask * S for a run of channels of one tap, t over the tile.
+template <typename Shape, typename T>
+__attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int64_t pixels,
+                                          const Image<const T>& image, const Run& run, T* columns,
+                                          int64_t column_stride) {
+  const int64_t count = run.count;
+  const Image<const T> channels{image.data + run.channel, image.height, image.width, image.stride,
+                                image.outside};
+  T* target = columns + run.column;
+  for (int64_t t = 0; t < pixels; ++t) {
+    const Corners<const T> corner = find_corners(channels, plan.corner[t], plan.inside[t]);
+    const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
+    shape.for_vectors(count, [&](auto lanes, int64_t c) {
+      constexpr int kLanes = decltype(lanes)::value;
+      store<kLanes>(target + c,
+                    w00 * load<kLanes>(corner.p00 + c) + w01 * load<kLanes>(corner.p01 + c) +
+                        w10 * load<kLanes>(corner.p10 + c) + w11 * load<kLanes>(corner.p11 + c));
+    });
+    target += column_stride;
+  }
+}
+
+template <typename T>
+void sample_columns(const Plan<T>& plan, int64_t pixels, const Image<const T>& image,
+                    const Runs& runs, T* columns, int64_t column_stride) {
+  for (int64_t i = 0; i < runs.count; ++i) {
+    with_run_shape<T>(runs.run[i].count, [&](auto shape) {
+      sample_run(shape, plan, pixels, image, runs.run[i], columns, column_stride);
+    });
   }
 }
