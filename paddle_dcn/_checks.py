@@ -85,6 +85,7 @@ def check_call(
     Raises:
         TypeError: an argument of a wrong kind or dtype.
         ValueError: a wrong shape, value or device.
+
     """
     try:
         inspect = _inspect_dynamic if paddle.in_dynamic_mode() else _inspect_static
@@ -134,6 +135,7 @@ def check_layer(
     Raises:
         TypeError: an argument of a wrong kind.
         ValueError: a value that no input could make valid.
+
     """
     if weight_attr is False:
         raise ValueError("weight_attr: expected None, a ParamAttr, initializer or name, got False")
@@ -232,7 +234,7 @@ def _inspect_static(name: str, tensor: Any, place: None) -> _Inspected:
 
 
 def _integer(value: Any) -> int | None:
-    """The value as an int, None if it is not an integer; bool is not, NumPy's integers are."""
+    """Return the value as an int, None if it is no integer: bool is none, NumPy's integers are."""
     if type(value) is int:
         return value
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):

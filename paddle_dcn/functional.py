@@ -10,6 +10,11 @@ from paddle.base import core
 
 from . import _checks, _ops
 
+# After a graph break to_static(full_graph=False) translates every Python function it meets, which
+# makes nothing here faster and takes seconds in the argument checks.
+if hasattr(core, "eval_frame_skip_file_prefix"):
+    core.eval_frame_skip_file_prefix((__file__, _checks.__file__, _ops.__file__))
+
 # Names under which auto_cast's custom lists may give this operator, besides that of conv2d.
 _AMP_NAMES = {"deform_conv2d", "deformable_conv"}
 
@@ -111,6 +116,7 @@ def deform_conv2d(
         >>> out = deform_conv2d(x, paddle.zeros([8, 18, 26, 26]), weight)
         >>> bool(paddle.allclose(out, paddle.nn.functional.conv2d(x, weight), atol=1e-4))
         True
+
     """
     _checks.check_name(name)
     arguments = _checks.check_call(

@@ -55,6 +55,7 @@ class DeformConv2D(nn.Layer):
         [8, 16, 26, 26]
         >>> sorted(layer.state_dict())
         ['bias', 'weight']
+
     """
 
     def __init__(
@@ -181,6 +182,7 @@ class DeformConv2DPack(_Pack):
         >>> layer = DeformConv2DPack(8, 16, 3, stride=2, padding=1, deformable_groups=2)
         >>> list(layer(paddle.rand([2, 8, 14, 14])).shape)
         [2, 16, 7, 7]
+
     """
 
     _planes_per_tap = 2
@@ -208,6 +210,7 @@ class ModulatedDeformConv2DPack(_Pack):
         >>> half = paddle.nn.functional.conv2d(x, layer.weight / 2, layer.bias, padding=1)
         >>> bool(paddle.allclose(layer(x), half, atol=1e-5))
         True
+
     """
 
     _planes_per_tap = 3

@@ -262,7 +262,7 @@ def test_static(error, message, overrides):
 
 
 def to_static(overrides, full_graph):
-    """A to_static function of the tensors of `overrides`'s call, and those tensors."""
+    """Return a to_static function of the tensors of `overrides`'s call, and those tensors."""
     arguments = call_with(full, overrides)
     tensors = tensors_of(arguments)
     others = {name: value for name, value in arguments.items() if name not in tensors}
