@@ -5,6 +5,7 @@ setup.py runs this file by its path, before the package exists, so it imports no
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -30,50 +31,47 @@ CXX_FLAGS = [
     "-DPADDLE_NO_PYTHON",
     "-DPADDLE_WITH_CUSTOM_KERNEL",
 ]
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+# Ampere and Hopper; later chips compile the last one's PTX. PADDLE_CUDA_ARCH_LIST replaces it.
+NVCC_ARCHITECTURES = [
+    "-gencode=arch=compute_80,code=sm_80",
+    "-gencode=arch=compute_90,code=sm_90",
+    "-gencode=arch=compute_90,code=compute_90",
+]
 
 
 class BuildError(RuntimeError):
-    """The library cannot be built; the message is one sentence for the user."""
+    """The library cannot be built; the message says why and what to do."""
 
 
 def paddle_version() -> str:
     """Return the installed Paddle's full version, for example ``3.3.1``."""
-    import paddle
-
+    try:
+        import paddle
+    except ModuleNotFoundError:
+        raise BuildError(
+            "paddle_dcn needs PaddlePaddle: install paddlepaddle or paddlepaddle-gpu first"
+        ) from None
     return paddle.version.full_version
 
 
 def library_name() -> str:
     """Return the file name of the library that fits the installed Paddle.
 
-    A library belongs to one minor version of Paddle, and the name says which, so that a library
-    that does not fit is told from its name and never loaded.
+    A library belongs to one minor version of Paddle, with or without CUDA. The name says which, so
+    that one that does not fit is told from its name and never loaded.
     """
     minor = ".".join(paddle_version().split(".")[:2])
-    return f"_paddle_dcn.paddle{minor}.so"
+    import paddle
 
-
-def sources(root: Path) -> list[Path]:
-    """Return the C++ sources below ``root``, the folder ``custom_ops``."""
-    found = [*root.glob("kernels/cpu/*.cc"), *root.glob("paddle/*.cc")]
-    if not found:
-        raise BuildError(f"paddle_dcn: there are no C++ sources in {root}")
-    return sorted(found)
-
-
-def compiler() -> str:
-    """Return the C++ compiler: the environment's ``CXX``, or ``g++``."""
-    command = os.environ.get("CXX", "g++")
-    if shutil.which(command) is None:
-        raise BuildError(
-            f"paddle_dcn: building the operators needs a C++ compiler, and {command!r} was not "
-            "found: install g++, or name another one in the environment variable CXX"
-        )
-    return command
+    return f"_paddle_dcn.paddle{minor}{'-gpu' if paddle.is_compiled_with_cuda() else ''}.so"
 
 
 def build(root: Path, target: Path, work: Path) -> Path:
     """Compile what changed and link the library into the folder ``target``.
+
+    The compiler is the environment's ``CXX``, else ``g++``. CUDA kernels are compiled where Paddle
+    has CUDA; the environment variable ``PADDLE_DCN_WITH_CUDA`` (0 or 1) decides otherwise.
 
     Args:
         root: The folder ``custom_ops``.
@@ -86,44 +84,81 @@ def build(root: Path, target: Path, work: Path) -> Path:
     Raises:
         BuildError: No compiler was found, or it failed.
     """
-    from paddle.utils.cpp_extension import CppExtension
+    name = library_name()
+    import paddle
+    from paddle.utils.cpp_extension import CppExtension, CUDAExtension
 
-    cxx = compiler()
-    paths = sources(root)
+    cxx = os.environ.get("CXX", "g++")
+    _require(cxx, "a C++ compiler", "CXX")
+    sources = sorted([*root.glob("kernels/cpu/*.cc"), *root.glob("paddle/*.cc")])
+    cuda_sources = sorted(root.glob("kernels/cuda/*.cu"))
+    with_cuda = os.environ.get("PADDLE_DCN_WITH_CUDA", str(int(paddle.is_compiled_with_cuda())))
+    if with_cuda != "1":
+        cuda_sources = []
+
     # Paddle says where its headers are and how to link with it.
-    extension = CppExtension([str(path) for path in paths], extra_compile_args={"cxx": []})
-    flags = [
-        *CXX_FLAGS,
+    extension = (CUDAExtension if cuda_sources else CppExtension)(
+        [str(path) for path in sources + cuda_sources],
+        extra_compile_args={"cxx": [], "nvcc": []},
+    )
+    common = [
         f'-DPADDLE_DCN_BUILT_FOR="{paddle_version()}"',
+        f"-DPADDLE_DCN_PADDLE_MAJOR={paddle_version().split('.')[0]}",
         *(flag for folder in extension.include_dirs for flag in ("-isystem", folder)),
     ]
+    # Paddle's error messages show the file they come from: in a checkout, not on this machine.
+    compile_cxx = [cxx, *CXX_FLAGS, *common, f"-fmacro-prefix-map={root.parent}/="]
+    compile_cuda = []
+    link = [cxx, "-shared", "-Wl,-O1,--gc-sections"]
+    libraries = [*(f"-L{folder}" for folder in extension.library_dirs), *extension.extra_link_args]
+    if cuda_sources:
+        nvcc = _nvcc()
+        architectures = [flag for flag in extension.extra_compile_args["nvcc"] if flag != "-w"]
+        compile_cuda = [nvcc, *NVCC_FLAGS, *(architectures or NVCC_ARCHITECTURES), *common]
+        compile_cuda += [f"-ccbin={cxx}"]
+        compile_cxx += ["-DPADDLE_DCN_WITH_CUDA", "-DPADDLE_WITH_CUDA"]
+        # The static runtime, so that the library also loads where there is no CUDA.
+        libraries = [flag for flag in libraries if flag != "-lcudart"]
+        libraries += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+
     # Other flags, compilers or Paddles have other objects.
-    signature = hashlib.sha256(repr((cxx, flags)).encode()).hexdigest()[:12]
+    signature = hashlib.sha256(repr((compile_cxx, compile_cuda)).encode()).hexdigest()[:12]
     folder = work / signature
     folder.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
 
     def compile_one(source: Path) -> Path:
         result = folder / ("_".join(source.relative_to(root).parts) + ".o")
         if _outdated(result):
-            _run([cxx, *flags, "-MMD", "-c", str(source), "-o", str(result)])
+            command = compile_cuda if source.suffix == ".cu" else compile_cxx
+            _run([*command, "-MMD", "-c", str(source), "-o", str(result)])
         return result
 
-    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
-        objects = list(pool.map(compile_one, paths))
-
-    target.mkdir(parents=True, exist_ok=True)
-    library = target / library_name()
-    with tempfile.TemporaryDirectory(dir=target, prefix=".build-") as scratch:
-        unfinished = Path(scratch) / library.name
+    with open(folder / "lock", "w") as lock, tempfile.TemporaryDirectory(dir=target) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may build at once
+        with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
+            objects = list(pool.map(compile_one, sources + cuda_sources))
+        unfinished = Path(scratch) / name
         # Not linked with -fopenmp: the symbols come from the OpenMP runtime that Paddle loads. A
         # second runtime in the process would ignore Paddle's thread setting.
-        _run(
-            [cxx, "-shared", "-Wl,-O1,--gc-sections", *map(str, objects), "-o", str(unfinished)]
-            + [f"-L{folder}" for folder in extension.library_dirs]
-            + list(extension.extra_link_args)
+        _run([*link, *map(str, objects), "-o", str(unfinished), *libraries])
+        return unfinished.replace(target / name)
+
+
+def _require(command: str, what: str, variable: str) -> None:
+    if shutil.which(command) is None:
+        raise BuildError(
+            f"paddle_dcn: building the operators needs {what}, and {command!r} was not found: "
+            f"install one, or name it in the environment variable {variable}"
         )
-        os.replace(unfinished, library)
-    return library
+
+
+def _nvcc() -> str:
+    from paddle.utils.cpp_extension.cpp_extension import CUDA_HOME
+
+    command = str(Path(CUDA_HOME or "/usr/local/cuda") / "bin" / "nvcc")
+    _require(command, "the CUDA toolkit", "CUDA_HOME")
+    return command
 
 
 def _outdated(result: Path) -> bool:
@@ -140,7 +175,7 @@ def _run(command: list[str]) -> None:
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode != 0:
         raise BuildError(
-            f"paddle_dcn: the C++ compiler failed\n{' '.join(command)}\n{process.stderr}"
+            f"paddle_dcn: the compiler failed\n{' '.join(command)}\n{process.stderr}"
         )
     if process.stderr:
         print(process.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import os
 import sys
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import paddle
 from paddle import Tensor
+from paddle.base import core
+from paddle.base.layer_helper import LayerHelper
 from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
 
 from . import _build
@@ -22,15 +23,14 @@ _X, _OFFSET, _MASK, _WEIGHT, _BIAS = 1, 2, 4, 8, 16
 
 
 def _sources() -> Path:
-    """Return the folder of the C++ sources: beside the package in a checkout, else inside it."""
-    checkout = PACKAGE.parent / "custom_ops"
-    return checkout if checkout.is_dir() else PACKAGE / "_sources"
+    """Return the folder of the C++ sources: inside an installed package, beside it in a checkout."""
+    inside = PACKAGE / "_sources"
+    return inside if inside.is_dir() else PACKAGE.parent / "custom_ops"
 
 
 def _cache() -> Path:
     """Return the folder for libraries built on import, one for each state of the sources."""
-    base = os.environ.get("PADDLE_DCN_CACHE")
-    folder = Path(base) if base else Path.home() / ".cache" / "paddle_dcn"
+    folder = Path(os.environ.get("PADDLE_DCN_CACHE", "~/.cache/paddle_dcn")).expanduser()
     digest = hashlib.sha256()
     root = _sources()
     for path in sorted(p for p in root.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".cuh"}):
@@ -38,52 +38,75 @@ def _cache() -> Path:
     return folder / digest.hexdigest()[:12]
 
 
-def _build_in_cache() -> Path:
-    """Build the library in the cache folder, once however many processes ask for it."""
-    folder = _cache()
-    library = folder / _build.library_name()
-    if library.exists():
-        return library
-    others = ", ".join(path.name for path in sorted(PACKAGE.glob("_paddle_dcn.*.so")))
-    _build.compiler()
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not library.exists():
-            print(
-                f"paddle_dcn: building the operators for Paddle {_build.paddle_version()} in "
-                f"{folder} (found: {others or 'none'}; about a minute, once)",
-                file=sys.stderr,
-                flush=True,
-            )
-            _build.build(_sources(), folder, folder / "objects")
-    return library
-
-
 def _find() -> tuple[Path, str]:
-    """Return the library that fits the installed Paddle and where it came from."""
-    built = PACKAGE / _build.library_name()
-    if built.exists():
-        return built, "tree" if (PACKAGE.parent / "custom_ops").is_dir() else "wheel"
-    return _build_in_cache(), "cache"
+    """Return the library that fits the installed Paddle, built if need be, and its origin."""
+    name = _build.library_name()
+    if (PACKAGE / name).exists():
+        return PACKAGE / name, "wheel" if _sources().parent == PACKAGE else "tree"
+    folder = _cache()
+    if not (folder / name).exists():
+        others = ", ".join(path.name for path in sorted(PACKAGE.glob("_paddle_dcn.*.so")))
+        print(
+            f"paddle_dcn: no library for Paddle {_build.paddle_version()} (found: "
+            f"{others or 'none'}); building it in {folder}, once, which takes about a minute ...",
+            file=sys.stderr,
+            flush=True,
+        )
+        _build.build(_sources(), folder, folder / "objects")
+    return folder / name, "cache"
 
 
-LIBRARY, ORIGIN = _find()
-load_op_meta_info_and_register_op(str(LIBRARY))
+PATH, ORIGIN = _find()
+load_op_meta_info_and_register_op(str(PATH))
+_HANDLE = ctypes.CDLL(str(PATH))
 
 
 def library() -> ctypes.CDLL:
-    """Return the loaded library, whose functions tell about it."""
-    handle = ctypes.CDLL(str(LIBRARY))
+    """Return the loaded library, for the functions of ``custom_ops/paddle/info.cc``."""
     for name in ("built_for", "instruction_set"):
-        getattr(handle, f"paddle_dcn_{name}").restype = ctypes.c_char_p
-    return handle
+        getattr(_HANDLE, f"paddle_dcn_{name}").restype = ctypes.c_char_p
+    return _HANDLE
+
+
+_INPUTS = {
+    "paddle_dcn_v1": ("x", "offset", "weight", "bias"),
+    "paddle_dcn_v2": ("x", "offset", "mask", "weight", "bias"),
+}
+_ATTRIBUTES = (
+    "strides",
+    "paddings",
+    "dilations",
+    "groups",
+    "deformable_groups",
+    "im2col_step",
+    "data_format",
+    "wanted",
+)
+
+
+def _append(name: str, *arguments):
+    """Add the operator to a program of Paddle 2, whose operators are called by names."""
+    helper = LayerHelper(name)
+    out = helper.create_variable_for_type_inference(arguments[0].dtype)
+    inputs = {}
+    for key, tensor in zip(_INPUTS[name], arguments):
+        # Paddle 2 cannot build the backward of a custom operator with an input that stops the
+        # gradient, so it gets a copy that does not.
+        inputs[key] = paddle.assign(tensor) if tensor.stop_gradient else tensor
+        inputs[key].stop_gradient = False
+    helper.append_op(
+        type=name,
+        inputs=inputs,
+        outputs={"out": out},
+        attrs=dict(zip(_ATTRIBUTES, arguments[len(inputs) :])),
+    )
+    return [out]
 
 
 if hasattr(paddle._C_ops, "_run_custom_op"):
-    _run = paddle._C_ops._run_custom_op
+    _run_dynamic = _run_static = paddle._C_ops._run_custom_op
 else:
-    _run = paddle.base.core.eager._run_custom_op
+    _run_dynamic, _run_static = core.eager._run_custom_op, _append
 
 
 def _unified(function):
@@ -112,20 +135,18 @@ def deform_conv2d(
 
     ``im2col_step`` 0 leaves the choice to the operator. ``mask`` None is v1.
     """
-    tensors = ((x, _X), (offset, _OFFSET), (mask, _MASK), (weight, _WEIGHT), (bias, _BIAS))
+    dynamic = paddle.in_dynamic_mode()
     wanted = 0
-    if paddle.in_dynamic_mode():
-        if paddle.is_grad_enabled():
-            for tensor, bit in tensors:
-                if tensor is not None and not tensor.stop_gradient:
-                    wanted |= bit
-    else:
-        # A program may change stop_gradient after this call, so every gradient stays available.
-        for tensor, bit in tensors:
-            if tensor is not None:
-                wanted |= bit
+    for tensor, bit in ((x, _X), (offset, _OFFSET), (mask, _MASK), (weight, _WEIGHT), (bias, _BIAS)):
+        # A program may change stop_gradient after this call, so there every gradient is computed.
+        if tensor is not None and not (dynamic and tensor.stop_gradient):
+            wanted |= bit
     if bias is None:
-        bias = paddle.zeros([weight.shape[0]], weight.dtype)
+        if dynamic:  # several times faster than paddle.zeros
+            bias = paddle._C_ops.full([weight.shape[0]], 0.0, weight.dtype, weight.place)
+        else:
+            bias = paddle.zeros([weight.shape[0]], weight.dtype)
+    run = _run_dynamic if dynamic else _run_static
     attributes = (
         list(stride),
         list(padding),
@@ -137,5 +158,5 @@ def deform_conv2d(
         wanted,
     )
     if mask is None:
-        return _run("paddle_dcn_v1", x, offset, weight, bias, *attributes)[0]
-    return _run("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes)[0]
+        return run("paddle_dcn_v1", x, offset, weight, bias, *attributes)[0]
+    return run("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes)[0]

@@ -2,52 +2,92 @@
 #include "dispatch.h"
 
 #include <omp.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <utility>
 
 #include "../kernels/cpu/cpu.h"
-#include "paddle/phi/core/enforce.h"
+#include "errors.h"
 
 namespace dcn {
 namespace binding {
 namespace {
 
-constexpr size_t kAlignment = 64;
-
-// Scratch memory from Paddle's allocator, which caches it between calls.
+// Scratch memory for one call on the CPU. The last block is kept for the next call, up to
+// kKeptBytes: Paddle's CPU allocator would map, and the system clear, fresh pages every time.
 class Workspace {
  public:
-  Workspace(size_t bytes, const phi::Place& place) {
-    if (bytes == 0) return;
-    memory_ = paddle::empty({static_cast<int64_t>(bytes + kAlignment)}, phi::DataType::UINT8,
-                            place);
-    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
-    data_ = reinterpret_cast<void*>((address + kAlignment - 1) / kAlignment * kAlignment);
+  explicit Workspace(size_t bytes) {
+    {
+      const std::lock_guard<std::mutex> lock(kept_mutex);
+      std::swap(block_, kept);
+    }
+    if (block_.bytes >= bytes) return;
+    block_ = {};  // frees the smaller one first
+    const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    block_.data.reset(std::aligned_alloc(kAlignment, rounded));
+    if (block_.data == nullptr) throw std::bad_alloc();
+    block_.bytes = rounded;
+#if defined(__linux__)
+    madvise(block_.data.get(), rounded, MADV_HUGEPAGE);  // only advice: it may fail
+#endif
   }
-  void* data() const { return data_; }
+
+  ~Workspace() {
+    if (block_.bytes > kKeptBytes) return;
+    const std::lock_guard<std::mutex> lock(kept_mutex);
+    if (block_.bytes > kept.bytes) std::swap(block_, kept);
+  }
+
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  void* data() const { return block_.data.get(); }
 
  private:
-  paddle::Tensor memory_;
-  void* data_ = nullptr;
+  struct Free {
+    void operator()(void* data) const { std::free(data); }
+  };
+  struct Block {
+    std::unique_ptr<void, Free> data;
+    size_t bytes = 0;
+  };
+
+  static constexpr size_t kAlignment = 2 << 20;  // a huge page
+  static constexpr size_t kKeptBytes = 64 << 20;
+  static std::mutex kept_mutex;
+  static Block kept;
+
+  Block block_;
 };
+
+std::mutex Workspace::kept_mutex;
+Workspace::Block Workspace::kept;
 
 }  // namespace
 
 void require_supported(const paddle::Tensor& x) {
   if (x.is_cpu()) return;
-  PADDLE_THROW(phi::errors::InvalidArgument(
-      "x: expected a CPU tensor (paddle_dcn was built without CUDA), got one on %s",
-      x.place().DebugString()));
+  throw_value_error("x: expected a CPU tensor (paddle_dcn was built without CUDA), got one on " +
+                    x.place().DebugString());
 }
 
 // Paddle's own OpenMP runtime is the one in this process, so its thread setting is ours.
-void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x) {
+void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor&) {
   const int threads = omp_get_max_threads();
-  const Workspace workspace(cpu::forward_workspace(problem, threads), x.place());
+  const Workspace workspace(cpu::forward_workspace(problem, threads));
   cpu::forward(problem, tensors, workspace.data(), threads);
 }
 
-void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& x) {
+void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor&) {
   const int threads = omp_get_max_threads();
-  const Workspace workspace(cpu::backward_workspace(problem, tensors, threads), x.place());
+  const Workspace workspace(cpu::backward_workspace(problem, tensors, threads));
   cpu::backward(problem, tensors, workspace.data(), threads);
 }
 

@@ -6,8 +6,14 @@
 #include <new>
 
 #include "dispatch.h"
-#include "paddle/phi/core/enforce.h"
+#include "errors.h"
 #include "tensors.h"
+#if PADDLE_DCN_PADDLE_MAJOR >= 3
+#include "spmd.h"
+#define DCN_SPMD(rule) .SetInferSpmdFn(rule)
+#else
+#define DCN_SPMD(rule)
+#endif
 
 namespace dcn {
 namespace binding {
@@ -21,12 +27,12 @@ template <typename Function>
 void report_errors(const Function& function) {
   try {
     function();
-  } catch (const common::enforce::EnforceNotMet&) {
+  } catch (const PaddleError&) {
     throw;
   } catch (const std::bad_alloc&) {
-    PADDLE_THROW(phi::errors::ResourceExhausted("paddle_dcn: out of memory"));
+    throw_out_of_memory("paddle_dcn: out of memory");
   } catch (const std::exception& error) {
-    PADDLE_THROW(phi::errors::InvalidArgument("paddle_dcn: %s", error.what()));
+    throw_value_error(std::string("paddle_dcn: ") + error.what());
   }
 }
 
@@ -40,16 +46,14 @@ Attributes read_attributes(const Context& context) {
 template <bool modulated>
 void forward_kernel(Context* context) {
   report_errors([context] {
-    int next = 0;
-    const Tensor x = plain(context->InputAt(next++));
-    const Tensor offset = plain(context->InputAt(next++));
-    const Tensor mask = modulated ? plain(context->InputAt(next++)) : Tensor();
-    const Tensor weight = plain(context->InputAt(next++));
-    const Tensor bias = plain(context->InputAt(next++));
+    const Attributes attributes = read_attributes(*context);
+    size_t next = 0;
+    const auto input = [&] { return plain(context->InputAt(next++), attributes); };
+    const Tensor x = input(), offset = input(), mask = modulated ? input() : Tensor();
+    const Tensor weight = input(), bias = input();
     require_supported(x);
-    const Problem problem =
-        make_problem({&x, &offset, modulated ? &mask : nullptr, &weight, &bias, nullptr},
-                     read_attributes(*context));
+    const Problem problem = make_problem(
+        {&x, &offset, modulated ? &mask : nullptr, &weight, &bias, nullptr}, attributes);
 
     Tensor out = paddle::empty(output_shape(problem), x.dtype(), x.place());
     if (problem.batch > 0) {
@@ -65,20 +69,17 @@ void forward_kernel(Context* context) {
 template <bool modulated>
 void backward_kernel(Context* context) {
   report_errors([context] {
-    int next = 0;
-    const Tensor x = plain(context->InputAt(next++));
-    const Tensor offset = plain(context->InputAt(next++));
-    const Tensor mask = modulated ? plain(context->InputAt(next++)) : Tensor();
-    const Tensor weight = plain(context->InputAt(next++));
-    const Tensor grad_out = plain(context->InputAt(next++));
-    require_supported(x);
     const Attributes attributes = read_attributes(*context);
-    const Problem problem =
-        make_problem({&x, &offset, modulated ? &mask : nullptr, &weight, nullptr, &grad_out},
-                     attributes);
+    size_t next = 0;
+    const auto input = [&] { return plain(context->InputAt(next++), attributes); };
+    const Tensor x = input(), offset = input(), mask = modulated ? input() : Tensor();
+    const Tensor weight = input(), grad_out = input();
+    require_supported(x);
+    const Problem problem = make_problem(
+        {&x, &offset, modulated ? &mask : nullptr, &weight, nullptr, &grad_out}, attributes);
 
     // Every output must be a tensor, so a gradient nobody wants is zeros; the kernels see null.
-    int output = 0;
+    size_t output = 0;
     const auto gradient = [&](Gradient bit, const Shape& shape, phi::DataType dtype) -> void* {
       const bool computed = (attributes.wanted & bit) && problem.batch > 0;
       Tensor tensor = computed ? paddle::empty(shape, dtype, x.place())
@@ -101,6 +102,12 @@ void backward_kernel(Context* context) {
                      tensors.grad_weight || tensors.grad_bias;
     if (any) backward(problem, tensors, x);
   });
+}
+
+// Without an operator of the second order Paddle would silently treat these gradients as constants.
+void double_backward_kernel(Context*) {
+  throw_not_implemented(
+      "paddle_dcn: deform_conv2d has no second-order gradients; deform_conv2d_reference has them");
 }
 
 // A dimension of a static program, -1 where it is known only at run time.
@@ -180,7 +187,7 @@ PD_BUILD_OP(paddle_dcn_v1)
     .Attrs(binding::attribute_names())
     .SetKernelFn(binding::forward_kernel<false>)
     .SetInferShapeFn(binding::forward_shape<false>)
-    .SetInferDtypeFn(binding::forward_dtype);
+    .SetInferDtypeFn(binding::forward_dtype) DCN_SPMD(binding::forward_spmd<false>);
 
 PD_BUILD_GRAD_OP(paddle_dcn_v1)
     .Inputs({"x", "offset", "weight", Grad("out")})
@@ -188,7 +195,7 @@ PD_BUILD_GRAD_OP(paddle_dcn_v1)
     .Attrs(binding::attribute_names())
     .SetKernelFn(binding::backward_kernel<false>)
     .SetInferShapeFn(binding::backward_shape<false>)
-    .SetInferDtypeFn(binding::backward_dtype<false>);
+    .SetInferDtypeFn(binding::backward_dtype<false>) DCN_SPMD(binding::backward_spmd<false>);
 
 PD_BUILD_OP(paddle_dcn_v2)
     .Inputs({"x", "offset", "mask", "weight", "bias"})
@@ -196,7 +203,7 @@ PD_BUILD_OP(paddle_dcn_v2)
     .Attrs(binding::attribute_names())
     .SetKernelFn(binding::forward_kernel<true>)
     .SetInferShapeFn(binding::forward_shape<true>)
-    .SetInferDtypeFn(binding::forward_dtype);
+    .SetInferDtypeFn(binding::forward_dtype) DCN_SPMD(binding::forward_spmd<true>);
 
 PD_BUILD_GRAD_OP(paddle_dcn_v2)
     .Inputs({"x", "offset", "mask", "weight", Grad("out")})
@@ -204,4 +211,14 @@ PD_BUILD_GRAD_OP(paddle_dcn_v2)
     .Attrs(binding::attribute_names())
     .SetKernelFn(binding::backward_kernel<true>)
     .SetInferShapeFn(binding::backward_shape<true>)
-    .SetInferDtypeFn(binding::backward_dtype<true>);
+    .SetInferDtypeFn(binding::backward_dtype<true>) DCN_SPMD(binding::backward_spmd<true>);
+
+PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v1)
+    .Inputs({"x", Grad("out"), Grad(Grad("x"))})
+    .Outputs({Grad(Grad("out"))})
+    .SetKernelFn(binding::double_backward_kernel);
+
+PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v2)
+    .Inputs({"x", Grad("out"), Grad(Grad("x"))})
+    .Outputs({Grad(Grad("out"))})
+    .SetKernelFn(binding::double_backward_kernel);

@@ -3,11 +3,11 @@
 
 #include <sstream>
 
+#include "errors.h"
 #include "paddle/phi/core/dense_tensor.h"
-#include "paddle/phi/core/enforce.h"
 
-// Paddle ships only a stub of the header that declares these. They are weak because a Paddle built
-// without oneDNN lacks the first, and then never hands out the layout that needs it.
+// Paddle ships only a stub of the header that declares this. It is weak because a Paddle built
+// without oneDNN lacks it, and then never hands out the layout that needs it.
 namespace phi {
 namespace funcs {
 __attribute__((weak)) void TransDataLayoutFromOneDNN(DataLayout in_layout, DataLayout out_layout,
@@ -15,12 +15,6 @@ __attribute__((weak)) void TransDataLayoutFromOneDNN(DataLayout in_layout, DataL
                                                      Place place, bool always_copy);
 }  // namespace funcs
 }  // namespace phi
-
-namespace paddle {
-namespace experimental {
-phi::DenseTensor Trans2Contiguous(const phi::DenseTensor& tensor);
-}  // namespace experimental
-}  // namespace paddle
 
 namespace dcn {
 namespace binding {
@@ -35,7 +29,7 @@ std::string text(const Parts&... parts) {
 
 template <typename... Parts>
 void require(bool holds, const Parts&... parts) {
-  if (!holds) PADDLE_THROW(phi::errors::InvalidArgument("%s", text(parts...)));
+  if (!holds) throw_value_error(text(parts...));
 }
 
 std::string shape_text(const Tensor& tensor) {
@@ -79,6 +73,9 @@ void check_attributes(const Attributes& a) {
 
 void check_tensor(const char* name, const Tensor& tensor, size_t rank, const Tensor& x) {
   require(tensor.is_dense_tensor(), name, ": expected a dense tensor");
+  // Paddle copies strided views before it calls an operator.
+  require(static_cast<const phi::DenseTensor&>(*tensor.impl()).meta().is_contiguous(), name,
+          ": expected contiguous memory");
   require(tensor.dims().size() == static_cast<int>(rank), name, ": expected ", rank,
           " dimensions, got shape ", shape_text(tensor));
   require(tensor.place() == x.place(), name, ": expected a tensor on x's device ",
@@ -96,17 +93,15 @@ DataType element_type(const char* name, const Tensor& tensor) {
     case phi::DataType::FLOAT64:
       return DataType::kFloat64;
     default:
-      PADDLE_THROW(phi::errors::InvalidType(
-          "%s", text(name, ": expected float16, bfloat16, float32 or float64, got ",
-                     phi::DataTypeToString(tensor.dtype()))));
+      throw_type_error(text(name, ": expected float16, bfloat16, float32 or float64, got ",
+                            phi::DataTypeToString(tensor.dtype())));
   }
 }
 
 void require_type(const char* name, const Tensor& tensor, const Tensor& like, const char* what) {
   if (tensor.dtype() == like.dtype()) return;
-  PADDLE_THROW(phi::errors::InvalidType(
-      "%s", text(name, ": expected ", phi::DataTypeToString(like.dtype()), " like ", what,
-                 ", got ", phi::DataTypeToString(tensor.dtype()))));
+  throw_type_error(text(name, ": expected ", phi::DataTypeToString(like.dtype()), " like ", what,
+                        ", got ", phi::DataTypeToString(tensor.dtype())));
 }
 
 }  // namespace
@@ -207,19 +202,18 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   return p;
 }
 
-Tensor plain(const Tensor& tensor) {
-  const auto dense = std::dynamic_pointer_cast<phi::DenseTensor>(tensor.impl());
-  if (tensor.layout() == phi::DataLayout::ONEDNN) {
-    auto copy = std::make_shared<phi::DenseTensor>();
-    phi::funcs::TransDataLayoutFromOneDNN(phi::DataLayout::ONEDNN, phi::DataLayout::NCHW, *dense,
-                                          copy.get(), phi::CPUPlace(), false);
-    return Tensor(copy);
-  }
-  if (!dense->meta().is_contiguous()) {
-    return Tensor(
-        std::make_shared<phi::DenseTensor>(paddle::experimental::Trans2Contiguous(*dense)));
-  }
-  return tensor;
+Tensor plain(const Tensor& tensor, const Attributes& attributes) {
+  if (tensor.layout() != phi::DataLayout::ONEDNN) return tensor;
+  // oneDNN permutes the sizes of a channels-last model's tensors, but not of all, and does not say
+  // of which.
+  require(attributes.data_format == "NCHW",
+          "data_format: expected \"NCHW\" in a program that runs with oneDNN, got \"",
+          attributes.data_format, "\" (turn oneDNN off in the predictor's configuration)");
+  auto copy = std::make_shared<phi::DenseTensor>();
+  phi::funcs::TransDataLayoutFromOneDNN(phi::DataLayout::ONEDNN, phi::DataLayout::NCHW,
+                                        static_cast<const phi::DenseTensor&>(*tensor.impl()),
+                                        copy.get(), phi::CPUPlace(), false);
+  return Tensor(copy);
 }
 
 std::vector<int64_t> output_shape(const Problem& p) {

@@ -48,9 +48,9 @@ inline int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t
 // names the argument, what was expected and what came.
 Problem make_problem(const Inputs& inputs, const Attributes& attributes);
 
-// The same tensor, dense in its logical order: oneDNN's blocked layouts and strided views are
-// copied, anything else is returned as it is.
-Tensor plain(const Tensor& tensor);
+// The same tensor, dense in its logical order. A predictor with oneDNN hands over tensors in its
+// blocked layouts, which are copied; any other tensor is returned as it is.
+Tensor plain(const Tensor& tensor, const Attributes& attributes);
 
 std::vector<int64_t> output_shape(const Problem& problem);
 

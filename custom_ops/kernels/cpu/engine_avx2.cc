@@ -1,0 +1,31 @@
+// The CPU kernels for x86 processors with AVX2 and FMA.
+#if defined(__x86_64__)
+
+#include <omp.h>
+
+#include <cstdint>
+
+#include "../sampling.h"
+#include "engine.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+#define DCN_ISA avx2
+#define DCN_VECTOR_BYTES 32
+#include "engine_body.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+namespace dcn {
+namespace cpu {
+const Engine kAvx2 = {"avx2", avx2::forward_workspace, avx2::backward_workspace, avx2::run_forward,
+                    avx2::run_backward};
+}  // namespace cpu
+}  // namespace dcn
+
+#endif  // __x86_64__

@@ -1,0 +1,31 @@
+// The CPU kernels for x86 processors with AVX-512 (F, BW, DQ, VL).
+#if defined(__x86_64__)
+
+#include <omp.h>
+
+#include <cstdint>
+
+#include "../sampling.h"
+#include "engine.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#endif
+#define DCN_ISA avx512
+#define DCN_VECTOR_BYTES 64
+#include "engine_body.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+namespace dcn {
+namespace cpu {
+const Engine kAvx512 = {"avx512", avx512::forward_workspace, avx512::backward_workspace, avx512::run_forward,
+                    avx512::run_backward};
+}  // namespace cpu
+}  // namespace dcn
+
+#endif  // __x86_64__

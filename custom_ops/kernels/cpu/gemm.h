@@ -1,0 +1,99 @@
+// C += A * B on small tiles: the one product kernel that forward and backward share.
+// Included like simd.h.
+
+// Registers: kRows x kVectors accumulators, kVectors of B and one broadcast of A.
+#if DCN_VECTOR_BYTES == 64
+constexpr int kMaxRows = 12;
+#else
+constexpr int kMaxRows = 6;
+#endif
+constexpr int kPanelVectors = 2;
+template <typename T>
+constexpr int64_t kPanel = kPanelVectors * kVectorLanes<T>;
+
+// c[r][v] += sum over k of a[r * row_stride + k * depth_stride] * b[k][v], v over kVectors vectors.
+// Sums run over k in order, whatever kRows is, so results do not depend on how rows are tiled.
+template <int kRows, int kVectors, typename T>
+__attribute__((noinline)) void multiply_block(const T* a, int64_t row_stride, int64_t depth_stride,
+                                              const T* b, int64_t b_stride, T* c, int64_t c_stride,
+                                              int64_t depth) {
+  constexpr int kLanes = kVectorLanes<T>;
+  Vector<T, kLanes> sum[kRows][kVectors];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = load<kLanes>(c + r * c_stride + v * kLanes);
+  }
+  // One pointer serves three rows (x86 addresses base, base + i, base + 2 * i at no cost): a
+  // pointer a row would not fit into the general registers.
+  constexpr int kPointers = (kRows + 2) / 3;
+  const int64_t row_bytes = row_stride * static_cast<int64_t>(sizeof(T));
+  const char* pointers[kPointers];
+  for (int i = 0; i < kPointers; ++i) {
+    pointers[i] = reinterpret_cast<const char*>(a) + 3 * i * row_bytes;
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    Vector<T, kLanes> right[kVectors];
+    for (int v = 0; v < kVectors; ++v) right[v] = load<kLanes>(b + v * kLanes);
+    b += b_stride;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const T left = *reinterpret_cast<const T*>(pointers[r / 3] + (r % 3) * row_bytes);
+      for (int v = 0; v < kVectors; ++v) sum[r][v] += left * right[v];
+    }
+    for (int i = 0; i < kPointers; ++i) pointers[i] += depth_stride * static_cast<int64_t>(sizeof(T));
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) store<kLanes>(c + r * c_stride + v * kLanes, sum[r][v]);
+  }
+}
+
+// A left operand: element (row, k) stands at data[row * row_stride + k * depth_stride].
+template <typename T>
+struct LeftMatrix {
+  const T* data;
+  int64_t row_stride, depth_stride;
+};
+
+template <int kVectors, int kRows, typename T>
+void multiply_rows(int64_t rows, int64_t depth, LeftMatrix<T> a, const T* b, int64_t b_stride, T* c,
+                   int64_t c_stride) {
+  for (; rows >= kRows; rows -= kRows) {
+    multiply_block<kRows, kVectors>(a.data, a.row_stride, a.depth_stride, b, b_stride, c, c_stride,
+                                    depth);
+    a.data += kRows * a.row_stride;
+    c += kRows * c_stride;
+  }
+  if constexpr (kRows > 1) {
+    if (rows > 0) multiply_rows<kVectors, kRows - 1>(rows, depth, a, b, b_stride, c, c_stride);
+  }
+}
+
+// Runs f(kVectors as Lanes, column) for each panel of `columns`, a multiple of the vector length.
+template <typename T, typename F>
+DCN_INLINE void for_panels(int64_t columns, F f) {
+  int64_t column = 0;
+  for (; column + kPanel<T> <= columns; column += kPanel<T>) f(Lanes<kPanelVectors>(), column);
+  if (column < columns) f(Lanes<1>(), column);
+}
+
+// c[rows][columns] += a[rows][depth] * b[depth][columns], b row-major.
+template <typename T>
+void multiply(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, const T* b,
+              int64_t b_stride, T* c, int64_t c_stride) {
+  for_panels<T>(columns, [&](auto vectors, int64_t column) {
+    multiply_rows<decltype(vectors)::value, kMaxRows>(rows, depth, a, b + column, b_stride,
+                                                      c + column, c_stride);
+  });
+}
+
+// The same with rows [first, first + depth) of a packed matrix of `packed_depth` rows: panel after
+// panel, in each panel row after row.
+template <typename T>
+void multiply_packed(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, const T* packed,
+                     int64_t packed_depth, int64_t first, T* c, int64_t c_stride) {
+  for_panels<T>(columns, [&](auto vectors, int64_t column) {
+    constexpr int64_t kWidth = decltype(vectors)::value * kVectorLanes<T>;
+    multiply_rows<decltype(vectors)::value, kMaxRows>(
+        rows, depth, a, packed + column * packed_depth + first * kWidth, kWidth, c + column,
+        c_stride);
+  });
+}

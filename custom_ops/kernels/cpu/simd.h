@@ -1,0 +1,107 @@
+// Vectors of the instruction set that this translation unit is compiled for, without intrinsics.
+//
+// Included, like every header below, from inside namespace dcn::cpu::DCN_ISA, after the unit's
+// target pragma; system headers are included before it, so that no library function is compiled
+// with instructions the machine may lack. Needs DCN_VECTOR_BYTES.
+
+template <typename T, int kLanes>
+struct VectorOf {
+  typedef T Type __attribute__((vector_size(kLanes * sizeof(T)), aligned(alignof(T)), may_alias));
+};
+template <typename T, int kLanes>
+using Vector = typename VectorOf<T, kLanes>::Type;
+
+template <typename T>
+constexpr int kVectorLanes = DCN_VECTOR_BYTES / sizeof(T);
+
+template <int kLanes, typename T>
+DCN_INLINE Vector<T, kLanes> load(const T* p) {
+  return *reinterpret_cast<const Vector<T, kLanes>*>(p);
+}
+template <int kLanes, typename T>
+DCN_INLINE void store(T* p, Vector<T, kLanes> v) {
+  *reinterpret_cast<Vector<T, kLanes>*>(p) = v;
+}
+
+template <typename To, typename From>
+DCN_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");
+  To to;
+  __builtin_memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+template <int kLanes>
+struct Lanes {
+  static constexpr int value = kLanes;
+};
+
+// Calls f(Lanes<n>, start) over [0, count) in pieces of n = kLanes, kLanes / 2, ... 1 elements.
+template <int kLanes, typename F>
+DCN_INLINE void for_lanes(int64_t count, F f, int64_t start = 0) {
+  for (; start + kLanes <= count; start += kLanes) f(Lanes<kLanes>(), start);
+  if constexpr (kLanes > 1) {
+    if (start < count) for_lanes<kLanes / 2>(count, f, start);
+  }
+}
+
+#if defined(__clang__)
+#define DCN_SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define DCN_SHUFFLE4(a, b, i, j, k, l) \
+  __builtin_shuffle(a, b, Vector<ShuffleIndex<sizeof((a)[0])>, 4>{i, j, k, l})
+#endif
+template <int kBytes>
+struct ShuffleIndexOf;
+template <>
+struct ShuffleIndexOf<4> {
+  typedef int32_t Type;
+};
+template <>
+struct ShuffleIndexOf<8> {
+  typedef int64_t Type;
+};
+template <int kBytes>
+using ShuffleIndex = typename ShuffleIndexOf<kBytes>::Type;
+
+// dst[j][i] = src[i][j] for a block of 4 x 4.
+template <typename T>
+DCN_INLINE void transpose4x4(const T* s0, const T* s1, const T* s2, const T* s3, T* d0, T* d1,
+                             T* d2, T* d3) {
+  const auto a = load<4>(s0), b = load<4>(s1), c = load<4>(s2), d = load<4>(s3);
+  const auto ab_low = DCN_SHUFFLE4(a, b, 0, 4, 1, 5), ab_high = DCN_SHUFFLE4(a, b, 2, 6, 3, 7);
+  const auto cd_low = DCN_SHUFFLE4(c, d, 0, 4, 1, 5), cd_high = DCN_SHUFFLE4(c, d, 2, 6, 3, 7);
+  store<4>(d0, DCN_SHUFFLE4(ab_low, cd_low, 0, 1, 4, 5));
+  store<4>(d1, DCN_SHUFFLE4(ab_low, cd_low, 2, 3, 6, 7));
+  store<4>(d2, DCN_SHUFFLE4(ab_high, cd_high, 0, 1, 4, 5));
+  store<4>(d3, DCN_SHUFFLE4(ab_high, cd_high, 2, 3, 6, 7));
+}
+
+// Adds the sums over lanes of four vectors to sums[0..3].
+template <int kLanes, typename T>
+DCN_INLINE void add_lane_sums(Vector<T, kLanes> a, Vector<T, kLanes> b, Vector<T, kLanes> c,
+                              Vector<T, kLanes> d, T* sums) {
+  if constexpr (kLanes > 4) {
+    constexpr int kHalf = kLanes / 2;
+    struct Halves {
+      Vector<T, kHalf> low, high;
+    };
+    const auto fold = [](Vector<T, kLanes> v) __attribute__((always_inline)) {
+      const Halves h = bit_cast<Halves>(v);
+      return h.low + h.high;
+    };
+    add_lane_sums<kHalf, T>(fold(a), fold(b), fold(c), fold(d), sums);
+  } else if constexpr (kLanes == 4) {
+    const auto ab = DCN_SHUFFLE4(a, b, 0, 4, 1, 5) + DCN_SHUFFLE4(a, b, 2, 6, 3, 7);
+    const auto cd = DCN_SHUFFLE4(c, d, 0, 4, 1, 5) + DCN_SHUFFLE4(c, d, 2, 6, 3, 7);
+    const auto sum = DCN_SHUFFLE4(ab, cd, 0, 1, 4, 5) + DCN_SHUFFLE4(ab, cd, 2, 3, 6, 7);
+    store<4>(sums, load<4>(sums) + sum);
+  } else {
+    for (int i = 0; i < kLanes; ++i) {
+      sums[0] += a[i];
+      sums[1] += b[i];
+      sums[2] += c[i];
+      sums[3] += d[i];
+    }
+  }
+}

@@ -1,0 +1,260 @@
+// How the work is cut: channels into slabs, output pixels into tiles, and the sampling plan of one
+// (tap, deformable group) over the pixels of a tile. Included like simd.h.
+
+DCN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+DCN_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+DCN_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+DCN_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+constexpr int64_t kMaxGroupsInSlab = 64;
+
+// Consecutive channels that are sampled together: a piece of one group, or several whole groups.
+struct Slab {
+  int64_t channel, channels;      // the channels [channel, channel + channels)
+  int64_t group, groups;          // the groups they belong to
+  int64_t first, piece;           // in each of these groups, the channels [first, first + piece)
+};
+
+// The partition into slabs of about `width` channels. It depends on nothing but its arguments.
+struct Slabs {
+  int64_t groups, group_channels;
+  int64_t pieces, piece;      // slabs in a group and their width, where a group is wider than a slab
+  int64_t groups_in_slab;     // else
+  int64_t count;
+
+  Slabs(const Problem& p, int64_t width) : groups(p.groups), group_channels(p.group_channels()) {
+    pieces = ceil_div(group_channels, width);
+    piece = smaller(group_channels, round_up(ceil_div(group_channels, pieces), 16));
+    pieces = ceil_div(group_channels, piece);
+    groups_in_slab = smaller(smaller(groups, kMaxGroupsInSlab), larger(1, width / group_channels));
+    count = pieces > 1 ? groups * pieces : ceil_div(groups, groups_in_slab);
+  }
+
+  DCN_INLINE_MEMBER Slab operator[](int64_t i) const {
+    if (pieces > 1) {
+      const int64_t group = i / pieces, first = i % pieces * piece;
+      const int64_t channels = smaller(piece, group_channels - first);
+      return {group * group_channels + first, channels, group, 1, first, channels};
+    }
+    const int64_t group = i * groups_in_slab;
+    const int64_t count_here = smaller(groups_in_slab, groups - group);
+    return {group * group_channels, count_here * group_channels, group, count_here, 0,
+            group_channels};
+  }
+};
+
+// The deformable groups that a slab's channels belong to: [first, last].
+struct GroupRange {
+  int64_t first, last;
+};
+DCN_INLINE GroupRange deformable_range(const Problem& p, const Slab& slab) {
+  return {slab.channel / p.deformable_channels(),
+          (slab.channel + slab.channels - 1) / p.deformable_channels()};
+}
+
+// Output pixels [pixel, pixel + count) of one image, and where their windows start.
+template <typename T>
+struct Tile {
+  int64_t image, pixel, count;
+  T* origin_y;  // [kMaxTile], i * stride - pad, in pixels
+  T* origin_x;
+};
+
+constexpr int64_t kMaxTile = 96;  // a multiple of kMaxRows on every instruction set
+
+template <typename T>
+void set_tile(const Problem& p, int64_t image, int64_t pixel, int64_t count, Tile<T>& tile) {
+  tile.image = image;
+  tile.pixel = pixel;
+  tile.count = count;
+  int64_t i = pixel / p.out_width, j = pixel % p.out_width;
+  for (int64_t t = 0; t < count; ++t) {
+    tile.origin_y[t] = static_cast<T>(tap_origin(i, 0, p.stride_h, p.pad_top, p.dilation_h));
+    tile.origin_x[t] = static_cast<T>(tap_origin(j, 0, p.stride_w, p.pad_left, p.dilation_w));
+    if (++j == p.out_width) {
+      j = 0;
+      ++i;
+    }
+  }
+}
+
+// A channels-last image: one pixel's channels are contiguous, pixels are `stride` elements apart.
+// Corners outside it are read from, or written to, `outside`, which is one pixel long.
+template <typename T>
+struct Image {
+  T* data;
+  int64_t height, width, stride;
+  T* outside;
+};
+
+// Where and with which weights each pixel of a tile samples for one tap and deformable group.
+template <typename T>
+struct Plan {
+  int64_t corner[kMaxTile];  // element of the image where the top-left corner's channels start
+  int32_t inside[kMaxTile];  // which sides of the corners' square lie inside the image
+  T ly[kMaxTile], lx[kMaxTile], mask[kMaxTile];
+  T w00[kMaxTile], w01[kMaxTile], w10[kMaxTile], w11[kMaxTile];  // corner weights times mask
+};
+
+enum Side : int32_t { kTop = 1, kBottom = 2, kLeft = 4, kRight = 8, kAllSides = 15 };
+
+template <typename T, typename I>
+void make_plan(const Problem& p, const void* offset, const void* mask, const Tile<T>& tile,
+               int64_t deformable_group, int64_t tap, const Image<I>& image, Plan<T>& plan) {
+  T converted_y[kMaxTile], converted_x[kMaxTile], converted_mask[kMaxTile];
+  const int64_t count = tile.count;
+  const int64_t plane = (tile.image * p.deformable_groups + deformable_group) * p.taps() + tap;
+  const int64_t index = 2 * plane * p.out_pixels() + tile.pixel;
+  const T* dy = read_row(offset, p.offset_dtype, index, count, converted_y);
+  const T* dx = read_row(offset, p.offset_dtype, index + p.out_pixels(), count, converted_x);
+  const T* m = converted_mask;
+  if (p.modulated) {
+    const int64_t mask_index = plane * p.out_pixels() + tile.pixel;
+    m = read_row(mask, p.offset_dtype, mask_index, count, converted_mask);
+  } else {
+    for (int64_t t = 0; t < count; ++t) converted_mask[t] = T(1);
+  }
+  const T tap_y = static_cast<T>(tap / p.kernel_w * p.dilation_h);
+  const T tap_x = static_cast<T>(tap % p.kernel_w * p.dilation_w);
+  const T height = static_cast<T>(image.height), width = static_cast<T>(image.width);
+  const int64_t row = image.width * image.stride;
+  for (int64_t t = 0; t < count; ++t) {
+    const Sample<T> s = locate(tile.origin_y[t] + tap_y + dy[t], tile.origin_x[t] + tap_x + dx[t],
+                               height, width);
+    plan.corner[t] = s.y0 * row + s.x0 * image.stride;
+    plan.inside[t] = (s.y0 >= 0 ? kTop : 0) | ((s.y0 >= -1) & (s.y0 + 1 < image.height) ? kBottom : 0) |
+                     (s.x0 >= 0 ? kLeft : 0) | ((s.x0 >= -1) & (s.x0 + 1 < image.width) ? kRight : 0);
+    plan.ly[t] = s.ly;
+    plan.lx[t] = s.lx;
+    plan.mask[t] = m[t];
+    const CornerWeights<T> w = corner_weights(s.ly, s.lx);
+    plan.w00[t] = w.w00 * m[t];
+    plan.w01[t] = w.w01 * m[t];
+    plan.w10[t] = w.w10 * m[t];
+    plan.w11[t] = w.w11 * m[t];
+  }
+}
+
+// The channels of the four corners of a sample.
+template <typename T>
+struct Corners {
+  T *p00, *p01, *p10, *p11;
+};
+
+template <typename T>
+DCN_INLINE Corners<T> find_corners(const Image<T>& image, int64_t corner, int32_t inside) {
+  T* const above = image.data + corner;
+  T* const below = above + image.width * image.stride;
+  Corners<T> c{above, above + image.stride, below, below + image.stride};
+  if (__builtin_expect(inside != kAllSides, 0)) {
+    const auto choose = [&](T* p, int32_t sides) {
+      return (inside & sides) == sides ? p : image.outside;
+    };
+    c = {choose(c.p00, kTop | kLeft), choose(c.p01, kTop | kRight), choose(c.p10, kBottom | kLeft),
+         choose(c.p11, kBottom | kRight)};
+  }
+  return c;
+}
+
+// Where a slab's sampled values stand in one row (pixel) of the columns: group by group, within a
+// group tap by tap, within a tap channel by channel.
+struct ColumnLayout {
+  int64_t piece;         // channels of one group
+  int64_t group_stride;  // elements from one group to the next
+
+  DCN_INLINE_MEMBER int64_t at(int64_t group, int64_t tap, int64_t channel) const {
+    return group * group_stride + tap * piece + channel;
+  }
+};
+
+// Channels [channel, channel + count) of a slab, counted from its first, that belong to one group
+// and one deformable group, and the column of the first.
+struct Run {
+  int64_t channel, column, count;
+};
+struct Runs {
+  int64_t count;
+  Run run[kMaxGroupsInSlab];
+};
+
+inline Runs find_runs(const Problem& p, const Slab& slab, const ColumnLayout& layout,
+                      int64_t deformable_group, int64_t tap) {
+  const int64_t width = p.deformable_channels();
+  const int64_t end = smaller((deformable_group + 1) * width - slab.channel, slab.channels);
+  int64_t channel = larger(deformable_group * width - slab.channel, 0);
+  Runs runs{0, {}};
+  while (channel < end) {
+    const int64_t group = channel / slab.piece, within = channel % slab.piece;
+    const int64_t count = smaller(end - channel, slab.piece - within);
+    runs.run[runs.count++] = {channel, layout.at(group, tap, within), count};
+    channel += count;
+  }
+  return runs;
+}
+
+// How a run of channels is cut into vectors: kPieces of kLanes, or any number (0) of full vectors,
+// or full vectors and a tail (-1). Knowing it outside the loop over pixels halves what a short run
+// costs.
+template <int kLanes, int kPieces>
+struct RunShape {
+  template <typename F>
+  DCN_INLINE_MEMBER void for_vectors(int64_t count, F f) const {
+    if constexpr (kPieces > 0) {
+      for (int i = 0; i < kPieces; ++i) f(Lanes<kLanes>(), i * kLanes);
+    } else if constexpr (kPieces == 0) {
+      for (int64_t c = 0; c < count; c += kLanes) f(Lanes<kLanes>(), c);
+    } else {
+      for_lanes<kLanes>(count, f);
+    }
+  }
+};
+
+template <typename T, typename F>
+DCN_INLINE void with_run_shape(int64_t count, F f) {
+  constexpr int kFull = kVectorLanes<T>, kHalf = kFull / 2, kQuarter = kFull > 4 ? kFull / 4 : 1;
+  if (count == kFull) {
+    f(RunShape<kFull, 1>());
+  } else if (count == 2 * kFull) {
+    f(RunShape<kFull, 2>());
+  } else if (count % kFull == 0) {
+    f(RunShape<kFull, 0>());
+  } else if (count == kHalf) {
+    f(RunShape<kHalf, 1>());
+  } else if (count == kQuarter) {
+    f(RunShape<kQuarter, 1>());
+  } else {
+    f(RunShape<kFull, -1>());
+  }
+}
+
+// columns[t][...] = mask * S for a run of channels of one tap, t over the tile.
+template <typename Shape, typename T>
+__attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int64_t pixels,
+                                          const Image<const T>& image, const Run& run, T* columns,
+                                          int64_t column_stride) {
+  const int64_t count = run.count;
+  const Image<const T> channels{image.data + run.channel, image.height, image.width, image.stride,
+                                image.outside};
+  T* target = columns + run.column;
+  for (int64_t t = 0; t < pixels; ++t) {
+    const Corners<const T> corner = find_corners(channels, plan.corner[t], plan.inside[t]);
+    const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
+    shape.for_vectors(count, [&](auto lanes, int64_t c) {
+      constexpr int kLanes = decltype(lanes)::value;
+      store<kLanes>(target + c,
+                    w00 * load<kLanes>(corner.p00 + c) + w01 * load<kLanes>(corner.p01 + c) +
+                        w10 * load<kLanes>(corner.p10 + c) + w11 * load<kLanes>(corner.p11 + c));
+    });
+    target += column_stride;
+  }
+}
+
+template <typename T>
+void sample_columns(const Plan<T>& plan, int64_t pixels, const Image<const T>& image,
+                    const Runs& runs, T* columns, int64_t column_stride) {
+  for (int64_t i = 0; i < runs.count; ++i) {
+    with_run_shape<T>(runs.run[i].count, [&](auto shape) {
+      sample_run(shape, plan, pixels, image, runs.run[i], columns, column_stride);
+    });
+  }
+}

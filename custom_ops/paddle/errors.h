@@ -1,0 +1,39 @@
+// Paddle's errors, by the Python exception each becomes: ValueError, TypeError, MemoryError,
+// NotImplementedError. Any other exception that leaves a kernel ends the process.
+#pragma once
+
+#include <string>
+
+#include "paddle/phi/core/enforce.h"
+
+namespace dcn {
+namespace binding {
+
+#if PADDLE_DCN_PADDLE_MAJOR >= 3
+using PaddleError = common::enforce::EnforceNotMet;
+#else
+using PaddleError = phi::enforce::EnforceNotMet;
+#endif
+
+[[noreturn]] inline void throw_value_error(const std::string& message) {
+  PADDLE_THROW(phi::errors::InvalidArgument("%s", message));
+}
+
+[[noreturn]] inline void throw_type_error(const std::string& message) {
+#if PADDLE_DCN_PADDLE_MAJOR >= 3
+  PADDLE_THROW(phi::errors::InvalidType("%s", message));
+#else
+  throw_value_error(message);  // Paddle 2 has no TypeError
+#endif
+}
+
+[[noreturn]] inline void throw_out_of_memory(const std::string& message) {
+  PADDLE_THROW(phi::errors::ResourceExhausted("%s", message));
+}
+
+[[noreturn]] inline void throw_not_implemented(const std::string& message) {
+  PADDLE_THROW(phi::errors::Unimplemented("%s", message));
+}
+
+}  // namespace binding
+}  // namespace dcn

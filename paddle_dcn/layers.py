@@ -1,0 +1,221 @@
+"""Layers: `DeformConv2D`, and the two that predict their own offsets."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from . import _checks
+from .functional import deform_conv2d
+
+
+class DeformConv2D(nn.Layer):
+    """Deformable convolution with parameters of its own; offsets (and mask) are inputs.
+
+    Up to the `*` a drop-in for `paddle.vision.ops.DeformConv2D`, with the same initial values and
+    state-dict keys, `weight` and `bias`. v1 (arXiv 1703.06211) where forward gets no mask, v2
+    (arXiv 1811.11168) where it does.
+
+    Args:
+        in_channels: C, the channels of x.
+        out_channels: M, the channels of the result.
+        kernel_size: kh and kw: an int, or (kh, kw).
+        stride: Step between output pixels in pixels of x: an int, or (height, width).
+        padding: Rows and columns of zeros around x: an int, (height, width), or (top, bottom,
+            left, right).
+        dilation: Distance of neighbouring taps in pixels of x: an int, or (height, width).
+        deformable_groups: Groups of channels of x that have offsets (and masks) of their own.
+        groups: Groups of channels as in a grouped convolution.
+        weight_attr: Paddle's attribute of the weight, [M, C / groups, kh, kw]; initial values are
+            `Normal(0, sqrt(2 / (kh * kw * C)))` unless it says otherwise.
+        bias_attr: Paddle's attribute of the bias, [M]; zeros unless it says otherwise. False: no
+            bias.
+        im2col_step: See `paddle_dcn.deform_conv2d`.
+        data_format: `"NCHW"` or `"NHWC"`, the layout of x and of the result. Offset and mask are
+            [N, channels, Ho, Wo] in both.
+
+    Raises:
+        TypeError: an argument that is no int.
+        ValueError: a value out of its range, groups or deformable_groups that do not divide the
+            channels. Both name the argument, its value and what was expected.
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn import DeformConv2D
+        >>> layer = DeformConv2D(1, 16, 3)
+        >>> x = paddle.rand([8, 1, 28, 28])
+        >>> offset = paddle.rand([8, 2 * 3 * 3, 26, 26])
+        >>> mask = paddle.rand([8, 3 * 3, 26, 26])
+        >>> list(layer(x, offset, mask).shape)
+        [8, 16, 26, 26]
+        >>> sorted(layer.state_dict())
+        ['bias', 'weight']
+
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        deformable_groups: int = 1,
+        groups: int = 1,
+        weight_attr: Any = None,
+        bias_attr: Any = None,
+        *,
+        im2col_step: int | None = None,
+        data_format: str = "NCHW",
+    ) -> None:
+        """Create the parameters; see the class."""
+        super().__init__()
+        arguments = _checks.check_layer(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            deformable_groups,
+            groups,
+            weight_attr,
+            im2col_step,
+            data_format,
+        )
+        self._arguments = arguments
+        kernel_h, kernel_w = arguments.kernel_size
+        std = math.sqrt(2 / (kernel_h * kernel_w * arguments.in_channels))
+        self.weight = self.create_parameter(
+            shape=[
+                arguments.out_channels,
+                arguments.in_channels // arguments.groups,
+                kernel_h,
+                kernel_w,
+            ],
+            attr=weight_attr,
+            default_initializer=nn.initializer.Normal(0.0, std),
+        )
+        self.bias = self.create_parameter(
+            shape=[arguments.out_channels], attr=bias_attr, is_bias=True
+        )
+
+    def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return `paddle_dcn.deform_conv2d` of x with this layer's parameters."""
+        arguments = self._arguments
+        return deform_conv2d(
+            x,
+            offset,
+            self.weight,
+            self.bias,
+            arguments.stride,
+            arguments.padding,
+            arguments.dilation,
+            arguments.deformable_groups,
+            arguments.groups,
+            mask,
+            im2col_step=arguments.im2col_step,
+            data_format=arguments.data_format,
+        )
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments, those at their default left out."""
+        defaults = self._arguments._field_defaults
+        shown = [
+            f"{name}={value!r}"
+            for name, value in self._arguments._asdict().items()
+            if name not in defaults or value != defaults[name]
+        ]
+        if self.bias is None:
+            shown.append("bias_attr=False")
+        return ", ".join(shown)
+
+
+class _Pack(DeformConv2D):
+    """A deformable convolution with a convolution `conv_offset` that predicts its sampling."""
+
+    _planes_per_tap: int  # channels of conv_offset for each tap of each deformable group
+
+    @functools.wraps(DeformConv2D.__init__)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        arguments = self._arguments
+        self._fields = arguments.deformable_groups * math.prod(arguments.kernel_size)
+        zero = nn.initializer.Constant(0.0)
+        self.conv_offset = nn.Conv2D(
+            arguments.in_channels,
+            self._planes_per_tap * self._fields,
+            arguments.kernel_size,
+            arguments.stride,
+            list(arguments.padding),
+            arguments.dilation,
+            weight_attr=paddle.ParamAttr(initializer=zero),
+            bias_attr=paddle.ParamAttr(initializer=zero),
+            data_format=arguments.data_format,
+        )
+
+    def _predict(self, x: Tensor) -> Tensor:
+        """Return conv_offset's result as [N, channels, Ho, Wo], the layout of offset and mask."""
+        planes = self.conv_offset(x)
+        return planes.transpose([0, 3, 1, 2]) if self._arguments.data_format == "NHWC" else planes
+
+
+class DeformConv2DPack(_Pack):
+    """Deformable convolution v1 that predicts its own offsets.
+
+    The offsets come from `conv_offset`, an ordinary convolution of x with the same kernel size,
+    stride, padding and dilation, without groups. It starts at zero, so the layer starts as a plain
+    convolution. Parameters have the names they have in mmcv's `DeformConv2dPack`: `weight`,
+    `conv_offset.weight`, `conv_offset.bias`, besides `bias`.
+
+    Takes the arguments of `DeformConv2D` and raises what that raises; forward takes x alone.
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn import DeformConv2DPack
+        >>> layer = DeformConv2DPack(8, 16, 3, stride=2, padding=1, deformable_groups=2)
+        >>> list(layer(paddle.rand([2, 8, 14, 14])).shape)
+        [2, 16, 7, 7]
+
+    """
+
+    _planes_per_tap = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the deformable convolution of x, [N, C, H, W] or [N, H, W, C]."""
+        return super().forward(x, self._predict(x))
+
+
+class ModulatedDeformConv2DPack(_Pack):
+    """Deformable convolution v2 that predicts its own offsets and mask.
+
+    As `DeformConv2DPack`, with a third of the channels of `conv_offset` for the mask: the first
+    `2 * deformable_groups * kh * kw` are the offset, the sigmoid of the others is the mask (mmcv's
+    order in `ModulatedDeformConv2dPack`). It starts at zero, so the layer starts as half a plain
+    convolution plus the bias.
+
+    Takes the arguments of `DeformConv2D` and raises what that raises; forward takes x alone.
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn import ModulatedDeformConv2DPack
+        >>> layer = ModulatedDeformConv2DPack(8, 16, 3, padding=1)
+        >>> x = paddle.rand([2, 8, 14, 14])
+        >>> half = paddle.nn.functional.conv2d(x, layer.weight / 2, layer.bias, padding=1)
+        >>> bool(paddle.allclose(layer(x), half, atol=1e-5))
+        True
+
+    """
+
+    _planes_per_tap = 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the deformable convolution of x, [N, C, H, W] or [N, H, W, C]."""
+        offset, mask = paddle.split(self._predict(x), [2 * self._fields, self._fields], axis=1)
+        return super().forward(x, offset, nn.functional.sigmoid(mask))

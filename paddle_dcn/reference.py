@@ -1,0 +1,186 @@
+"""The oracle: deformable convolution written with plain, differentiable Paddle operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+from paddle import Tensor
+from paddle.nn import functional
+
+from ._checks import Arguments, check_call, check_name
+
+
+def _grid(
+    taps: Sequence[int], outputs: Sequence[int], arguments: Arguments, dtype: str
+) -> tuple[Tensor, Tensor]:
+    """Where every tap samples before its offset is added: y and x, each [kh * kw, Ho, Wo]."""
+    axes = [paddle.arange(size, dtype=dtype) for size in (*taps, *outputs)]
+    tap_y, tap_x, row, column = paddle.meshgrid(*axes)
+    (stride_h, stride_w), (dilation_h, dilation_w) = arguments.stride, arguments.dilation
+    y_at = row * stride_h - arguments.padding[0] + tap_y * dilation_h
+    x_at = column * stride_w - arguments.padding[2] + tap_x * dilation_w
+    shape = [taps[0] * taps[1], *outputs]
+    return y_at.reshape(shape), x_at.reshape(shape)
+
+
+def _sample(x: Tensor, y_at: Tensor, x_at: Tensor, inside: Tensor) -> Tensor:
+    """Bilinear samples [N, dg, kh * kw, Ho, Wo, C / dg] of x [N, C, H, W], zero around the image.
+
+    A sample that is not inside is moved to (H, W), where all four corners lie in the zero border:
+    it reads nothing of the image, and `where` keeps every gradient from its true coordinate.
+    """
+    batch, channels, height, width = x.shape
+    deformable_groups = y_at.shape[1]
+    group_channels = channels // deformable_groups
+    y_at = paddle.where(inside, y_at, paddle.full_like(y_at, height))
+    x_at = paddle.where(inside, x_at, paddle.full_like(x_at, width))
+    top, left = paddle.floor(y_at).detach(), paddle.floor(x_at).detach()
+    down, right = (y_at - top).unsqueeze(-1), (x_at - left).unsqueeze(-1)
+
+    # Corners reach from -1 to H + 1, so a border of one row before and two after holds them all.
+    rows, columns = height + 3, width + 3
+    planes = functional.pad(x, [1, 2, 1, 2])
+    planes = planes.reshape([batch, deformable_groups, group_channels, rows, columns])
+    pixels = planes.transpose([0, 1, 3, 4, 2]).reshape([-1, group_channels])
+    plane = paddle.arange(paddle.shape(x)[0] * deformable_groups, dtype="int64")
+    plane = plane.reshape([batch, deformable_groups, 1, 1, 1])
+    corner = (plane * rows + top.astype("int64") + 1) * columns + left.astype("int64") + 1
+
+    def pixel(step_down: int, step_right: int) -> Tensor:
+        index = (corner + (step_down * columns + step_right)).flatten()
+        return paddle.gather(pixels, index).reshape([*y_at.shape, group_channels])
+
+    upper = (1 - right) * pixel(0, 0) + right * pixel(0, 1)
+    lower = (1 - right) * pixel(1, 0) + right * pixel(1, 1)
+    return (1 - down) * upper + down * lower
+
+
+def _convolve(columns: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Product [N, M, Ho, Wo] of columns [N, dg, kh * kw, Ho, Wo, C / dg] with the weight."""
+    batch, deformable_groups, taps, out_h, out_w, group_channels = columns.shape
+    depth = deformable_groups * group_channels // groups * taps
+    out_channels = weight.shape[0]
+    columns = columns.transpose([0, 3, 4, 1, 5, 2])  # pixels; then channels and taps
+    columns = columns.reshape([-1, groups, depth]).transpose([1, 0, 2])
+    weight = weight.reshape([groups, out_channels // groups, depth]).transpose([0, 2, 1])
+    out = paddle.bmm(columns, weight)
+    out = out.reshape([groups, batch, out_h, out_w, out_channels // groups])
+    return out.transpose([1, 0, 4, 2, 3]).reshape([batch, out_channels, out_h, out_w])
+
+
+def deform_conv2d_reference(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    deformable_groups: int = 1,
+    groups: int = 1,
+    mask: Tensor | None = None,
+    name: str | None = None,
+    *,
+    im2col_step: int | None = None,
+    data_format: str = "NCHW",
+) -> Tensor:
+    """Compute what :func:`paddle_dcn.deform_conv2d` computes, with plain Paddle operations.
+
+    This is the oracle that the operator is tested against: short, slow, and differentiated
+    automatically. It holds the samples of the whole batch, N * C * kh * kw * Ho * Wo values, in
+    memory several times.
+
+    Arguments, shapes, result and errors are those of :func:`paddle_dcn.deform_conv2d`, on any
+    device. It computes in float64 if ``x`` is float64, in float32 otherwise, and rounds the result
+    to the dtype of ``x``. ``im2col_step`` and ``name`` are checked and not used.
+
+    Its gradients follow the same rules: at integer coordinates the offset gradient is that of the
+    cell which starts there; a sample at or beyond -1, H or W, or at a NaN or infinite coordinate,
+    contributes 0 to the output and to every gradient.
+
+    Args:
+        x: Input [N, C, H, W], or [N, H, W, C] with ``data_format="NHWC"``; float16, bfloat16,
+            float32 or float64.
+        offset: [N, deformable_groups * 2 * kh * kw, Ho, Wo], in pixels, y then x per tap; dtype of
+            ``x`` or float32.
+        weight: [M, C / groups, kh, kw], dtype of ``x``.
+        bias: [M], dtype of ``x``, or None.
+        stride: Of the output grid, in pixels of ``x``; an int or (height, width).
+        padding: Zeros around ``x``, in pixels; an int, (height, width) or (top, bottom, left,
+            right).
+        dilation: Between the taps, in pixels; an int or (height, width).
+        deformable_groups: Groups of input channels that have offsets of their own.
+        groups: Groups of the convolution.
+        mask: Factors [N, deformable_groups * kh * kw, Ho, Wo] of the samples (v2), dtype of
+            ``offset``; None for v1.
+        name: For compatibility with ``paddle.vision.ops.deform_conv2d``.
+        im2col_step: For compatibility with :func:`paddle_dcn.deform_conv2d`.
+        data_format: Layout of ``x`` and of the result, ``"NCHW"`` or ``"NHWC"``.
+
+    Returns:
+        Output [N, M, Ho, Wo], or [N, Ho, Wo, M] with ``data_format="NHWC"``; dtype of ``x``.
+
+    Raises:
+        TypeError: An argument of a wrong kind or dtype.
+        ValueError: A wrong shape or value, or, in a static program, an unknown size other than N.
+
+    References:
+        Deformable Convolutional Networks, https://arxiv.org/abs/1703.06211 (v1);
+        Deformable ConvNets v2, https://arxiv.org/abs/1811.11168.
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn import deform_conv2d_reference
+        >>> x = paddle.rand([8, 1, 28, 28], dtype="float64")
+        >>> offset = paddle.randn([8, 2 * 3 * 3, 26, 26], dtype="float64")
+        >>> weight = paddle.randn([16, 1, 3, 3], dtype="float64")
+        >>> tuple(deform_conv2d_reference(x, offset, weight).shape)
+        (8, 16, 26, 26)
+    """
+    check_name(name)
+    arguments = check_call(
+        x,
+        offset,
+        weight,
+        bias,
+        mask,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        deformable_groups=deformable_groups,
+        groups=groups,
+        im2col_step=im2col_step,
+        data_format=data_format,
+    )
+    sizes = {"x": x.shape[1:], "offset": offset.shape[1:], "weight": weight.shape}
+    for argument, shape in sizes.items():
+        if -1 in shape:
+            raise ValueError(f"{argument}: expected known sizes, got {[*shape]}")
+
+    dtype = x.dtype
+    wide = "float64" if dtype == paddle.float64 else "float32"
+    x, weight = x.astype(wide), weight.astype(wide)
+    if arguments.data_format == "NHWC":
+        x = x.transpose([0, 3, 1, 2])
+    batch, _, height, width = x.shape
+    taps, outputs = weight.shape[2:], offset.shape[2:]
+
+    tap_shape = [batch, arguments.deformable_groups, taps[0] * taps[1]]
+    offset = offset.astype(wide).reshape([*tap_shape, 2, *outputs])
+    y_at, x_at = _grid(taps, outputs, arguments, wide)
+    y_at, x_at = y_at + offset[:, :, :, 0], x_at + offset[:, :, :, 1]
+    # Comparisons with NaN are false, so a NaN or infinite coordinate is not inside.
+    inside = (y_at > -1) & (y_at < height) & (x_at > -1) & (x_at < width)
+    columns = _sample(x, y_at, x_at, inside)
+    if mask is not None:
+        mask = mask.astype(wide).reshape([*tap_shape, *outputs])
+        # A sample that is not inside contributes 0 whatever its mask value is.
+        columns = columns * paddle.where(inside, mask, paddle.zeros_like(mask)).unsqueeze(-1)
+
+    out = _convolve(columns, weight, arguments.groups)
+    if bias is not None:
+        out = out + bias.astype(wide).reshape([1, -1, 1, 1])
+    if arguments.data_format == "NHWC":
+        out = out.transpose([0, 2, 3, 1])
+    return out.astype(dtype)

@@ -1,0 +1,139 @@
+"""The operator's gradients against the float64 reference, and the rules for them."""
+
+import itertools
+
+import numpy as np
+import pytest
+from cases import TABLE
+from conftest import (
+    DTYPE_IDS,
+    DTYPES,
+    EMPTY_REFERENCE,
+    TENSORS,
+    Case,
+    assert_close,
+    assert_results_close,
+    expected,
+    grid,
+    inside_problem,
+    loss,
+    random_problem,
+    run,
+)
+
+from paddle_dcn import deform_conv2d, deform_conv2d_reference
+
+DOUBLE = ("float64", "float64")
+
+
+@pytest.mark.parametrize("case", TABLE, ids=str)
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_table(case, dtypes, device):
+    arrays = random_problem(case)
+    results = run(deform_conv2d, case, arrays, dtypes)
+    if case.batch == 0:
+        for name in TENSORS:
+            if arrays[name] is not None:
+                assert results[name].shape == arrays[name].shape
+                assert not results[name].any()
+    else:
+        assert_results_close(results, expected(case), case, dtypes)
+
+
+SUBSETS = [names for count in range(1, 6) for names in itertools.combinations(TENSORS, count)]
+
+
+@pytest.mark.parametrize("wanted", SUBSETS, ids="-".join)
+@pytest.mark.parametrize("modulated", [True, False])
+def test_only_wanted_gradients(wanted, modulated):
+    """Whatever stop_gradient leaves wanted is what it is when all are wanted; the rest is None."""
+    case = Case(2, 6, (7, 5), 4, padding=1, groups=2, deformable_groups=3, modulated=modulated)
+    arrays = random_problem(case)
+    wanted = {name for name in wanted if arrays[name] is not None}
+    if not wanted:
+        pytest.skip("v1 has no mask")
+    results = run(deform_conv2d, case, arrays, ("float32", "float32"), wanted)
+    assert results.keys() == {"out", *wanted}
+    everything = run(deform_conv2d, case, arrays, ("float32", "float32"))
+    for name in wanted:
+        assert_close(results[name], everything[name], "float32", case.depth[name], name)
+
+
+@pytest.mark.parametrize("offsets", ["zero", "integer", "border"])
+def test_offset_gradient_at_kinks_is_right_hand(offsets, implementation, device):
+    """Differences to the right where the sample is inside, exactly 0 at or beyond -1, H and W."""
+    case = Case(1, 4, (5, 6), 4, kernel=2, padding=2, deformable_groups=2, offsets=offsets)
+    arrays = random_problem(case)
+    gradient = run(implementation, case, arrays, DOUBLE)["offset"]
+    at = arrays["offset"].reshape(1, 2, -1, 2, *case.out_size) + grid(case)
+    y_at, x_at = at[:, :, :, 0], at[:, :, :, 1]
+    inside = (y_at > -1) & (y_at < case.size[0]) & (x_at > -1) & (x_at < case.size[1])
+    inside = np.stack([inside, inside], 3).reshape(gradient.shape)
+    assert 0 < inside.sum() < inside.size
+    assert not gradient[~inside].any()
+
+    step = 2.0**-8  # stays in the cell, where the loss is linear in each coordinate
+    start = loss(implementation, case, arrays)
+    for index in map(tuple, np.argwhere(inside)):
+        moved = arrays["offset"].copy()
+        moved[index] += step
+        numeric = (loss(implementation, case, {**arrays, "offset": moved}) - start) / step
+        assert numeric == pytest.approx(gradient[index], rel=1e-10, abs=1e-10), index
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("modulated", [True, False])
+def test_nonfinite_coordinates_are_far_away(modulated, data_format, implementation, device):
+    """Bitwise what samples far outside give, with 0 as their own gradients."""
+    case = Case(2, 6, (7, 5), 4, padding=1, groups=2, deformable_groups=3, offsets="nonfinite",
+                modulated=modulated, data_format=data_format)  # fmt: skip
+    arrays = random_problem(case)
+    odd = ~np.isfinite(arrays["offset"])
+    assert odd.any()
+    far = {**arrays, "offset": np.where(odd, 1000.0, arrays["offset"])}
+    results = run(implementation, case, arrays, ("float32", "float32"))
+    wanted = run(implementation, case, far, ("float32", "float32"))
+    assert not results["offset"][odd].any()
+    for name, array in wanted.items():
+        assert np.array_equal(results[name], array), name
+
+
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_nan_mask_at_a_nan_coordinate(dtypes, implementation, device):
+    """It samples nothing whatever the mask is: one layer often predicts both, both NaN."""
+    case = Case(2, 6, (7, 5), 4, padding=1, groups=2, deformable_groups=3)
+    arrays = random_problem(case)
+    arrays["offset"][:, 4::18, 2], arrays["mask"][:, 2::9, 2] = np.nan, 0.0
+    wanted = run(implementation, case, arrays, dtypes)
+    arrays["mask"][:, 2::9, 2] = np.nan
+    results = run(implementation, case, arrays, dtypes)
+    for name, array in wanted.items():
+        assert np.array_equal(results[name], array), name
+
+
+@pytest.mark.skipif(not EMPTY_REFERENCE, reason="where() of Paddle 2.6 spreads NaN backward")
+@pytest.mark.parametrize("name", ["x", "mask", "weight", "grad"])
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_nan_spreads_as_in_a_convolution(name, dtypes, device):
+    """To the gradients that use the value, and to no other."""
+    case = Case(2, 6, (9, 8), 6, groups=2, deformable_groups=3)
+    arrays = inside_problem(case)
+    arrays[name][tuple(size // 2 for size in arrays[name].shape)] = np.nan
+    wanted = run(deform_conv2d_reference, case, arrays)
+    results = run(deform_conv2d, case, arrays, dtypes)
+    assert_results_close(results, wanted, case, dtypes)
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_gradient_of_a_transposed_output(data_format, device):
+    """The gradient of the output reaches the operator as a view that is not contiguous."""
+    case = Case(2, 6, (7, 5), 4, padding=1, groups=2, deformable_groups=3, data_format=data_format)
+
+    def transposed(**arguments):
+        return deform_conv2d(**arguments).transpose([0, 2, 1, 3]).transpose([0, 2, 1, 3])
+
+    arrays = random_problem(case)
+    wanted = run(deform_conv2d, case, arrays)
+    results = run(transposed, case, arrays)
+    for name, array in wanted.items():
+        assert np.array_equal(results[name], array), name

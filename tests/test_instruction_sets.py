@@ -1,0 +1,44 @@
+"""Every instruction set that this processor has, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from cases import COMPACT
+from conftest import DTYPES, assert_results_close, expected, random_problem, run
+
+from paddle_dcn import _ops, deform_conv2d
+
+# Each includes those before it.
+INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
+
+
+def in_use():
+    """The instruction set that this process computes with."""
+    return _ops.library().paddle_dcn_instruction_set().decode()
+
+
+def check_table():
+    """Hold the compact table against the reference; print the instruction set in use."""
+    for case in COMPACT:
+        for dtypes in DTYPES:
+            results = run(deform_conv2d, case, random_problem(case), dtypes)
+            assert_results_close(results, expected(case), case, dtypes)
+    print(in_use())
+
+
+@pytest.mark.parametrize("requested", INSTRUCTION_SETS)
+def test_compact_table(requested):
+    environment = {
+        **os.environ,
+        "PADDLE_DCN_INSTRUCTION_SET": requested,
+        "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
+    }
+    command = [sys.executable, "-c", "import test_instruction_sets as t; t.check_table()"]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    used = process.stdout.splitlines()[-1]
+    if INSTRUCTION_SETS.index(used) < INSTRUCTION_SETS.index(requested):
+        pytest.skip(f"the best that this processor has is {used}")
+    assert used == requested

@@ -1,0 +1,135 @@
+"""The reference against a numpy loop, numeric gradients and Paddle's builtin."""
+
+import numpy as np
+import paddle
+import pytest
+from cases import COMPACT, TABLE
+from conftest import (
+    DTYPE_IDS,
+    DTYPES,
+    EMPTY_REFERENCE,
+    TENSORS,
+    Case,
+    assert_close,
+    assert_results_close,
+    expected,
+    inside_problem,
+    loop,
+    loss,
+    pair,
+    random_problem,
+    run,
+)
+
+from paddle_dcn import deform_conv2d_reference
+
+DOUBLE = ("float64", "float64")
+REFERENCE_TABLE = [case for case in TABLE if case.batch or EMPTY_REFERENCE]
+
+
+@pytest.mark.parametrize("case", REFERENCE_TABLE, ids=str)
+def test_numpy_loop(case, device):
+    wanted = loop(case, random_problem(case))
+    assert_close(expected(case)["out"], wanted, "float64", case.depth["out"], "out")
+
+
+def builtin_is_right(case):
+    """Whether paddle.vision.ops can compute this case, correctly."""
+    return (
+        case.batch > 0
+        and case.im2col_step is None
+        and case.data_format == "NCHW"
+        and case.offsets != "nonfinite"
+        and len(pair(case.padding)) == 2
+        and case.outputs % case.deformable_groups == 0
+    )
+
+
+@pytest.mark.parametrize("case", [case for case in TABLE if builtin_is_right(case)], ids=str)
+def test_builtin(case):
+    """Values and gradients, at kinks and borders too."""
+
+    def builtin(im2col_step, data_format, **arguments):
+        return paddle.vision.ops.deform_conv2d(**arguments)
+
+    assert_results_close(run(builtin, case, random_problem(case)), expected(case), case, DOUBLE)
+
+
+SMOOTH = Case(
+    batch=2,
+    channels=4,
+    size=(4, 5),
+    outputs=4,
+    kernel=2,
+    stride=(2, 1),
+    padding=(1, 0, 1, 1),
+    dilation=(1, 2),
+    groups=2,
+    deformable_groups=2,
+)
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_numeric_gradients(name):
+    """Central differences, every sample further from a kink than their step."""
+    arrays = inside_problem(SMOOTH)
+    gradient = run(deform_conv2d_reference, SMOOTH, arrays)[name]
+    step = 0.0625
+    for index in np.ndindex(gradient.shape):
+        ends = []
+        for sign in (1, -1):
+            moved = arrays[name].copy()
+            moved[index] += sign * step
+            ends.append(loss(deform_conv2d_reference, SMOOTH, {**arrays, name: moved}))
+        # The loss is linear in any one value until a kink, so only rounding separates the two.
+        numeric = (ends[0] - ends[1]) / (2 * step)
+        assert numeric == pytest.approx(gradient[index], rel=1e-10, abs=1e-10), index
+
+
+@pytest.mark.parametrize("case", COMPACT, ids=str)
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_dtypes(case, dtypes, device):
+    actual = run(deform_conv2d_reference, case, random_problem(case), dtypes)
+    assert_results_close(actual, expected(case), case, dtypes)
+
+
+@pytest.mark.skipif(not EMPTY_REFERENCE, reason="static programs are tested on Paddle 3")
+@pytest.mark.parametrize("case", COMPACT[:3], ids=str)
+def test_static_program(case):
+    """The same numbers from a program that does not know the batch size."""
+    arrays = random_problem(case)
+    names = [name for name in TENSORS if arrays[name] is not None]
+    paddle.enable_static()
+    try:
+        program = paddle.static.Program()
+        with paddle.static.program_guard(program):
+            variables = {}
+            for name in names:
+                shape = list(arrays[name].shape)
+                if name in ("x", "offset", "mask"):
+                    shape[0] = -1
+                variables[name] = paddle.static.data(name, shape, "float64")
+                variables[name].stop_gradient = False
+            out = deform_conv2d_reference(**variables, **case.attributes())
+            total = (out * paddle.to_tensor(arrays["grad"])).sum()
+            gradients = paddle.static.gradients(total, list(variables.values()))
+        values = paddle.static.Executor().run(
+            program, feed={n: arrays[n] for n in names}, fetch_list=[out, *gradients]
+        )
+    finally:
+        paddle.disable_static()
+    assert_results_close(dict(zip(["out", *names], values)), expected(case), case, DOUBLE)
+
+
+@pytest.mark.skipif(not EMPTY_REFERENCE, reason="static programs are tested on Paddle 3")
+def test_static_program_needs_sizes():
+    paddle.enable_static()
+    try:
+        with paddle.static.program_guard(paddle.static.Program()):
+            x = paddle.static.data("x", [2, 3, -1, 8])
+            offset = paddle.static.data("offset", [2, 18, 6, 6])
+            weight = paddle.static.data("weight", [4, 3, 3, 3])
+            with pytest.raises(ValueError, match=r"x: expected known sizes, got \[3, -1, 8\]"):
+                deform_conv2d_reference(x, offset, weight)
+    finally:
+        paddle.disable_static()

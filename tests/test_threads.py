@@ -1,0 +1,65 @@
+"""Bitwise the same results on any number of threads, and in every run."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+from cases import COMPACT, LARGE
+from conftest import DTYPE_IDS, DTYPES, Case, random_problem, run
+
+from paddle_dcn import deform_conv2d
+
+# Many tiles of pixels in several images, blocks of channels and outputs.
+WIDE = [
+    Case(3, 64, (40, 41), 72, padding=1, deformable_groups=2, im2col_step=2),
+    Case(2, 48, (33, 50), 24, padding=1, groups=3, deformable_groups=4, modulated=False),
+]
+
+
+@pytest.fixture
+def set_threads():
+    """A function that sets the number of threads, back to the initial number after the test."""
+    yield paddle.base.core.set_num_threads
+    paddle.base.core.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # Paddle sets it to 1
+
+
+@pytest.mark.parametrize("case", [*COMPACT, LARGE[2], *LARGE[-2:], *WIDE], ids=str)
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_threads_do_not_change_results(case, dtypes, set_threads):
+    arrays = random_problem(case)
+    set_threads(1)
+    wanted = run(deform_conv2d, case, arrays, dtypes)
+    for threads in (1, 2, 3, 3):
+        set_threads(threads)
+        results = run(deform_conv2d, case, arrays, dtypes)
+        for name, array in wanted.items():
+            assert np.array_equal(results[name], array), f"{name} on {threads} threads"
+
+
+# Prints by how many threads the process has grown after calls on 1, 2 and 3 threads.
+COUNT_THREADS = """
+import os
+import paddle
+from paddle_dcn import deform_conv2d
+
+tensors = [paddle.rand(shape) for shape in ([2, 64, 32, 32], [2, 18, 30, 30], [64, 64, 3, 3])]
+counts = []
+for threads in (1, 2, 3):
+    paddle.base.core.set_num_threads(threads)
+    deform_conv2d(*tensors)
+    counts.append(len(os.listdir("/proc/self/task")))
+print([count - counts[0] for count in counts])
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
+def test_paddles_thread_setting_takes_effect():
+    """Paddle's own pool grows to the number of threads asked for."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", COUNT_THREADS]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == "[0, 1, 2]"
