@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kPartialBudget = 10 * kMiB;  // for partial weight gradients beyond the first
 constexpr int64_t kColumnBudget = 10 * kMiB;   // for column gradients in deterministic mode
-constexpr int kBiasSplits = 16;
+constexpr int kBiasSplits = 16;                // ranges of pixels, of 1024 or more each
 
 // Data: output pixels x channels. Weight: output channels x elements of the reduction. Narrow is
 // for few channels per (deformable) group.
@@ -115,7 +115,9 @@ struct Plan {
                      p.taps(),
                      {inputs.count / p.groups, inputs.size, inputs.padded},
                      {1, outputs.size, outputs.padded}};
-    bias_layout = {p.out_channels, p.batch * p.out_pixels(), p.out_pixels(), kBiasSplits};
+    const int64_t pixels = p.batch * p.out_pixels();
+    bias_layout = {p.out_channels, pixels, p.out_pixels(),
+                   static_cast<int>(std::min<int64_t>(ceil_div(pixels, 1024), kBiasSplits))};
     data = t.grad_x || t.grad_offset || t.grad_mask;
     deterministic = t.grad_x && flags & kDeterministic;
     round = std::is_same<T, TensorFloat32>::value;
@@ -162,7 +164,7 @@ struct Plan {
     grad_out = arena.take<T>(y_size * batches.images);
     grad_x = arena.take<S>(grad_x_size * batches.images);
     partial = arena.take<S>(t.grad_weight ? splits * weight_layout.forward_size() : 0);
-    bias_partial = arena.take<S>(t.grad_bias ? kBiasSplits * p.out_channels : 0);
+    bias_partial = arena.take<S>(t.grad_bias ? bias_layout.splits * p.out_channels : 0);
     const int64_t entries = deterministic ? column_pixels * p.taps() : 0;
     columns = arena.take<S>(entries * inputs.packed_channels());
     lists = arena.take<int>(entries * p.deformable_groups);
@@ -388,7 +390,7 @@ struct Backward {
   static void sum_pixels(Queue& queue, const Problem& p, const BackwardTensors& t,
                          const Plan<T>& plan) {
     const int64_t tiles = ceil_div(p.out_channels, BiasLayout::kWidth<kChannelsLast>);
-    queue.run<true>(backward_bias_kernel<T, kChannelsLast>, tiles * kBiasSplits,
+    queue.run<true>(backward_bias_kernel<T, kChannelsLast>, tiles * plan.bias_layout.splits,
                     BiasLayout::kThreads, BiasLayout::kThreads * sizeof(Sum<T>), plan.bias_layout,
                     static_cast<const T*>(t.grad_out), plan.bias_partial);
   }
