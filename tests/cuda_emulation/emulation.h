@@ -8,6 +8,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <atomic>
@@ -63,8 +64,7 @@ struct Thread {
   std::vector<Copy> copies;               // not yet committed
   bool done = false;
 #ifndef DCN_EMULATION_THREADS
-  ucontext_t context;
-  std::unique_ptr<char[]> stack;
+  jmp_buf resume;
 #endif
 };
 inline thread_local Thread* self = nullptr;
@@ -83,7 +83,7 @@ class Barrier {
 
 #else
 
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;  // _setjmp rather than swapcontext: it makes no system calls
 inline bool progress;
 
 class Barrier {
@@ -98,8 +98,7 @@ class Barrier {
     }
     const unsigned generation = generation_;
     while (generation == generation_) {
-      Thread* const me = self;
-      swapcontext(&me->context, &scheduler);
+      if (_setjmp(self->resume) == 0) _longjmp(scheduler, 1);
     }
   }
 
@@ -167,7 +166,22 @@ inline void run_fiber() {
   self->block->body();
   self->done = true;
   progress = true;
-  setcontext(&scheduler);
+  _longjmp(scheduler, 1);
+}
+
+inline void start_fiber(char* stack, size_t bytes) {
+  if (_setjmp(scheduler) != 0) return;
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = stack;
+  context.uc_stack.ss_size = bytes;
+  context.uc_link = nullptr;
+  makecontext(&context, run_fiber, 0);
+  setcontext(&context);
+}
+
+inline void resume_fiber() {
+  if (_setjmp(scheduler) == 0) _longjmp(self->resume, 1);
 }
 
 inline void run_grid(unsigned grid, unsigned size, size_t shared_bytes, bool barriers,
@@ -183,21 +197,18 @@ inline void run_grid(unsigned grid, unsigned size, size_t shared_bytes, bool bar
       }
       continue;
     }
-    for (unsigned i = 0; i < size; ++i) {
-      Thread& thread = block.threads[i];
-      if (stacks.size() <= i) stacks.emplace_back(new char[kStackBytes]);
-      getcontext(&thread.context);
-      thread.context.uc_stack.ss_sp = stacks[i].get();
-      thread.context.uc_stack.ss_size = kStackBytes;
-      thread.context.uc_link = nullptr;
-      makecontext(&thread.context, run_fiber, 0);
-    }
-    for (unsigned left = size; left > 0;) {
-      progress = false;
+    while (stacks.size() < size) stacks.emplace_back(new char[kStackBytes]);
+    bool first = true;
+    for (unsigned left = size; left > 0; first = false) {
+      progress = first;
       for (Thread& thread : block.threads) {
         if (thread.done) continue;
         self = &thread;
-        swapcontext(&scheduler, &thread.context);
+        if (first) {
+          start_fiber(stacks[thread.thread_index.x].get(), kStackBytes);
+        } else {
+          resume_fiber();
+        }
         left -= thread.done;
       }
       if (!progress) fail("a barrier that not every thread of its block or warp reaches");
