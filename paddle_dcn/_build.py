@@ -40,7 +40,7 @@ NVCC_ARCHITECTURES = [
 ]
 
 
-class BuildError(RuntimeError):
+class BuildError(ImportError):
     """The library cannot be built; the message says why and what to do."""
 
 
