@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import info
+from . import bench, info
 
-_COMMANDS = (info,)
+_COMMANDS = (bench, info)
 
 
 def main() -> int:
