@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 	$(PYTHON) examples/demo.py
 
 test: $(VENV)/.test
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest -q $(ARGS)
 
 bench: $(VENV)/.bench
 	$(PYTHON) benchmarks/cpu.py $(ARGS)

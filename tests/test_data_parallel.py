@@ -1,4 +1,4 @@
-"""paddle.DataParallel over two CPU processes, with gloo."""
+"""paddle.DataParallel and sharded tensors over two CPU processes, with gloo."""
 
 import os
 import socket
@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from modes import needs_paddle_3
 
 import paddle_dcn
 
-WORKER = Path(__file__).with_name("data_parallel.py")
+TESTS = Path(__file__).parent
 
 
 def free_endpoint():
@@ -20,8 +21,11 @@ def free_endpoint():
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_one():
-    """Each process trains on one image; the mean gradients are those of both images at once.
+@pytest.mark.parametrize(
+    "worker", ["data_parallel.py", pytest.param("sharded_tensors.py", marks=needs_paddle_3)]
+)
+def test_two_processes_agree_with_one(worker):
+    """Each process has a part of the images; results are those of all the images at once.
 
     The processes are started here because Paddle's launcher waits ten seconds before it ends.
     """
@@ -40,7 +44,7 @@ def test_two_processes_agree_with_one():
             }
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, str(WORKER)],
+                    [sys.executable, TESTS / worker],
                     env=environment,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
