@@ -5,6 +5,6 @@ the names, argument orders, defaults and shapes of the original. It translates
 arguments and nothing else: every value comes from `paddle_dcn.deform_conv2d`.
 """
 
-from . import torchvision
+from . import npu, torchvision
 
-__all__ = ["torchvision"]
+__all__ = ["npu", "torchvision"]
