@@ -51,6 +51,7 @@ class Wheel(bdist_wheel):
 
 
 setup(
+    license="Apache-2.0",  # here, because setuptools has no one form for it in pyproject.toml
     ext_modules=[Extension("paddle_dcn._paddle_dcn", sources=[])],
     cmdclass={"build": Build, "build_ext": BuildLibrary, "bdist_wheel": Wheel},
 )

@@ -40,7 +40,7 @@ NVCC_ARCHITECTURES = [
 ]
 
 
-class BuildError(RuntimeError):
+class BuildError(ImportError):
     """The library cannot be built; the message says why and what to do."""
 
 
@@ -70,8 +70,9 @@ def library_name() -> str:
 def build(root: Path, target: Path, work: Path) -> Path:
     """Compile what changed and link the library into the folder ``target``.
 
-    The compiler is the environment's ``CXX``, else ``g++``. CUDA kernels are compiled where Paddle
-    has CUDA; the environment variable ``PADDLE_DCN_WITH_CUDA`` (0 or 1) decides otherwise.
+    The compiler is the environment's ``CXX``, else ``g++``, with its ``CXXFLAGS`` added. CUDA
+    kernels are compiled where Paddle has CUDA; the environment variable ``PADDLE_DCN_WITH_CUDA``
+    (0 or 1) decides otherwise.
 
     Args:
         root: The folder ``custom_ops``.
@@ -86,10 +87,9 @@ def build(root: Path, target: Path, work: Path) -> Path:
     """
     name = library_name()
     import paddle
-    from paddle.utils.cpp_extension import CppExtension, CUDAExtension
+    from paddle.utils.cpp_extension import CppExtension, CUDAExtension, cpp_extension
 
-    cxx = os.environ.get("CXX", "g++")
-    _require(cxx, "a C++ compiler", "CXX")
+    cxx = _require(os.environ.get("CXX", "g++"), "install g++, or name another C++ compiler in CXX")
     sources = sorted([*root.glob("kernels/cpu/*.cc"), *root.glob("paddle/*.cc")])
     cuda_sources = sorted(root.glob("kernels/cuda/*.cu"))
     with_cuda = os.environ.get("PADDLE_DCN_WITH_CUDA", str(int(paddle.is_compiled_with_cuda())))
@@ -108,15 +108,20 @@ def build(root: Path, target: Path, work: Path) -> Path:
     ]
     # Paddle's error messages show the file they come from: in a checkout, not on this machine.
     compile_cxx = [cxx, *CXX_FLAGS, *common, f"-fmacro-prefix-map={root.parent}/="]
+    compile_cxx += os.environ.get("CXXFLAGS", "").split()
     compile_cuda = []
     link = [cxx, "-shared", "-Wl,-O1,--gc-sections"]
     libraries = [*(f"-L{folder}" for folder in extension.library_dirs), *extension.extra_link_args]
     if cuda_sources:
-        nvcc = _nvcc()
+        nvcc = _require(
+            str(Path(cpp_extension.CUDA_HOME or "/usr/local/cuda", "bin", "nvcc")),
+            "install the CUDA toolkit and name its folder in CUDA_HOME, or set "
+            "PADDLE_DCN_WITH_CUDA=0 to do without CUDA",
+        )
         architectures = [flag for flag in extension.extra_compile_args["nvcc"] if flag != "-w"]
         compile_cuda = [nvcc, *NVCC_FLAGS, *(architectures or NVCC_ARCHITECTURES), *common]
         compile_cuda += [f"-ccbin={cxx}"]
-        compile_cxx += ["-DPADDLE_DCN_WITH_CUDA", "-DPADDLE_WITH_CUDA"]
+        compile_cxx += ["-DPADDLE_DCN_WITH_CUDA"]
         # The static runtime, so that the library also loads where there is no CUDA.
         libraries = [flag for flag in libraries if flag != "-lcudart"]
         libraries += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]
@@ -145,19 +150,9 @@ def build(root: Path, target: Path, work: Path) -> Path:
         return unfinished.replace(target / name)
 
 
-def _require(command: str, what: str, variable: str) -> None:
+def _require(command: str, remedy: str) -> str:
     if shutil.which(command) is None:
-        raise BuildError(
-            f"paddle_dcn: building the operators needs {what}, and {command!r} was not found: "
-            f"install one, or name it in the environment variable {variable}"
-        )
-
-
-def _nvcc() -> str:
-    from paddle.utils.cpp_extension.cpp_extension import CUDA_HOME
-
-    command = str(Path(CUDA_HOME or "/usr/local/cuda") / "bin" / "nvcc")
-    _require(command, "the CUDA toolkit", "CUDA_HOME")
+        raise BuildError(f"paddle_dcn: {command!r} is needed to build the operators: {remedy}")
     return command
 
 
@@ -174,8 +169,6 @@ def _outdated(result: Path) -> bool:
 def _run(command: list[str]) -> None:
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode != 0:
-        raise BuildError(
-            f"paddle_dcn: the compiler failed\n{' '.join(command)}\n{process.stderr}"
-        )
+        raise BuildError(f"paddle_dcn: the compiler failed\n{' '.join(command)}\n{process.stderr}")
     if process.stderr:
         print(process.stderr)

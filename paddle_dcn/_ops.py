@@ -23,7 +23,7 @@ _X, _OFFSET, _MASK, _WEIGHT, _BIAS = 1, 2, 4, 8, 16
 
 
 def _sources() -> Path:
-    """Return the folder of the C++ sources: inside an installed package, beside it in a checkout."""
+    """Return the C++ sources' folder: inside an installed package, beside it in a checkout."""
     inside = PACKAGE / "_sources"
     return inside if inside.is_dir() else PACKAGE.parent / "custom_ops"
 
@@ -137,7 +137,13 @@ def deform_conv2d(
     """
     dynamic = paddle.in_dynamic_mode()
     wanted = 0
-    for tensor, bit in ((x, _X), (offset, _OFFSET), (mask, _MASK), (weight, _WEIGHT), (bias, _BIAS)):
+    for tensor, bit in (
+        (x, _X),
+        (offset, _OFFSET),
+        (mask, _MASK),
+        (weight, _WEIGHT),
+        (bias, _BIAS),
+    ):
         # A program may change stop_gradient after this call, so there every gradient is computed.
         if tensor is not None and not (dynamic and tensor.stop_gradient):
             wanted |= bit

@@ -41,6 +41,18 @@ def _amp_dtype() -> str | None:
     return dtype
 
 
+def _heed_no_grad(out: Tensor) -> Tensor:
+    """Cut the result off from gradients inside `paddle.no_grad`, which misses custom operators."""
+    dynamic = paddle.in_dynamic_mode()
+    known = dynamic or hasattr(core, "_has_grad")  # Paddle 2 has no such state in programs
+    if paddle.is_grad_enabled() or not known:
+        return out
+    if dynamic:
+        return out.detach()  # lets go of the inputs, too
+    out.stop_gradient = True
+    return out
+
+
 @_ops._unified
 def deform_conv2d(
     x: Tensor,
@@ -139,7 +151,7 @@ def deform_conv2d(
             tensor if dtype is None else tensor.astype(dtype)
             for tensor, dtype in zip((x, offset, weight, bias, mask), arguments.casts)
         )
-    return _ops.deform_conv2d(
+    out = _ops.deform_conv2d(
         x,
         offset,
         mask,
@@ -153,3 +165,4 @@ def deform_conv2d(
         im2col_step=arguments.im2col_step,
         data_format=arguments.data_format,
     )
+    return _heed_no_grad(out)

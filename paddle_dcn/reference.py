@@ -113,7 +113,7 @@ def deform_conv2d_reference(
         deformable_groups: Groups of input channels that have offsets of their own.
         groups: Groups of the convolution.
         mask: Factors [N, deformable_groups * kh * kw, Ho, Wo] of the samples (v2), dtype of
-            ``offset``; None for v1.
+            ``x`` or float32; None for v1.
         name: For compatibility with ``paddle.vision.ops.deform_conv2d``.
         im2col_step: For compatibility with :func:`paddle_dcn.deform_conv2d`.
         data_format: Layout of ``x`` and of the result, ``"NCHW"`` or ``"NHWC"``.
@@ -137,6 +137,7 @@ def deform_conv2d_reference(
         >>> weight = paddle.randn([16, 1, 3, 3], dtype="float64")
         >>> tuple(deform_conv2d_reference(x, offset, weight).shape)
         (8, 16, 26, 26)
+
     """
     check_name(name)
     arguments = check_call(

@@ -24,8 +24,8 @@ SMALL = [
     Case(1, 2, (2, 300), 3, padding=1, stride=(1, 2)),  # coordinates that half types cannot hold
 ]
 
-# 1, 2, 3, 4, 5, 8, 12 and 17 channels in a deformable group; groups that cut across them;
-# outputs that deformable_groups does not divide.
+# 1, 2, 3, 4, 5, 8, 12, 17 and more channels in a deformable group; groups that cut across them;
+# outputs that deformable_groups does not divide; more than a hundred groups of either kind.
 GROUPED = [
     Case(2, 3, (6, 7), 2, padding=1, deformable_groups=3),
     Case(2, 16, (6, 5), 5, padding=1, deformable_groups=8),
@@ -38,6 +38,9 @@ GROUPED = [
     Case(2, 33, (6, 5), 33, padding=1, groups=11, deformable_groups=3),
     Case(1, 64, (9, 7), 128, padding=1, groups=64, deformable_groups=16),
     Case(1, 64, (6, 9), 64, padding=1, groups=16, deformable_groups=64),
+    Case(1, 130, (6, 5), 260, padding=1, groups=130, deformable_groups=26),
+    Case(1, 200, (4, 7), 100, padding=1, groups=100, deformable_groups=8, modulated=False),
+    Case(1, 260, (5, 4), 6, padding=1, groups=2, deformable_groups=130),
 ]
 
 # Long sums (K from 576 to 4680), many channels and outputs, hundreds of pixels.

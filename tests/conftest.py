@@ -40,7 +40,7 @@ TENSORS = ("x", "offset", "mask", "weight", "bias")
 
 @pytest.fixture(params=DEVICES)
 def device(request):
-    """Each device there is, made the current one."""
+    """Make each device there is the current one."""
     before = paddle.device.get_device()
     paddle.device.set_device(request.param)
     yield request.param
@@ -49,12 +49,12 @@ def device(request):
 
 @pytest.fixture(params=["deform_conv2d", "deform_conv2d_reference"])
 def implementation(request):
-    """The operator and the reference, for the rules that both must obey."""
+    """Return the operator, then the reference: for the rules that both must obey."""
     return getattr(paddle_dcn, request.param)
 
 
 def pair(value):
-    """(v, v) of an int, the value itself otherwise."""
+    """Return (v, v) for an int, the value itself otherwise."""
     return (value, value) if isinstance(value, int) else value
 
 
@@ -117,7 +117,7 @@ class Case:
         return {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
-        """Short test id: what differs from the defaults."""
+        """Return a short test id: what differs from the defaults."""
         parts = [f"{self.batch}x{self.channels}x{self.size[0]}x{self.size[1]}-{self.outputs}"]
         for field, short in _SHORT.items():
             value = getattr(self, field)
@@ -142,7 +142,7 @@ _SHORT = {
 
 
 def grid(case: Case) -> np.ndarray:
-    """Where each tap samples without offset: [kh * kw, 2, Ho, Wo], y and x."""
+    """Return where each tap samples without offset: [kh * kw, 2, Ho, Wo], y and x."""
     axes = []
     for axis in (0, 1):
         tap = np.arange(pair(case.kernel)[axis]) * pair(case.dilation)[axis]
@@ -155,7 +155,7 @@ def grid(case: Case) -> np.ndarray:
 
 
 def _border(rng, at, size):
-    """Offsets to coordinates on and 1/8 beside the edges of the image and of its zero border."""
+    """Aim at coordinates on and 1/8 beside the edges of the image and of its zero border."""
     last = np.array(size, np.float64)[:, None, None]
     edges = np.stack(np.broadcast_arrays(-1.0, 0.0, last - 1, last, at * 0)[:4])
     edge = np.take_along_axis(edges, rng.integers(0, 4, (1, *at.shape)), 0)[0]
@@ -183,14 +183,14 @@ _OFFSETS = {
 
 
 def representable(values: np.ndarray, step: float = 2.0**-12) -> np.ndarray:
-    """The nearest values of 8 significant bits and multiples of `step`: the same in every dtype."""
+    """Round to 8 significant bits and multiples of `step`: values that every dtype has."""
     finite = np.isfinite(values)
     mantissa, exponent = np.frexp(np.where(finite, np.round(values / step) * step, 0))
     return np.where(finite, np.ldexp(np.round(mantissa * 256) / 256, exponent), values)
 
 
 def random_problem(case: Case) -> dict[str, np.ndarray]:
-    """Random float64 arrays x, offset, mask, weight, bias and grad (of the output), all NCHW.
+    """Draw float64 arrays x, offset, mask, weight, bias and grad (of the output), all NCHW.
 
     All values exist in every dtype, so one float64 result is the expected one of them all.
     Offsets are multiples of 1/64: coordinates are exact, so no rounding can move a sample across
@@ -217,7 +217,7 @@ def random_problem(case: Case) -> dict[str, np.ndarray]:
 
 
 def inside_problem(case: Case) -> dict[str, np.ndarray]:
-    """A random problem, unpadded, whose samples all lie inside, 1/8 or more from any kink."""
+    """Return a random problem of an unpadded case, all samples inside, 1/8 from any kink."""
     arrays = random_problem(case)
     rng = np.random.default_rng(0)
     shape = arrays["offset"].shape
@@ -226,19 +226,19 @@ def inside_problem(case: Case) -> dict[str, np.ndarray]:
 
 
 def to_tensor(array: np.ndarray, dtype: str, wanted: bool = False) -> paddle.Tensor:
-    """A leaf tensor of any dtype, bfloat16 included."""
+    """Make a leaf tensor of any dtype, bfloat16 included."""
     tensor = paddle.to_tensor(array).astype(dtype).detach()
     tensor.stop_gradient = not wanted
     return tensor
 
 
 def to_array(tensor: paddle.Tensor) -> np.ndarray:
-    """A float64 array of a tensor of any dtype."""
+    """Return a tensor of any dtype as a float64 array."""
     return tensor.detach().astype("float64").numpy()
 
 
 def run(function, case, arrays, dtypes=("float64", "float64"), wanted=TENSORS, backward=True):
-    """The output and the gradients (by tensor name) of a deform_conv2d, as NCHW float64 arrays.
+    """Return output and gradients (by tensor name) of a deform_conv2d, as NCHW float64 arrays.
 
     `function` is called with tensors of `dtypes` = (x's, offset's); a gradient that backward left
     out is missing from the result.
@@ -268,7 +268,7 @@ def run(function, case, arrays, dtypes=("float64", "float64"), wanted=TENSORS, b
 
 
 def loop(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """The output by the numpy loop."""
+    """Return the output by the numpy loop."""
     return deform_conv2d_loop(
         *(arrays[name] for name in TENSORS),
         stride=pair(case.stride),
@@ -280,18 +280,18 @@ def loop(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def loss(function, case: Case, arrays: dict[str, np.ndarray]) -> float:
-    """The float64 number whose gradients `run` gives."""
+    """Return the number whose gradients `run` gives, in float64."""
     return (run(function, case, arrays, backward=False)["out"] * arrays["grad"]).sum()
 
 
 @functools.cache
 def expected(case: Case) -> dict[str, np.ndarray]:
-    """Output and all gradients of `random_problem(case)`, by the reference in float64."""
+    """Return output and all gradients of `random_problem(case)`, by the reference in float64."""
     return run(paddle_dcn.deform_conv2d_reference, case, random_problem(case))
 
 
 def tolerance(dtype: str, depth: int, scale: float, k: float = 4.0) -> float:
-    """Largest error to be expected of a sum of `depth` rounded terms that reaches `scale`.
+    """Return the largest error to expect of a sum of `depth` rounded terms up to `scale`.
 
     Rounding errors of a sum behave like a random walk: k * eps * sqrt(depth) * scale. Half types
     are summed in float32, and round the samples that enter the sum and its result once each.
@@ -302,7 +302,7 @@ def tolerance(dtype: str, depth: int, scale: float, k: float = 4.0) -> float:
 
 
 def assert_close(actual: np.ndarray, wanted: np.ndarray, dtype: str, depth: int, what: str):
-    """Equal shapes, equal non-finite values, the rest within tolerance() of `depth` terms."""
+    """Assert equal shapes and non-finite values, the rest within tolerance() of `depth` terms."""
     assert actual.shape == wanted.shape, f"{what}: shape {actual.shape}, expected {wanted.shape}"
     finite = np.isfinite(wanted)
     limit = tolerance(dtype, depth, np.abs(wanted[finite]).max(initial=0.0))
@@ -318,7 +318,7 @@ def assert_close(actual: np.ndarray, wanted: np.ndarray, dtype: str, depth: int,
 
 
 def assert_results_close(actual: dict, wanted: dict, case: Case, dtypes: tuple[str, str]):
-    """assert_close() of the output and of every gradient, each with its own dtype and depth."""
+    """Assert the output and every gradient to be close, each with its own dtype and depth."""
     assert actual.keys() == wanted.keys()
     for name, array in wanted.items():
         among = dtypes if name in ("offset", "mask") else dtypes[:1]

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def _bilinear(image, y, x):
-    """Sample of image [C, H, W] at (y, x), for all channels; zero padding."""
+    """Sample image [C, H, W] at (y, x), all channels; zero padding."""
     channels, height, width = image.shape
     total = np.zeros(channels)
     if not (-1 < y < height and -1 < x < width):
@@ -22,7 +22,7 @@ def _bilinear(image, y, x):
 def deform_conv2d_loop(
     x, offset, mask, weight, bias, *, stride, padding, dilation, groups, deformable_groups
 ):
-    """y[N, M, Ho, Wo] in float64, all tensors NCHW; padding is (top, bottom, left, right)."""
+    """Return y [N, M, Ho, Wo] in float64; tensors are NCHW, padding (top, bottom, left, right)."""
     batch, channels, _, _ = x.shape
     out_channels, _, kernel_h, kernel_w = weight.shape
     out_h, out_w = offset.shape[2:]

@@ -62,7 +62,7 @@ def test_onnx_vectors(vector, dtype, implementation, device):
 
 
 def onnx_model(case, arrays):
-    """A model of one DeformConv node."""
+    """Make a model of one DeformConv node."""
     onnx = pytest.importorskip("onnx", reason="pip install onnx")
     names = [name for name in ("x", "weight", "offset", "bias", "mask") if name in arrays]
     top, bottom, left, right = case.pads
@@ -154,18 +154,18 @@ def test_nonfinite_values_spread_as_in_a_convolution(name, value, dtypes, implem
 
 
 def strided(tensor):
-    """The same values, two elements apart in memory."""
+    """Put the values two elements apart in memory."""
     return paddle.stack([tensor, -tensor], axis=-1)[..., 0]
 
 
 def transposed(tensor):
-    """The same values, stored in the reverse order of dimensions."""
+    """Store the values in the reverse order of dimensions."""
     order = list(range(tensor.ndim))[::-1]
     return tensor.transpose(order).contiguous().transpose(order)
 
 
 def sliced(tensor):
-    """The same values, in blocks out of a larger tensor."""
+    """Cut the values out of a larger tensor, in blocks."""
     return paddle.stack([-tensor, tensor], axis=1)[:, 1]
 
 

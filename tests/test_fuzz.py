@@ -13,7 +13,7 @@ DOUBLE = ("float64", "float64")
 
 @st.composite
 def cases(draw):
-    """Any valid problem with sizes below ten."""
+    """Draw any valid problem of small sizes."""
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     dilation = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     padding = draw(st.tuples(*[st.integers(0, 3)] * 4))

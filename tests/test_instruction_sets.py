@@ -15,7 +15,7 @@ INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
 
 
 def in_use():
-    """The instruction set that this process computes with."""
+    """Return the instruction set that this process computes with."""
     return _ops.library().paddle_dcn_instruction_set().decode()
 
 

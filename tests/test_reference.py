@@ -34,7 +34,7 @@ def test_numpy_loop(case, device):
 
 
 def builtin_is_right(case):
-    """Whether paddle.vision.ops can compute this case, correctly."""
+    """Say whether paddle.vision.ops computes this case, and correctly."""
     return (
         case.batch > 0
         and case.im2col_step is None

@@ -21,7 +21,7 @@ WIDE = [
 
 @pytest.fixture
 def set_threads():
-    """A function that sets the number of threads, back to the initial number after the test."""
+    """Yield a function that sets the number of threads; restore it after the test."""
     yield paddle.base.core.set_num_threads
     paddle.base.core.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # Paddle sets it to 1
 

@@ -10,19 +10,19 @@ enum class DataType : int { kFloat16, kBFloat16, kFloat32, kFloat64 };
 
 // Plain data, passed by value to kernels on every device.
 struct Problem {
-  int64_t batch;                                       // N
-  int64_t channels, height, width;                     // x:      [N, C, H, W], or [N, H, W, C]
-  int64_t out_channels, out_height, out_width;         // out:    [N, M, Ho, Wo], or [N, Ho, Wo, M]
-  int64_t kernel_h, kernel_w;                          // weight: [M, C / groups, kh, kw]
-  int64_t stride_h, stride_w;                          //
-  int64_t pad_top, pad_bottom, pad_left, pad_right;    // pixels of zeros around x
-  int64_t dilation_h, dilation_w;                      //
-  int64_t groups, deformable_groups;                   //
-  int64_t im2col_step;                                 // images in the workspace at a time; 0: chosen here
-  DataType dtype;                                      // of x, weight, bias, out
-  DataType offset_dtype;                               // of offset and mask: dtype or kFloat32
-  bool channels_last;                                  // x and out are NHWC; offset and mask are always NCHW
-  bool modulated;                                      // v2: there is a mask
+  int64_t batch;                                     // N
+  int64_t channels, height, width;                   // x:      [N, C, H, W], or [N, H, W, C]
+  int64_t out_channels, out_height, out_width;       // out:    [N, M, Ho, Wo], or [N, Ho, Wo, M]
+  int64_t kernel_h, kernel_w;                        // weight: [M, C / groups, kh, kw]
+  int64_t stride_h, stride_w;                        //
+  int64_t pad_top, pad_bottom, pad_left, pad_right;  // pixels of zeros around x
+  int64_t dilation_h, dilation_w;                    //
+  int64_t groups, deformable_groups;                 //
+  int64_t im2col_step;    // images in the workspace at a time; 0: chosen here
+  DataType dtype;         // of x, weight, bias, out
+  DataType offset_dtype;  // of offset and mask: dtype or kFloat32
+  bool channels_last;     // x and out are NHWC; offset and mask are always NCHW
+  bool modulated;         // v2: there is a mask
 
 #ifdef __CUDACC__
 #define DCN_HOST_DEVICE __host__ __device__

@@ -4,7 +4,11 @@
 
 #include <string>
 
+#if PADDLE_DCN_PADDLE_MAJOR >= 3
+#include "paddle/common/enforce.h"
+#else
 #include "paddle/phi/core/enforce.h"
+#endif
 
 namespace dcn {
 namespace binding {

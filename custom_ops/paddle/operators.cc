@@ -37,10 +37,14 @@ void report_errors(const Function& function) {
 }
 
 Attributes read_attributes(const Context& context) {
-  return {context.AttrAt<std::vector<int>>(0), context.AttrAt<std::vector<int>>(1),
-          context.AttrAt<std::vector<int>>(2), context.AttrAt<int>(3),
-          context.AttrAt<int>(4),              context.AttrAt<int>(5),
-          context.AttrAt<std::string>(6),      context.AttrAt<int>(7)};
+  return {context.AttrAt<std::vector<int>>(0),
+          context.AttrAt<std::vector<int>>(1),
+          context.AttrAt<std::vector<int>>(2),
+          context.AttrAt<int>(3),
+          context.AttrAt<int>(4),
+          context.AttrAt<int>(5),
+          context.AttrAt<std::string>(6),
+          context.AttrAt<int>(7)};
 }
 
 template <bool modulated>
@@ -164,14 +168,10 @@ std::vector<phi::DataType> backward_dtype(const std::vector<phi::DataType>& inpu
 }
 
 std::vector<std::string> attribute_names() {
-  return {"strides: std::vector<int>",
-          "paddings: std::vector<int>",
-          "dilations: std::vector<int>",
-          "groups: int",
-          "deformable_groups: int",
-          "im2col_step: int",
-          "data_format: std::string",
-          "wanted: int"};
+  return {"strides: std::vector<int>",   "paddings: std::vector<int>",
+          "dilations: std::vector<int>", "groups: int",
+          "deformable_groups: int",      "im2col_step: int",
+          "data_format: std::string",    "wanted: int"};
 }
 
 }  // namespace

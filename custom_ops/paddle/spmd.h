@@ -39,8 +39,7 @@ inline DistAttr partial_sum(DistAttr attr, size_t rank, int64_t batch) {
 }
 
 template <bool modulated>
-phi::distributed::SpmdInfo forward_spmd(const SpmdInputs& inputs,
-                                        const std::vector<paddle::any>&) {
+phi::distributed::SpmdInfo forward_spmd(const SpmdInputs& inputs, const std::vector<paddle::any>&) {
   const int64_t batch = batch_mesh_dimension(inputs);
   const size_t weight = modulated ? 3 : 2;
   std::vector<phi::distributed::ArgDistAttr> wanted;

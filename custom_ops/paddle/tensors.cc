@@ -149,8 +149,7 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   p.im2col_step = a.im2col_step;
 
   require(p.channels > 0 && p.height > 0 && p.width > 0,
-          "x: expected a positive number of channels, rows and columns, got shape ",
-          shape_text(x));
+          "x: expected a positive number of channels, rows and columns, got shape ", shape_text(x));
   require(p.out_channels > 0 && p.kernel_h > 0 && p.kernel_w > 0,
           "weight: expected positive sizes, got shape ", shape_text(weight));
   require(p.channels % p.groups == 0, "groups: expected a divisor of the ", p.channels,
@@ -162,10 +161,9 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   require_size("weight", weight.dims()[1], p.group_channels(), "channels",
                text("channels of x ", p.channels, " / groups ", p.groups));
 
-  p.out_height = output_size(p.height, p.kernel_h, p.stride_h, p.pad_top, p.pad_bottom,
-                             p.dilation_h);
-  p.out_width = output_size(p.width, p.kernel_w, p.stride_w, p.pad_left, p.pad_right,
-                            p.dilation_w);
+  p.out_height =
+      output_size(p.height, p.kernel_h, p.stride_h, p.pad_top, p.pad_bottom, p.dilation_h);
+  p.out_width = output_size(p.width, p.kernel_w, p.stride_w, p.pad_left, p.pad_right, p.dilation_w);
   require(p.out_height > 0 && p.out_width > 0, "x: expected at least the dilated kernel's ",
           p.dilation_h * (p.kernel_h - 1) + 1, "x", p.dilation_w * (p.kernel_w - 1) + 1,
           " pixels after padding, got ", p.height + p.pad_top + p.pad_bottom, "x",
@@ -184,9 +182,8 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
     const int64_t taps = p.kernel_h * p.kernel_w;
     const bool fits = found % per_tap == 0 && found / per_tap % taps == 0 &&
                       found / per_tap / taps == p.deformable_groups;
-    require(fits, name, ": expected ", per_tap * p.deformable_groups * taps, " channels (",
-            formula, p.deformable_groups, " * kernel ", p.kernel_h, "x", p.kernel_w, "), got ",
-            found);
+    require(fits, name, ": expected ", per_tap * p.deformable_groups * taps, " channels (", formula,
+            p.deformable_groups, " * kernel ", p.kernel_h, "x", p.kernel_w, "), got ", found);
     require_size(name, field.dims()[2], p.out_height, "rows", "output height");
     require_size(name, field.dims()[3], p.out_width, "columns", "output width");
   };

@@ -9,24 +9,24 @@
 
 // A slab must not be much wider than a register panel: its image and gradient stay in the cache.
 constexpr int64_t kBackwardSlab = 32;
-constexpr int64_t kTapParts = 3;              // of the weight gradient's work on one slab
-constexpr int64_t kPartialBytes = 4 << 20;    // of coordinate gradients per slab, about
+constexpr int64_t kTapParts = 3;            // of the weight gradient's work on one slab
+constexpr int64_t kPartialBytes = 4 << 20;  // of coordinate gradients per slab, about
 
 template <typename T>
 struct BackwardLayout {
   Slabs slabs;
   bool columns_wanted, coordinates_wanted, x_wanted, weight_wanted, bias_wanted;
-  int64_t images;         // at a time
-  int64_t tiles;          // of kMaxTile pixels in an image
-  int64_t band;           // tiles whose coordinate gradients are summed at a time
+  int64_t images;  // at a time
+  int64_t tiles;   // of kMaxTile pixels in an image
+  int64_t band;    // tiles whose coordinate gradients are summed at a time
   int64_t taps_in_part, tap_parts;
   int64_t column_stride, slab_outputs, shared_bytes, thread_bytes;
-  T *x;                   // [image][slab][pixel][channel of the slab]
-  T *grad_x;              // the same
-  T *grad_out;            // [image][tile][m][kMaxTile]
-  T *weight;              // per group of each slab: packed [m][columns]
-  T *grad_weight;         // per group, slab and part: [m][columns]
-  T *partials;            // [image][slab + deformable group][tap][y, x, mask][pixel of the band]
+  T* x;            // [image][slab][pixel][channel of the slab]
+  T* grad_x;       // the same
+  T* grad_out;     // [image][tile][m][kMaxTile]
+  T* weight;       // per group of each slab: packed [m][columns]
+  T* grad_weight;  // per group, slab and part: [m][columns]
+  T* partials;     // [image][slab + deformable group][tap][y, x, mask][pixel of the band]
 
   BackwardLayout(const Problem& p, const BackwardTensors& wanted, void* workspace, int threads)
       : slabs(p, kBackwardSlab) {
@@ -45,8 +45,9 @@ struct BackwardLayout {
     const int64_t grad_out_size = tiles * p.out_channels * kMaxTile;
     images = images_at_a_time(p, (2 * x_size + grad_out_size) * sizeof(T));
     const int64_t tile_partials = partial_rows(p) * kMaxTile;
-    band = smaller(tiles, larger(1, threads * kPartialBytes /
-                                        (images * tile_partials * static_cast<int64_t>(sizeof(T)))));
+    band =
+        smaller(tiles, larger(1, threads * kPartialBytes /
+                                     (images * tile_partials * static_cast<int64_t>(sizeof(T)))));
     Arena arena(workspace);
     x = arena.take<T>(columns_wanted || weight_wanted ? images * x_size : 0);
     grad_x = arena.take<T>(x_wanted ? images * x_size : 0);
@@ -124,8 +125,8 @@ void pack_grad_out(const Problem& p, const void* grad_out, int64_t image, int64_
         const int64_t index = (image * p.out_pixels() + pixel + t) * p.out_channels + m;
         source[t] = read_row(grad_out, p.dtype, index, width, converted[t]);
       }
-      transpose<16, 8>(count, width, [&](int64_t t) { return source[t]; }, packed + m * kMaxTile,
-                       kMaxTile);
+      transpose<16, 8>(
+          count, width, [&](int64_t t) { return source[t]; }, packed + m * kMaxTile, kMaxTile);
     }
   }
   if (count < kMaxTile) {
@@ -250,7 +251,8 @@ void coordinate_gradients(const Plan<T>& plan, int64_t count, const T (*sums)[4]
 
 // The gradients that pass through one tile of one slab.
 template <typename T>
-void backward_tile(const Problem& p, const BackwardTensors& tensors, const BackwardLayout<T>& layout,
+void backward_tile(const Problem& p, const BackwardTensors& tensors,
+                   const BackwardLayout<T>& layout,
                    const typename BackwardLayout<T>::ThreadPart& own, int64_t image, int64_t s,
                    int64_t t, int64_t band_tile, const Tile<T>& tile) {
   const Slab slab = layout.slabs[s];
@@ -276,10 +278,10 @@ void backward_tile(const Problem& p, const BackwardTensors& tensors, const Backw
     for (int64_t d = range.first; d <= range.last; ++d) {
       make_plan(p, tensors.offset, tensors.mask, tile, d, tap, x, *own.plan);
       const Runs runs = find_runs(p, slab, columns, d, tap);
-      const auto scatter = layout.coordinates_wanted
-                               ? (layout.x_wanted ? scatter_columns<true, true, T>
-                                                  : scatter_columns<true, false, T>)
-                               : scatter_columns<false, true, T>;
+      const auto scatter =
+          layout.coordinates_wanted
+              ? (layout.x_wanted ? scatter_columns<true, true, T> : scatter_columns<true, false, T>)
+              : scatter_columns<false, true, T>;
       scatter(*own.plan, tile.count, x, grad_x, runs, own.grad_columns, stride, sums);
       if (layout.coordinates_wanted) {
         T* rows[3];
@@ -402,8 +404,8 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
       team.for_each(slabs, [&](int64_t s) {
         const Slab slab = layout.slabs[s];
         for (int64_t g = 0; g < slab.groups; ++g) {
-          pack_backward_weights(p, tensors.weight, slab, g,
-                                own.row, layout.weight + layout.weight_at(p, s, g, taps));
+          pack_backward_weights(p, tensors.weight, slab, g, own.row,
+                                layout.weight + layout.weight_at(p, s, g, taps));
         }
       });
     }
@@ -433,9 +435,8 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
             const int64_t image = task / slabs, s = task % slabs;
             if (band == 0 && layout.x_wanted) {
               const Slab slab = layout.slabs[s];
-              __builtin_memset(
-                  layout.grad_x + image * image_size + slab.channel * p.in_pixels(), 0,
-                  slab.channels * p.in_pixels() * sizeof(T));
+              __builtin_memset(layout.grad_x + image * image_size + slab.channel * p.in_pixels(), 0,
+                               slab.channels * p.in_pixels() * sizeof(T));
             }
             for (int64_t t = band; t < end; ++t) {
               set_tile(p, first_image + image, t * kMaxTile, pixels_in_tile(t), tile);

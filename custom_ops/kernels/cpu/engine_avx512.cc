@@ -9,7 +9,8 @@
 #include "engine.h"
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #endif
@@ -23,8 +24,8 @@
 
 namespace dcn {
 namespace cpu {
-const Engine kAvx512 = {"avx512", avx512::forward_workspace, avx512::backward_workspace, avx512::run_forward,
-                    avx512::run_backward};
+const Engine kAvx512 = {"avx512", avx512::forward_workspace, avx512::backward_workspace,
+                        avx512::run_forward, avx512::run_backward};
 }  // namespace cpu
 }  // namespace dcn
 

@@ -27,15 +27,15 @@ struct ForwardLayout {
   int64_t panel_outputs;  // outputs of a group, rounded up to whole vectors
   int64_t tile;           // output pixels in a tile, at most
   int64_t taps_at_a_time, column_stride, out_stride;
-  T *x;                   // [image][slab][pixel][channel of the slab]
-  T *weight, *bias;       // per group and output panel: [k][kPanel], [kPanel]
+  T* x;              // [image][slab][pixel][channel of the slab]
+  T *weight, *bias;  // per group and output panel: [k][kPanel], [kPanel]
   int64_t shared_bytes, thread_bytes;
 
   ForwardLayout(const Problem& p, void* workspace, int threads) : slabs(p, forward_slab(p)) {
     const int64_t lanes = kVectorLanes<T>;
     copies_x = !p.channels_last || p.dtype != kComputeType<T>;
-    images = copies_x ? images_at_a_time(p, p.channels * p.in_pixels() * sizeof(T))
-                      : larger(1, p.batch);
+    images =
+        copies_x ? images_at_a_time(p, p.channels * p.in_pixels() * sizeof(T)) : larger(1, p.batch);
     panel_outputs = round_up(p.group_outputs(), lanes);
     const Slab widest = slabs[0];
     const int64_t blocks = ceil_div(p.taps() * widest.channels, kColumnBlock);
@@ -74,8 +74,9 @@ struct ForwardLayout {
     const int64_t pixels = p.out_pixels();
     const int64_t widest = smaller(kMaxTile, larger(kMaxRows, (1 << 20) / p.out_channels));
     const int64_t images = larger(1, p.batch);
+    const int64_t fewest = ceil_div(pixels, widest);
     int64_t best = widest, best_cost = -1;
-    for (int64_t tiles = ceil_div(pixels, widest); tiles <= 2 * ceil_div(pixels, widest); ++tiles) {
+    for (int64_t tiles = fewest; tiles <= fewest + smaller(fewest, 16); ++tiles) {
       const int64_t size = ceil_div(pixels, tiles);
       const int64_t rounds = ceil_div(images * ceil_div(pixels, size), threads);
       // A tile costs its pixels, in steps of a third of a register block, and streams all weights.
@@ -125,7 +126,8 @@ void pack_forward_weights(const Problem& p, const void* weight, int64_t group, i
         if (rows == 4) {
           for (; d + 4 <= block; d += 4) {
             T *r0 = next_row(), *r1 = next_row(), *r2 = next_row(), *r3 = next_row();
-            transpose4x4(source[0] + d, source[1] + d, source[2] + d, source[3] + d, r0, r1, r2, r3);
+            transpose4x4(source[0] + d, source[1] + d, source[2] + d, source[3] + d, r0, r1, r2,
+                         r3);
           }
         }
         for (; d < block; ++d) {
@@ -140,7 +142,8 @@ void pack_forward_weights(const Problem& p, const void* weight, int64_t group, i
 // One tile: every slab, a few taps at a time, into `out`, then to its place in memory.
 template <typename T>
 void forward_tile(const Problem& p, const ForwardTensors& tensors, const ForwardLayout<T>& layout,
-                  const typename ForwardLayout<T>::ThreadPart& own, const T* x, const Tile<T>& tile) {
+                  const typename ForwardLayout<T>::ThreadPart& own, const T* x,
+                  const Tile<T>& tile) {
   const int64_t taps = p.taps(), depth = p.group_channels() * taps;
   for (int64_t s = 0; s < layout.slabs.count; ++s) {
     const Slab slab = layout.slabs[s];
@@ -169,11 +172,11 @@ void forward_tile(const Problem& p, const ForwardTensors& tensors, const Forward
       }
       for (int64_t g = 0; g < slab.groups; ++g) {
         const T* weight = layout.weight + (slab.group + g) * layout.panel_outputs * depth;
-        multiply_packed(tile.count, layout.panel_outputs, count * slab.piece,
-                        LeftMatrix<T>{own.columns + g * columns.group_stride, layout.column_stride,
-                                      1},
-                        weight, depth, slab.first * taps + first * slab.piece,
-                        own.out + g * layout.panel_outputs, layout.out_stride);
+        multiply_packed(
+            tile.count, layout.panel_outputs, count * slab.piece,
+            LeftMatrix<T>{own.columns + g * columns.group_stride, layout.column_stride, 1}, weight,
+            depth, slab.first * taps + first * slab.piece, own.out + g * layout.panel_outputs,
+            layout.out_stride);
       }
     }
     if (slab.first + slab.piece == p.group_channels()) {
@@ -212,8 +215,8 @@ void forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
                            layout.weight + first * depth);
       const int64_t outputs = smaller(panel, p.group_outputs() - output);
       T converted[kPanel<T>];
-      const T* bias = read_row(tensors.bias, p.dtype, group * p.group_outputs() + output, outputs,
-                               converted);
+      const T* bias =
+          read_row(tensors.bias, p.dtype, group * p.group_outputs() + output, outputs, converted);
       for (int64_t m = 0; m < panel; ++m) layout.bias[first + m] = m < outputs ? bias[m] : T(0);
     });
     for (int64_t first_image = 0; first_image < p.batch; first_image += layout.images) {

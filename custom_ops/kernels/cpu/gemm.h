@@ -39,7 +39,8 @@ __attribute__((noinline)) void multiply_block(const T* a, int64_t row_stride, in
       const T left = *reinterpret_cast<const T*>(pointers[r / 3] + (r % 3) * row_bytes);
       for (int v = 0; v < kVectors; ++v) sum[r][v] += left * right[v];
     }
-    for (int i = 0; i < kPointers; ++i) pointers[i] += depth_stride * static_cast<int64_t>(sizeof(T));
+    for (int i = 0; i < kPointers; ++i)
+      pointers[i] += depth_stride * static_cast<int64_t>(sizeof(T));
   }
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) store<kLanes>(c + r * c_stride + v * kLanes, sum[r][v]);

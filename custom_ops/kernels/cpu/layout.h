@@ -133,8 +133,8 @@ void to_channels_last(const Problem& p, const void* x, int64_t image, int64_t ch
       const int64_t index = (image * p.channels + channel + c + r) * p.in_pixels() + pixel;
       source[r] = read_row(x, p.dtype, index, pixels, converted[r]);
     }
-    transpose<kChannelBlock, 16>(rows, pixels, [&](int64_t r) { return source[r]; }, target + c,
-                                 channels);
+    transpose<kChannelBlock, 16>(
+        rows, pixels, [&](int64_t r) { return source[r]; }, target + c, channels);
   }
 }
 
@@ -153,8 +153,9 @@ void from_channels_last(const T* source, int64_t source_stride, int64_t channels
   }
   const int64_t index = (image * all_channels + channel) * all_pixels + pixel;
   if (dtype == kComputeType<T>) {
-    transpose<16, 8>(pixels, channels, [&](int64_t i) { return source + i * source_stride; },
-                     static_cast<T*>(target) + index, all_pixels);
+    transpose<16, 8>(
+        pixels, channels, [&](int64_t i) { return source + i * source_stride; },
+        static_cast<T*>(target) + index, all_pixels);
     return;
   }
   constexpr int64_t kChannelBlock = 8;
@@ -163,9 +164,9 @@ void from_channels_last(const T* source, int64_t source_stride, int64_t channels
     const int64_t part = i + kPixelBlock < pixels ? kPixelBlock : pixels - i;
     for (int64_t c = 0; c < channels; c += kChannelBlock) {
       const int64_t rows = c + kChannelBlock < channels ? kChannelBlock : channels - c;
-      transpose<16, 8>(part, rows,
-                       [&](int64_t r) { return source + (i + r) * source_stride + c; }, block[0],
-                       kPixelBlock);
+      transpose<16, 8>(
+          part, rows, [&](int64_t r) { return source + (i + r) * source_stride + c; }, block[0],
+          kPixelBlock);
       for (int64_t r = 0; r < rows; ++r) {
         write_row(block[r], part, target, dtype, index + (c + r) * all_pixels + i);
       }

@@ -10,16 +10,16 @@ constexpr int64_t kMaxGroupsInSlab = 64;
 
 // Consecutive channels that are sampled together: a piece of one group, or several whole groups.
 struct Slab {
-  int64_t channel, channels;      // the channels [channel, channel + channels)
-  int64_t group, groups;          // the groups they belong to
-  int64_t first, piece;           // in each of these groups, the channels [first, first + piece)
+  int64_t channel, channels;  // the channels [channel, channel + channels)
+  int64_t group, groups;      // the groups they belong to
+  int64_t first, piece;       // in each of these groups, the channels [first, first + piece)
 };
 
 // The partition into slabs of about `width` channels. It depends on nothing but its arguments.
 struct Slabs {
   int64_t groups, group_channels;
-  int64_t pieces, piece;      // slabs in a group and their width, where a group is wider than a slab
-  int64_t groups_in_slab;     // else
+  int64_t pieces, piece;   // slabs in a group and their width, where a group is wider than a slab
+  int64_t groups_in_slab;  // else
   int64_t count;
 
   Slabs(const Problem& p, int64_t width) : groups(p.groups), group_channels(p.group_channels()) {
@@ -119,11 +119,12 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
   const T height = static_cast<T>(image.height), width = static_cast<T>(image.width);
   const int64_t row = image.width * image.stride;
   for (int64_t t = 0; t < count; ++t) {
-    const Sample<T> s = locate(tile.origin_y[t] + tap_y + dy[t], tile.origin_x[t] + tap_x + dx[t],
-                               height, width);
+    const Sample<T> s =
+        locate(tile.origin_y[t] + tap_y + dy[t], tile.origin_x[t] + tap_x + dx[t], height, width);
     plan.corner[t] = s.y0 * row + s.x0 * image.stride;
-    plan.inside[t] = (s.y0 >= 0 ? kTop : 0) | ((s.y0 >= -1) & (s.y0 + 1 < image.height) ? kBottom : 0) |
-                     (s.x0 >= 0 ? kLeft : 0) | ((s.x0 >= -1) & (s.x0 + 1 < image.width) ? kRight : 0);
+    plan.inside[t] =
+        (s.y0 >= 0 ? kTop : 0) | ((s.y0 >= -1) & (s.y0 + 1 < image.height) ? kBottom : 0) |
+        (s.x0 >= 0 ? kLeft : 0) | ((s.x0 >= -1) & (s.x0 + 1 < image.width) ? kRight : 0);
     plan.ly[t] = s.ly;
     plan.lx[t] = s.lx;
     plan.mask[t] = m[t];

@@ -1,0 +1,39 @@
+# demo, test, bench, lint: each works from a fresh clone and sets up what it needs in .venv.
+# `make test PADDLE=2.6.2` does the same for another Paddle, in .venv-2.6.2.
+
+DEFAULT := 3.3.1
+PADDLE ?= $(DEFAULT)
+VENV := .venv$(if $(filter-out $(DEFAULT),$(PADDLE)),-$(PADDLE))
+PYTHON := $(VENV)/bin/python
+REQUIREMENTS := "paddlepaddle==$(PADDLE)" $(if $(filter 2.%,$(PADDLE)),"numpy<2")
+SOURCES := $(shell find custom_ops -type f) setup.py pyproject.toml paddle_dcn/_build.py
+
+.PHONY: demo test bench lint clean
+
+demo: $(VENV)/.demo
+	$(PYTHON) examples/demo.py
+
+test: $(VENV)/.test
+	$(PYTHON) -m pytest -q $(ARGS)
+
+bench: $(VENV)/.bench
+	$(PYTHON) benchmarks/cpu.py $(ARGS)
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	find custom_ops -type f | xargs $(VENV)/bin/clang-format --dry-run -Werror
+	CXXFLAGS=-Werror $(PYTHON) setup.py -q build_ext --build-lib build/lint
+
+clean:
+	rm -rf .venv* build dist *.egg-info paddle_dcn/*.so
+
+$(VENV)/.paddle:
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install -q "setuptools>=77" wheel $(REQUIREMENTS)
+	touch $@
+
+# The package in place, its library built, and one set of the extras in pyproject.toml.
+$(VENV)/.%: $(SOURCES) | $(VENV)/.paddle
+	$(PYTHON) -m pip install -q --no-build-isolation -e ".[$*]" $(REQUIREMENTS)
+	touch $@

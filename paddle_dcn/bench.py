@@ -1,0 +1,494 @@
+"""Times the operator beside its peers: `python -m paddle_dcn bench`.
+
+All contestants of a case run in one process, in turn, on the same tensors, and their outputs are
+compared before anything is timed. Only ratios between them mean anything: a shared machine drifts.
+Peers that are not installed are left out: `pip install "paddle_dcn[bench]"` brings them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer of a real network; kernels are 3x3, padding is 1."""
+
+    name: str
+    x: tuple[int, int, int, int]
+    outputs: int
+    stride: int = 1
+    groups: int = 1
+    deformable_groups: int = 1
+    modulated: bool = True
+    spread: float = 2.0  # standard deviation of the offsets, in pixels
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Output height and width."""
+        return tuple((size - 1) // self.stride + 1 for size in self.x[2:])
+
+    @property
+    def flop(self) -> int:
+        """Floating-point operations of the forward product."""
+        n, c, _, _ = self.x
+        height, width = self.out_size
+        return 2 * n * height * width * 9 * c // self.groups * self.outputs
+
+
+CASES = (
+    Case("resnet_c4", (1, 256, 64, 64), 256),
+    Case("ppyolo_c5", (1, 512, 19, 19), 512),
+    Case("ppyolo_c5_s2", (1, 512, 38, 38), 512, stride=2),
+    Case("rcnn_c3", (1, 128, 100, 168), 128),
+    Case("rcnn_c4", (1, 256, 50, 84), 256),
+    Case("rcnn_c4_still", (1, 256, 50, 84), 256, spread=0.0),
+    Case("rcnn_c4_far", (1, 256, 50, 84), 256, spread=16.0),
+    Case("fairmot", (6, 512, 19, 34), 256),
+    Case("s2anet_align", (1, 256, 128, 128), 256, modulated=False),
+    Case("dbpp_c3", (4, 128, 80, 80), 128, deformable_groups=2),
+    Case("x101_c4", (1, 1024, 50, 84), 1024, groups=64),
+    Case("edvr_m", (4, 64, 64, 64), 64, deformable_groups=8),
+    Case("basicvsrpp", (2, 128, 64, 64), 64, deformable_groups=16),
+    Case("basicvsrpp_test", (1, 128, 180, 320), 64, deformable_groups=16),
+    Case("c2_small", (1, 64, 56, 56), 64),
+)
+
+OURS, BUILTIN, ORT, OPENVINO, CONV = "ours", "builtin", "onnxruntime", "openvino", "plain conv"
+FORWARD, TRAINING = "forward", "forward+backward"
+
+_ROUNDS = 7
+_SLOW_SECONDS = 1.0  # a contestant that takes longer than this is timed once only
+_THREADS_VARIABLE = "PADDLE_DCN_BENCH_THREADS"
+
+
+def _arrays(case: Case) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    n, c, _, _ = case.x
+    height, width = case.out_size
+    groups = case.deformable_groups
+    shapes = {
+        "x": case.x,
+        "offset": (n, groups * 18, height, width),
+        "mask": (n, groups * 9, height, width),
+        "weight": (case.outputs, c // case.groups, 3, 3),
+        "bias": (case.outputs,),
+        "grad": (n, case.outputs, height, width),
+    }
+    arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    arrays["offset"] *= case.spread
+    arrays["mask"] = rng.random(shapes["mask"], np.float32)
+    arrays["weight"] /= np.sqrt(c // case.groups * 9)
+    return arrays
+
+
+# Each contestant: (case, arrays, threads, training) -> a call that returns the outputs as arrays,
+# or None where it cannot run the case.
+Call = Callable[[], Any]
+
+
+def _paddle_call(function: Callable, case: Case, arrays: dict, training: bool) -> Call:
+    import paddle
+
+    names = ["x", "offset", "weight", "bias"] + ["mask"] * case.modulated
+    tensors = {name: paddle.to_tensor(arrays[name]) for name in names}
+    grad = paddle.to_tensor(arrays["grad"])
+    for tensor in tensors.values():
+        tensor.stop_gradient = not training
+
+    def call():
+        out = function(
+            *(tensors[name] for name in names[:4]),
+            case.stride,
+            1,
+            1,
+            case.deformable_groups,
+            case.groups,
+            tensors.get("mask"),
+        )
+        if not training:
+            return (out,)
+        return (out, *paddle.grad([out], list(tensors.values()), [grad]))
+
+    return call
+
+
+def _ours(case: Case, arrays: dict, threads: int, training: bool) -> Call:
+    from .functional import deform_conv2d
+
+    return _paddle_call(deform_conv2d, case, arrays, training)
+
+
+def _builtin(case: Case, arrays: dict, threads: int, training: bool) -> Call:
+    from paddle.vision.ops import deform_conv2d
+
+    return _paddle_call(deform_conv2d, case, arrays, training)
+
+
+def _onnxruntime(case: Case, arrays: dict, threads: int, training: bool) -> Call | None:
+    if training or not all(importlib.util.find_spec(m) for m in ("onnx", "onnxruntime")):
+        return None
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    names = ["x", "weight", "offset", "bias"] + ["mask"] * case.modulated
+    node = helper.make_node(
+        "DeformConv",
+        names,
+        ["out"],
+        kernel_shape=[3, 3],
+        pads=[1, 1, 1, 1],
+        strides=[case.stride] * 2,
+        group=case.groups,
+        offset_group=case.deformable_groups,
+    )
+    inputs = [n for n in names if n not in ("weight", "bias")]
+    graph = helper.make_graph(
+        [node],
+        "deform_conv",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, arrays[n].shape) for n in inputs],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, arrays["grad"].shape)],
+        [onnx.numpy_helper.from_array(arrays[n], n) for n in ("weight", "bias")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feed = {n: arrays[n] for n in inputs}
+    return lambda: session.run(None, feed)
+
+
+def _openvino(case: Case, arrays: dict, threads: int, training: bool) -> Call | None:
+    if training or not importlib.util.find_spec("openvino"):
+        return None
+    import openvino
+    from openvino import opset8
+
+    def parameter(name):
+        return opset8.parameter(list(arrays[name].shape), np.float32, name=name)
+
+    inputs = [parameter("x"), parameter("offset")]
+    if case.modulated:
+        inputs.append(parameter("mask"))
+    weight = arrays["weight"]
+    if case.groups > 1:  # OpenVINO's filters carry all groups in the first axis, as ours do
+        weight = weight.reshape(case.outputs, -1, 3, 3)
+    out = opset8.deformable_convolution(
+        inputs[0],
+        inputs[1],
+        opset8.constant(weight),
+        [case.stride] * 2,
+        [1, 1],
+        [1, 1],
+        [1, 1],
+        mask=inputs[2] if case.modulated else None,
+        group=case.groups,
+        deformable_group=case.deformable_groups,
+        bilinear_interpolation_pad=True,
+    )
+    out = opset8.add(out, opset8.constant(arrays["bias"].reshape(1, -1, 1, 1)))
+    compiled = openvino.Core().compile_model(
+        openvino.Model([out], inputs),
+        "CPU",
+        {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"},
+    )
+    request = compiled.create_infer_request()
+    feed = [arrays[n.get_friendly_name()] for n in inputs]
+
+    def call():
+        request.infer(feed, share_inputs=True)
+        return (request.get_output_tensor(0).data,)
+
+    return call
+
+
+def _plain_conv(case: Case, arrays: dict, threads: int, training: bool) -> Call | None:
+    """PyTorch's plain convolution of the same shape: no sampling, so a floor and not a rival."""
+    if not importlib.util.find_spec("torch"):
+        return None
+    import torch
+
+    torch.set_num_threads(threads)
+    x, weight, bias = (torch.from_numpy(arrays[n]) for n in ("x", "weight", "bias"))
+    grad = torch.from_numpy(arrays["grad"])
+    for tensor in (x, weight, bias):
+        tensor.requires_grad_(training)
+
+    def call():
+        with torch.set_grad_enabled(training):
+            out = torch.nn.functional.conv2d(x, weight, bias, case.stride, 1, 1, case.groups)
+        if training:
+            torch.autograd.grad(out, (x, weight, bias), grad)
+        return ()
+
+    return call
+
+
+CONTESTANTS = {
+    OURS: _ours,
+    BUILTIN: _builtin,
+    ORT: _onnxruntime,
+    OPENVINO: _openvino,
+    CONV: _plain_conv,
+}
+
+
+def _seconds(call: Call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _compare(case: Case, name: str, ours: tuple, theirs: tuple) -> None:
+    for i, (a, b) in enumerate(zip(ours, theirs)):
+        a, b = np.asarray(a), np.asarray(b)
+        scale = np.abs(b).max()
+        difference = np.abs(a - b).max()
+        if not difference <= 1e-3 * scale:
+            raise SystemExit(
+                f"{case.name}: result {i} of {name} differs from ours by {difference:.3g} "
+                f"(largest value {scale:.3g}); nothing was timed"
+            )
+
+
+def measure(case: Case, threads: int, training: bool, peers: bool = True) -> dict[str, float]:
+    """Return the median milliseconds of each contestant that can run the case.
+
+    Args:
+        case: The layer.
+        threads: Threads of every contestant. Paddle's must have been set before, by
+            OMP_NUM_THREADS or `paddle.base.core.set_num_threads`.
+        training: Forward and backward, with all gradients, instead of forward only.
+        peers: Also time the peers that are installed.
+
+    """
+    arrays = _arrays(case)
+    calls = {}
+    for name, contestant in CONTESTANTS.items():
+        call = contestant(case, arrays, threads, training) if peers or name == OURS else None
+        if call is not None:
+            calls[name] = call
+    ours = calls[OURS]()
+    rounds = {}
+    for name, call in calls.items():
+        start = time.perf_counter()
+        _compare(case, name, ours, call())
+        rounds[name] = 1 if time.perf_counter() - start > _SLOW_SECONDS else _ROUNDS
+    times = {name: [] for name in calls}
+    for i in range(_ROUNDS):
+        for name, call in calls.items():
+            if i < rounds[name]:
+                if rounds[name] == _ROUNDS:
+                    call()  # wakes its thread pool, puts those of the others to sleep
+                times[name].append(_seconds(call))
+    return {name: 1000 * median(values) for name, values in times.items()}
+
+
+def _gemm_contestants(m: int, n: int, k: int) -> Iterator[Call]:
+    """Yield calls that multiply [m, k] by [k, n] with each library at hand."""
+    import paddle
+
+    a, b, c = (np.ones(shape, np.float32) for shape in ((m, k), (k, n), (m, n)))
+    mkl = Path(paddle.__file__).parent / "libs" / "libmklml_intel.so"
+    if mkl.exists():
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (a, b, c)]
+        one, zero = ctypes.c_float(1), ctypes.c_float(0)
+        row_major, plain = 101, 111
+        arguments = [row_major, plain, plain, m, n, k, one, pointers[0], k, pointers[1], n]
+        arguments += [zero, pointers[2], n]
+        yield functools.partial(ctypes.CDLL(str(mkl)).cblas_sgemm, *arguments)
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        yield functools.partial(torch.matmul, torch.from_numpy(a), torch.from_numpy(b))
+
+
+def peak_gflops() -> float:
+    """Return the best rate of a large float32 matrix product by the libraries at hand."""
+    best = 0.0
+    for size in ((256, 9984, 2304), (1024, 1024, 1024)):
+        for call in _gemm_contestants(*size):
+            call()
+            seconds = min(_seconds(call) for _ in range(5))
+            best = max(best, 2 * size[0] * size[1] * size[2] / seconds * 1e-9)
+    return best
+
+
+def _child(arguments: argparse.Namespace, threads: int) -> None:
+    """Measure with one number of threads; print one JSON line per result."""
+    import paddle
+
+    paddle.base.core.set_num_threads(threads)
+    peers = not arguments.no_peers
+    print(json.dumps({"threads": threads, "peak": peak_gflops()}), flush=True)
+    for training in (False, True):
+        for case in _chosen(arguments.cases):
+            times = measure(case, threads, training, peers)
+            row = {"case": case.name, "threads": threads, "training": training, "ms": times}
+            print(json.dumps(row), flush=True)
+
+
+def _chosen(names: list[str]) -> list[Case]:
+    return [case for case in CASES if not names or case.name in names]
+
+
+def _run_children(arguments: argparse.Namespace) -> Iterator[dict]:
+    for threads in arguments.threads:
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "KMP_BLOCKTIME": "0",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            _THREADS_VARIABLE: str(threads),
+        }
+        command = [sys.executable, "-m", "paddle_dcn", "bench", *sys.argv[2:]]
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as child:
+            for line in child.stdout:
+                yield json.loads(line)
+            errors = child.stderr.read()
+        if child.returncode:
+            raise SystemExit(f"the benchmark with {threads} threads failed:\n{errors[-2000:]}")
+
+
+def _row(result: dict, peak: float) -> str:
+    case = next(case for case in CASES if case.name == result["case"])
+    times = result["ms"]
+    ours = times[OURS]
+    flop = case.flop * (3 if result["training"] else 1)
+    rate = flop / ours * 1e-6
+    cells = [f"{case.name:16} {ours:9.2f}"]
+    for name in (BUILTIN, ORT, OPENVINO, CONV):
+        cells.append(
+            f"{times[name]:9.2f} {times[name] / ours:6.2f}x" if name in times else f"{'-':>17}"
+        )
+    cells.append(f"{rate:7.0f} {100 * rate / peak:5.0f}%")
+    return " ".join(cells)
+
+
+def _means(results: list[dict]) -> str:
+    parts = []
+    for name in (BUILTIN, ORT, OPENVINO, CONV):
+        ratios = [r["ms"][name] / r["ms"][OURS] for r in results if name in r["ms"]]
+        if ratios:
+            parts.append(f"{name} {geometric_mean(ratios):.2f}x")
+    better = [
+        min(r["ms"][n] for n in (ORT, OPENVINO) if n in r["ms"]) / r["ms"][OURS]
+        for r in results
+        if ORT in r["ms"] or OPENVINO in r["ms"]
+    ]
+    if better:
+        parts.append(f"better of the two runtimes {geometric_mean(better):.2f}x")
+        parts.append(f"on its best row {min(better):.2f}x")
+    return "geometric mean of their time over ours: " + ", ".join(parts) if parts else ""
+
+
+def _header(training: bool, threads: int, peak: float) -> str:
+    columns = " ".join(f"{name:>16} " for name in (BUILTIN, ORT, OPENVINO, CONV))
+    return (
+        f"\n{TRAINING if training else FORWARD}, float32, {threads} thread(s); ms, and how many "
+        f"times ours; GFLOP/s and share of the best matrix product ({peak:.0f} GFLOP/s)\n"
+        f"{'case':16} {OURS:>9} {columns}GFLOP/s share"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `python -m paddle_dcn bench`."""
+    cores = os.cpu_count() or 1
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help=f"of {', '.join(c.name for c in CASES)}; all"
+    )
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=sorted({1, min(2, cores)}), metavar="N"
+    )
+    parser.add_argument("--no-peers", action="store_true", help="time this operator only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw them into FILE")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the benchmark and print its tables."""
+    unknown = set(arguments.cases) - {case.name for case in CASES}
+    if unknown:
+        print(f"bench: no case {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    if _THREADS_VARIABLE in os.environ:
+        _child(arguments, int(os.environ[_THREADS_VARIABLE]))
+        return 0
+    results, peaks, shown = [], {}, None
+    for result in _run_children(arguments):
+        threads = result["threads"]
+        if "peak" in result:
+            peaks[threads] = result["peak"]
+            continue
+        part = (threads, result["training"])
+        if part != shown:
+            if shown:
+                print(_means([r for r in results if (r["threads"], r["training"]) == shown]))
+            print(_header(result["training"], threads, peaks[threads]))
+            shown = part
+        results.append(result)
+        print(_row(result, peaks[threads]), flush=True)
+    if shown:
+        print(_means([r for r in results if (r["threads"], r["training"]) == shown]))
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"peaks": peaks, "results": results}, indent=1))
+    if arguments.picture:
+        draw(results, arguments.picture)
+    return 0
+
+
+def draw(results: list[dict], path: Path) -> None:
+    """Draw the times of all contestants over ours, a panel for each mode and thread count."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise SystemExit('the picture needs matplotlib: pip install "paddle_dcn[demo]"') from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    parts = sorted({(r["training"], r["threads"]) for r in results})
+    figure, axes = pyplot.subplots(
+        len(parts), 1, figsize=(11, 3.2 * len(parts)), squeeze=False, layout="constrained"
+    )
+    colors = {BUILTIN: "#b0413e", ORT: "#4c72b0", OPENVINO: "#55a868", CONV: "#999999"}
+    for axis, (training, threads) in zip(axes[:, 0], parts):
+        rows = [r for r in results if (r["training"], r["threads"]) == (training, threads)]
+        names = [name for name in colors if any(name in r["ms"] for r in rows)]
+        width = 0.8 / max(len(names), 1)
+        for i, name in enumerate(names):
+            ratios = [r["ms"].get(name, np.nan) / r["ms"][OURS] for r in rows]
+            positions = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
+            axis.bar(positions, ratios, width, label=name, color=colors[name])
+        axis.axhline(1, color="black", linewidth=1)
+        axis.set_yscale("log")
+        axis.set_xticks(range(len(rows)), [r["case"] for r in rows], rotation=20, ha="right")
+        axis.set_ylabel("time over ours")
+        plural = "s" if threads > 1 else ""
+        mode = TRAINING if training else FORWARD
+        axis.set_title(f"{mode}, float32, {threads} thread{plural}", loc="left")
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
+    axes[0, 0].legend(ncols=4, loc="upper left", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

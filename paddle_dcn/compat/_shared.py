@@ -1,0 +1,98 @@
+"""What the adapters share: errors in the caller's words, and PyTorch's layer attributes."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from .. import _checks, _ops
+
+
+def says(**names: str) -> Callable:
+    """Decorate an adapter whose caller knows arguments by other names, e.g. `x="input"`.
+
+    An error out of the adapter then names them as the caller does.
+    """
+    pattern = re.compile(rf"\b({'|'.join(names)})\b")
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def adapter(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except (TypeError, ValueError) as error:
+                error.args = tuple(pattern.sub(lambda m: names[m[0]], str(a)) for a in error.args)
+                if _checks.SotExtraInfo is not None and not paddle.in_dynamic_mode():
+                    # As in check_call, here also for what an adapter cannot do in a program.
+                    _checks.SotExtraInfo(need_breakgraph=True).attach(error)
+                raise
+
+        return _ops._unified(adapter)
+
+    return decorate
+
+
+def shape_of(name: str, tensor: Any, axes: str) -> tuple[int, ...]:
+    """Shape of a tensor (-1: left open by a static program) that must have these axes."""
+    inspect = _checks._inspect_dynamic if paddle.in_dynamic_mode() else _checks._inspect_static
+    shape = inspect(name, tensor, None)[0]
+    _checks._check_rank(name, shape, axes)
+    return shape
+
+
+class Convolution(nn.Layer):
+    """The attributes that a convolution of PyTorch has, checked; parameters are its heirs'."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        groups: int,
+        deform_groups: int = 1,
+        im2col_step: int | None = None,
+    ) -> None:
+        super().__init__()
+        checked = _checks.check_layer(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            deform_groups,
+            groups,
+            None,
+            im2col_step,
+            "NCHW",
+        )
+        top, bottom, left, right = checked.padding
+        if (top, left) != (bottom, right):
+            raise ValueError(f"padding: expected an int or 2 ints, got {padding}")
+        self.in_channels = checked.in_channels
+        self.out_channels = checked.out_channels
+        self.kernel_size = checked.kernel_size
+        self.stride = checked.stride
+        self.padding = (top, left)
+        self.dilation = checked.dilation
+        self.groups = checked.groups
+        self.transposed = False
+        self.output_padding = (0,)
+
+    def _uniform(self, shape: list[int], bound: float) -> Tensor:
+        """Create a parameter with values from -bound to bound."""
+        return self.create_parameter(
+            shape, default_initializer=nn.initializer.Uniform(-bound, bound)
+        )
+
+    def _weight(self, bound: float) -> Tensor:
+        channels = self.in_channels // self.groups
+        return self._uniform([self.out_channels, channels, *self.kernel_size], bound)

@@ -1,0 +1,43 @@
+"""Print versions, the instruction set and threads in use, and where the library comes from."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+
+import numpy
+import paddle
+
+from . import __version__, _ops
+
+# Each includes those before it.
+_INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments: none."""
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the table."""
+    library = _ops.library()
+    used = library.paddle_dcn_instruction_set().decode()
+    limit = os.environ.get("PADDLE_DCN_INSTRUCTION_SET")
+    available = ", ".join(_INSTRUCTION_SETS[: _INSTRUCTION_SETS.index(used) + 1])
+    rows = {
+        "paddle_dcn": __version__,
+        "Paddle": paddle.__version__,
+        "NumPy": numpy.__version__,
+        "Python": f"{platform.python_version()} on {platform.machine()}",
+        "instruction set": used,
+        "  chosen by": f"PADDLE_DCN_INSTRUCTION_SET={limit}" if limit else f"best of {available}",
+        "threads": f"{library.paddle_dcn_threads()} (environment variable OMP_NUM_THREADS)",
+        "CUDA kernels": "yes" if library.paddle_dcn_has_cuda() else "no",
+        "library": _ops.PATH,
+        "  from": _ops.ORIGIN,
+        "  built for": f"Paddle {library.paddle_dcn_built_for().decode()}",
+    }
+    for name, value in rows.items():
+        print(f"{name:16} {value}")
+    return 0
