@@ -118,7 +118,8 @@ def build(root: Path, target: Path, work: Path) -> Path:
             "install the CUDA toolkit and name its folder in CUDA_HOME, or set "
             "PADDLE_DCN_WITH_CUDA=0 to do without CUDA",
         )
-        architectures = [flag for flag in extension.extra_compile_args["nvcc"] if flag != "-w"]
+        flags = extension.extra_compile_args["nvcc"]
+        architectures = [flag for flag in flags if flag.startswith("-gencode")]
         compile_cuda = [nvcc, *NVCC_FLAGS, *(architectures or NVCC_ARCHITECTURES), *common]
         compile_cuda += [f"-ccbin={cxx}"]
         compile_cxx += ["-DPADDLE_DCN_WITH_CUDA"]

@@ -74,22 +74,42 @@ Workspace::Block Workspace::kept;
 
 void require_supported(const paddle::Tensor& x) {
   if (x.is_cpu()) return;
-  throw_value_error("x: expected a CPU tensor (paddle_dcn was built without CUDA), got one on " +
-                    x.place().DebugString());
+#ifdef PADDLE_DCN_WITH_CUDA
+  if (x.is_gpu()) return;
+  const char* const expected = "x: expected a CPU or GPU tensor, got one on ";
+#else
+  const char* const expected =
+      "x: expected a CPU tensor (paddle_dcn was built without CUDA), got one on ";
+#endif
+  throw_value_error(expected + x.place().DebugString());
 }
 
 // Paddle's own OpenMP runtime is the one in this process, so its thread setting is ours.
-void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor&) {
+void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x) {
+#ifdef PADDLE_DCN_WITH_CUDA
+  if (x.is_gpu()) return cuda_forward(problem, tensors, x);
+#else
+  (void)x;
+#endif
   const int threads = omp_get_max_threads();
   const Workspace workspace(cpu::forward_workspace(problem, threads));
   cpu::forward(problem, tensors, workspace.data(), threads);
 }
 
-void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor&) {
+void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& x) {
+#ifdef PADDLE_DCN_WITH_CUDA
+  if (x.is_gpu()) return cuda_backward(problem, tensors, x);
+#else
+  (void)x;
+#endif
   const int threads = omp_get_max_threads();
   const Workspace workspace(cpu::backward_workspace(problem, tensors, threads));
   cpu::backward(problem, tensors, workspace.data(), threads);
 }
+
+#ifdef PADDLE_DCN_WITH_CUDA
+void report_device_error(const std::string& message) { throw_device_error(message); }
+#endif
 
 }  // namespace binding
 }  // namespace dcn

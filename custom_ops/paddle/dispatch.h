@@ -1,6 +1,8 @@
 // Runs a problem on the device its tensors are on.
 #pragma once
 
+#include <string>
+
 #include "../kernels/problem.h"
 #include "paddle/phi/api/all.h"
 
@@ -12,6 +14,13 @@ void require_supported(const paddle::Tensor& x);
 
 void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x);
 void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& x);
+
+#ifdef PADDLE_DCN_WITH_CUDA
+void cuda_forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x);
+void cuda_backward(const Problem& problem, const BackwardTensors& tensors,
+                   const paddle::Tensor& x);
+[[noreturn]] void report_device_error(const std::string& message);
+#endif
 
 }  // namespace binding
 }  // namespace dcn

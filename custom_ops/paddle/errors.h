@@ -1,5 +1,5 @@
 // Paddle's errors, by the Python exception each becomes: ValueError, TypeError, MemoryError,
-// NotImplementedError. Any other exception that leaves a kernel ends the process.
+// OSError, NotImplementedError. Any other exception that leaves a kernel ends the process.
 #pragma once
 
 #include <string>
@@ -33,6 +33,10 @@ using PaddleError = phi::enforce::EnforceNotMet;
 
 [[noreturn]] inline void throw_out_of_memory(const std::string& message) {
   PADDLE_THROW(phi::errors::ResourceExhausted("%s", message));
+}
+
+[[noreturn]] inline void throw_device_error(const std::string& message) {
+  PADDLE_THROW(phi::errors::External("%s", message));
 }
 
 [[noreturn]] inline void throw_not_implemented(const std::string& message) {

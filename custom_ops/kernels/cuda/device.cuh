@@ -15,6 +15,10 @@
 #include <cuda_runtime.h>
 #endif
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#error "paddle_dcn needs compute capability 8.0 or later"
+#endif
+
 #define DCN_DEVICE __device__ __forceinline__
 
 namespace dcn {

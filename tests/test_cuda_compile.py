@@ -1,0 +1,80 @@
+"""The CUDA kernels compile for every architecture, without warnings and nearly without spills."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+
+from cuda_kernels import build, find_nvcc  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    find_nvcc() is None, reason="nvcc was not found: set CUDA_HOME to a CUDA toolkit"
+)
+
+# Bytes of spill stores that are accepted, by kernel and element type. The widest tiles hold half
+# of all registers in sums; what is spilled is read again once per tap or slice, from the L1 cache.
+# The 64-bit variants run on single images of more than 2^31 elements only.
+ACCEPTED_SPILLS = {
+    ("forward_kernel", "int"): 64,
+    ("backward_weight_kernel", "int"): 64,
+    ("gather_kernel", "long"): 32,
+}
+
+REPORT = re.compile(
+    r"Compiling entry function '(?P<name>\S+)' for '(?P<architecture>\S+)'.*?"
+    r"(?P<spilled>\d+) bytes spill stores.*?Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """The library, and (architecture, name, registers, bytes spilled) of each of its kernels."""
+    library = tmp_path_factory.mktemp("cuda") / "kernels.so"
+    found = [match.groupdict() for match in REPORT.finditer(build(library))]
+    names = subprocess.run(
+        ["c++filt"],
+        input="\n".join(kernel["name"] for kernel in found),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    rows = []
+    for kernel, name in zip(found, names):
+        name = name.split("(")[0].replace("dcn::cuda::", "").replace("void ", "")
+        registers, spilled = int(kernel["registers"]), int(kernel["spilled"])
+        rows.append((kernel["architecture"], name, registers, spilled))
+    return library, sorted(rows)
+
+
+def test_registers_and_spills(kernels):
+    _, rows = kernels
+    assert {row[0] for row in rows} == {"sm_80", "sm_90"}
+    excessive = []
+    for architecture, name, registers, spilled in rows:
+        print(f"{architecture} {registers:4d} registers {spilled:4d} bytes spilled  {name}")
+        function, _, arguments = name.partition("<")
+        index = "long" if re.search(r"\blong\b", arguments) else "int"
+        if spilled > ACCEPTED_SPILLS.get((function, index), 0):
+            excessive.append((architecture, name, spilled))
+    assert not excessive
+
+
+def test_library_stands_alone(kernels):
+    library, _ = kernels
+    needed = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
+    assert "paddle" not in needed and "libcudart" not in needed
+    symbols = subprocess.run(["nm", "-DC", library], capture_output=True, text=True, check=True)
+    assert "paddle::" not in symbols.stdout and "phi::" not in symbols.stdout
+    defined = re.findall(r" T (dcn_cuda_\w+)", symbols.stdout)
+    assert set(defined) == {
+        "dcn_cuda_forward",
+        "dcn_cuda_backward",
+        "dcn_cuda_forward_workspace",
+        "dcn_cuda_backward_workspace",
+        "dcn_cuda_error_name",
+    }
