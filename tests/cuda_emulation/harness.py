@@ -12,6 +12,7 @@ import os
 import pickle
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,12 +86,18 @@ def from_memory(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float64)
 
 
+_C = ctypes.CDLL(None)
+
+
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, shift: int = 0) -> np.ndarray:
-    """An array whose address is a multiple of 256 plus `shift`, with no slack at its end."""
+    """An array at `shift` bytes beyond a multiple of 256, in an allocation that ends with it."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.empty(size + 256 + shift, np.uint8)
-    start = -raw.ctypes.data % 256 + shift
-    return raw[start : start + size].view(dtype).reshape(shape)
+    address = ctypes.c_void_p()
+    if _C.posix_memalign(ctypes.byref(address), ctypes.c_size_t(256), ctypes.c_size_t(size + shift)):
+        raise MemoryError(f"{size} bytes")
+    raw = (ctypes.c_uint8 * (size + shift)).from_address(address.value)
+    weakref.finalize(raw, _C.free, ctypes.c_void_p(address.value))
+    return np.frombuffer(raw, np.uint8)[shift:].view(dtype).reshape(shape)
 
 
 # --------------------------------------------------------------------------------------- jobs
@@ -152,21 +159,21 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
 
 
 def run_sanitized(variant: str, library: Path, jobs: list[Job], folder: Path) -> tuple[list, str]:
-    """Run jobs in a process with the sanitizer of `variant`; results, and its report or ""."""
-    runtime = {"address": "libasan.so", "thread": "libtsan.so"}[variant]
+    """Run jobs in a process of their own; results, and the variant's sanitizer's report or ""."""
+    runtimes = {"address": ["libasan.so"], "thread": ["libtsan.so"]}.get(variant, [])
     compiler = os.environ.get("CXX", "g++")
-    paths = [
+    preloaded = [
         subprocess.run(
             [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
         ).stdout.strip()
-        for name in (runtime, "libstdc++.so")
+        for name in (*runtimes, "libstdc++.so")
     ]
     source, target = folder / "jobs.pickle", folder / "results.pickle"
     source.write_bytes(pickle.dumps(jobs))
     target.unlink(missing_ok=True)
     environment = {
         **os.environ,
-        "LD_PRELOAD": ":".join(paths),
+        "LD_PRELOAD": ":".join(preloaded),
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0:exitcode=66",
         "OMP_NUM_THREADS": "1",
