@@ -128,14 +128,21 @@ class Data:
     peers' offset gradients are free to differ.
     """
 
-    def __init__(self, torch: ModuleType, row: Row, dtype: str, channels_last: bool = False):
-        self.torch, self.row, self.dtype = torch, row, dtype
+    def __init__(
+        self,
+        torch: ModuleType,
+        row: Row,
+        dtype: str,
+        channels_last: bool = False,
+        device: str = "cuda",  # tests have an emulated one, "cpu"
+    ) -> None:
+        self.torch, self.row, self.dtype, self.device = torch, row, dtype, device
         self.problem = row.problem(dtype, channels_last)
         self.type = getattr(torch, STORED.get(dtype, dtype))
         shapes = row.problem(dtype).shapes()
         depth = math.prod(shapes["weight"][1:])
         values = {
-            name: torch.randn(shape, device="cuda", dtype=torch.float64)
+            name: torch.randn(shape, device=device, dtype=torch.float64)
             for name, shape in shapes.items()
         }
         values["offset"] = ((values["offset"] * 8).floor().clamp(-100, 100) + 0.5) / 4
@@ -205,30 +212,34 @@ class Data:
         else:
             names = tuple(n for n in inputs if n != "grad_out")
             kind, prefix = BackwardTensors, "grad_"
-        outputs = {n: torch.empty(shapes[n], device="cuda", dtype=self.type) for n in names}
+        outputs = {n: torch.empty(shapes[n], device=self.device, dtype=self.type) for n in names}
         pointers = {n: t.data_ptr() for n, t in inputs.items()}
         pointers |= {prefix + n: t.data_ptr() for n, t in outputs.items()}
         tensors = kind(pointers)
         size = library.workspace(p, tensors, flags)
-        workspace = torch.empty(size, device="cuda", dtype=torch.uint8)
+        workspace = torch.empty(size + 256, device=self.device, dtype=torch.uint8)
+        address = workspace.data_ptr() + -workspace.data_ptr() % 256
 
         def call() -> dict:
-            stream = torch.cuda.current_stream().cuda_stream
-            library.run(p, tensors, workspace.data_ptr(), stream, flags)
+            on_gpu = self.device == "cuda"
+            stream = torch.cuda.current_stream().cuda_stream if on_gpu else 0
+            library.run(p, tensors, address, stream, flags)
             return {
                 n: t.permute(0, 3, 1, 2) if p.channels_last and n in ("x", "out") else t
                 for n, t in outputs.items()
             }
 
-        call.inputs = inputs  # keeps their memory
+        call.memory = inputs, workspace  # lives as long as the call
         return call, size
 
 
-def check(torch: ModuleType, library: Library, row: Row, dtype: str) -> list[str]:
+def check(
+    torch: ModuleType, library: Library, row: Row, dtype: str, device: str = "cuda"
+) -> list[str]:
     """What is wrong with our results, against torchvision in float64."""
     problems = []
     for channels_last in (False, True):
-        data = Data(torch, row, dtype, channels_last)
+        data = Data(torch, row, dtype, channels_last, device)
         for direction in DIRECTIONS:
             expected = data.torchvision(direction, torch.float64)()
             for flags in (0, kernels.DETERMINISTIC, kernels.WIDE_INDEX):

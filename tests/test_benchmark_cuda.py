@@ -1,15 +1,18 @@
 """What of the CUDA benchmark can be tested without a GPU: its arguments, floors and table."""
 
-import importlib.util
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+BUILDS = BENCHMARKS.parent / "build" / "cuda_emulation"
+sys.path[:0] = [str(BENCHMARKS), str(Path(__file__).resolve().parent / "cuda_emulation")]
 
 import cuda as bench  # noqa: E402
+from harness import build  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,49 @@ def test_line():
     assert "188.7" in without and "x" not in without.replace("x1", "")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
-def test_says_what_is_missing():
+def test_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(SystemExit, match="needs PyTorch and torchvision"):
         bench.main(["--rows", "big"])
+
+
+def grid_sample_convolution(torch, x, offset, weight, bias, stride, padding, mask):
+    """torchvision.ops.deform_conv2d's arguments and result, by grid_sample."""
+    n, channels, height, width = x.shape
+    taps, (out_h, out_w) = weight.shape[2] * weight.shape[3], offset.shape[2:]
+    dgs, groups = offset.shape[1] // (2 * taps), channels // weight.shape[1]
+    offset = offset.reshape(n, dgs, taps, 2, out_h, out_w)
+    rows = torch.arange(out_h)[:, None] * stride[0] - padding[0]
+    columns = torch.arange(out_w) * stride[1] - padding[1]
+    samples = []
+    for d, images in enumerate(x.chunk(dgs, 1)):
+        for tap in range(taps):
+            y = rows + tap // weight.shape[3] + offset[:, d, tap, 0]
+            z = columns + tap % weight.shape[3] + offset[:, d, tap, 1]
+            grid = torch.stack([2 * z / (width - 1) - 1, 2 * y / (height - 1) - 1], -1)
+            sample = torch.nn.functional.grid_sample(images, grid, align_corners=True)
+            samples.append(sample if mask is None else sample * mask[:, d * taps + tap, None])
+    samples = torch.stack(samples).reshape(dgs, taps, n, channels // dgs, out_h, out_w)
+    samples = samples.permute(2, 0, 3, 1, 4, 5).reshape(n, groups, -1, taps, out_h, out_w)
+    weight = weight.reshape(groups, -1, channels // groups, taps)
+    out = torch.einsum("gmct,ngcthw->ngmhw", weight, samples)
+    return out.reshape(n, -1, out_h, out_w) + bias[:, None, None]
+
+
+@pytest.mark.parametrize("dtype", bench.TYPES)
+@pytest.mark.parametrize(
+    "row",
+    [
+        bench.Row("modulated", (2, 8, 5, 6), 6, groups=2, deformable_groups=2),
+        bench.Row("plain", (1, 6, 5, 6), 5, stride=2, modulated=False),
+    ],
+    ids=lambda row: row.name,
+)
+def test_check_on_the_emulated_device(row, dtype, monkeypatch):
+    torch = pytest.importorskip("torch")
+    stand_in = SimpleNamespace(deform_conv2d=partial(grid_sample_convolution, torch))
+    monkeypatch.setitem(sys.modules, "torchvision.ops", stand_in)
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(ops=stand_in))
+    torch.manual_seed(0)
+    library = bench.Library(build("fibers", BUILDS))
+    assert bench.check(torch, library, row, dtype, device="cpu") == []
