@@ -119,7 +119,7 @@ def build(root: Path, target: Path, work: Path) -> Path:
             "PADDLE_DCN_WITH_CUDA=0 to do without CUDA",
         )
         flags = extension.extra_compile_args["nvcc"]
-        architectures = [flag for flag in flags if flag.startswith("-gencode")]
+        architectures = [flag for flag in flags if flag.startswith(("-gencode", "arch="))]
         compile_cuda = [nvcc, *NVCC_FLAGS, *(architectures or NVCC_ARCHITECTURES), *common]
         compile_cuda += [f"-ccbin={cxx}"]
         compile_cxx += ["-DPADDLE_DCN_WITH_CUDA"]

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from paddle.utils.cpp_extension import cpp_extension
+
+from paddle_dcn import _build
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
@@ -82,3 +85,30 @@ def test_library_stands_alone(kernels):
         "dcn_cuda_backward_workspace",
         "dcn_cuda_error_name",
     }
+
+
+# Loads a library in place of the package's own and runs an operator on the CPU.
+RUN_ON_CPU = """
+import sys
+import paddle
+from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
+load_op_meta_info_and_register_op(sys.argv[1])
+x, weight = paddle.randn([1, 4, 5, 5]), paddle.randn([3, 4, 3, 3])
+attributes = ([1, 1], [1, 1, 1, 1], [1, 1], 1, 1, 0, "NCHW", 0)
+inputs = (x, paddle.zeros([1, 18, 5, 5]), weight, paddle.zeros([3]))
+run = getattr(paddle._C_ops, "_run_custom_op", None) or paddle.base.core.eager._run_custom_op
+out = run("paddle_dcn_v1", *inputs, *attributes)[0]
+assert paddle.allclose(out, paddle.nn.functional.conv2d(x, weight, padding=1), atol=1e-4)
+"""
+
+
+@pytest.mark.skipif("PADDLE_DCN_CUDA_CHECK" not in os.environ, reason="run by make cuda-check")
+def test_whole_extension(tmp_path, monkeypatch):
+    """The binding compiles and links with the kernels, and still runs where there is no GPU."""
+    monkeypatch.setenv("PADDLE_DCN_WITH_CUDA", "1")
+    monkeypatch.setenv("CUDA_HOME", str(find_nvcc().parent.parent))
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(find_nvcc().parent.parent))
+    monkeypatch.setattr(_build, "NVCC_ARCHITECTURES", ["-gencode=arch=compute_90,code=sm_90"])
+    root = Path(__file__).resolve().parent.parent
+    library = _build.build(root / "custom_ops", tmp_path, tmp_path / "objects")
+    subprocess.run([sys.executable, "-c", RUN_ON_CPU, str(library)], check=True)

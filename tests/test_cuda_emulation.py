@@ -9,7 +9,7 @@ from pathlib import Path
 import conftest
 import numpy as np
 import pytest
-from cases import ARRANGED, COMPACT, GROUPED, KINDS, LARGE, SMALL
+from cases import ARRANGED, COMPACT, GROUPED, KINDS, SMALL
 from conftest import DTYPE_IDS, DTYPES, Case, assert_results_close, expected, pair, random_problem
 
 HERE = Path(__file__).resolve().parent

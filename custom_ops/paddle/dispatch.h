@@ -17,8 +17,7 @@ void backward(const Problem& problem, const BackwardTensors& tensors, const padd
 
 #ifdef PADDLE_DCN_WITH_CUDA
 void cuda_forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x);
-void cuda_backward(const Problem& problem, const BackwardTensors& tensors,
-                   const paddle::Tensor& x);
+void cuda_backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& x);
 [[noreturn]] void report_device_error(const std::string& message);
 #endif
 

@@ -68,8 +68,8 @@ void cuda_forward(const Problem& problem, const ForwardTensors& tensors, const p
   const CurrentDevice device(x);
   const int mode = flags();
   paddle::Tensor workspace = allocate(dcn_cuda_forward_workspace(&problem, &tensors, mode), x);
-  require_success("the forward pass", dcn_cuda_forward(&problem, &tensors, workspace.data(),
-                                                       x.stream(), mode));
+  require_success("the forward pass",
+                  dcn_cuda_forward(&problem, &tensors, workspace.data(), x.stream(), mode));
 }
 
 void cuda_backward(const Problem& problem, const BackwardTensors& tensors,
@@ -77,8 +77,8 @@ void cuda_backward(const Problem& problem, const BackwardTensors& tensors,
   const CurrentDevice device(x);
   const int mode = flags();
   paddle::Tensor workspace = allocate(dcn_cuda_backward_workspace(&problem, &tensors, mode), x);
-  require_success("the backward pass", dcn_cuda_backward(&problem, &tensors, workspace.data(),
-                                                         x.stream(), mode));
+  require_success("the backward pass",
+                  dcn_cuda_backward(&problem, &tensors, workspace.data(), x.stream(), mode));
 }
 
 }  // namespace binding

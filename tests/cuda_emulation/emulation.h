@@ -336,7 +336,7 @@ inline cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaSt
   return cudaSuccess;
 }
 inline const char* cudaGetErrorName(cudaError_t error) {
-  return error == cudaSuccess ? "cudaSuccess"
+  return error == cudaSuccess                     ? "cudaSuccess"
          : error == cudaErrorInvalidConfiguration ? "cudaErrorInvalidConfiguration"
                                                   : "cudaErrorInvalidValue";
 }

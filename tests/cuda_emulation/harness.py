@@ -93,7 +93,9 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, shift: int = 0) -> np
     """An array at `shift` bytes beyond a multiple of 256, in an allocation that ends with it."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     address = ctypes.c_void_p()
-    if _C.posix_memalign(ctypes.byref(address), ctypes.c_size_t(256), ctypes.c_size_t(size + shift)):
+    if _C.posix_memalign(
+        ctypes.byref(address), ctypes.c_size_t(256), ctypes.c_size_t(size + shift)
+    ):
         raise MemoryError(f"{size} bytes")
     raw = (ctypes.c_uint8 * (size + shift)).from_address(address.value)
     weakref.finalize(raw, _C.free, ctypes.c_void_p(address.value))

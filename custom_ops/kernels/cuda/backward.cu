@@ -61,14 +61,14 @@ Width data_width(const Segments& inputs, const Problem& p) {
   using Tiles = typename BackwardTiles<T>::Data;
   const int64_t channels =
       inputs.packed_channels() / std::max(p.groups, p.deformable_groups);  // at a time
-  return channels <= 2 * Tiles::Narrow::kColumns   ? Width::kNarrow
-         : channels <= Tiles::Medium::kColumns ? Width::kMedium
-                                                   : Width::kWide;
+  return channels <= 2 * Tiles::Narrow::kColumns ? Width::kNarrow
+         : channels <= Tiles::Medium::kColumns   ? Width::kMedium
+                                                 : Width::kWide;
 }
 template <typename T>
 Width weight_width(const Problem& p) {
   using Tiles = typename BackwardTiles<T>::Weight;
-  return p.group_outputs() <= 2 * Tiles::Narrow::kRows ? Width::kNarrow
+  return p.group_outputs() <= 2 * Tiles::Narrow::kRows   ? Width::kNarrow
          : p.group_outputs() <= 2 * Tiles::Medium::kRows ? Width::kMedium
                                                          : Width::kWide;
 }
@@ -130,8 +130,7 @@ struct Plan {
     const int64_t y_size = products && !(y_packed && aligned(t.grad_out))
                                ? p.out_pixels() * outputs.packed_channels()
                                : 0;
-    const bool own_grad_x =
-        t.grad_x && !(x_packed && aligned(t.grad_x) && sizeof(T) == sizeof(S));
+    const bool own_grad_x = t.grad_x && !(x_packed && aligned(t.grad_x) && sizeof(T) == sizeof(S));
     const int64_t grad_x_size = own_grad_x ? image : 0;
     batches = split_batch(p, image_elements(p, inputs, outputs),
                           (x_size + y_size) * static_cast<int64_t>(sizeof(T)) +
@@ -154,8 +153,8 @@ struct Plan {
       splits = std::max<int64_t>(splits, 1);
     }
     cells = p.deformable_groups * (p.height + 1) * (p.width + 1);
-    column_pixels = kColumnBudget / (p.taps() * inputs.packed_channels() *
-                                     static_cast<int64_t>(sizeof(S)));
+    column_pixels =
+        kColumnBudget / (p.taps() * inputs.packed_channels() * static_cast<int64_t>(sizeof(S)));
     column_pixels = std::min(std::max<int64_t>(column_pixels, 64), p.out_pixels());
 
     Arena arena(workspace);
@@ -198,8 +197,8 @@ struct Images {
     }
     grad_out = advance<T>(t.grad_out, first * p.out_channels * p.out_pixels());
     if (plan.grad_out) {
-      pack_images(queue, plan.outputs, p.channels_last, count, p.out_pixels(), plan.round,
-                  grad_out, plan.grad_out);
+      pack_images(queue, plan.outputs, p.channels_last, count, p.out_pixels(), plan.round, grad_out,
+                  plan.grad_out);
       grad_out = plan.grad_out;
     }
     geometry = dcn::cuda::geometry<Index>(p, plan.inputs, count);
@@ -268,8 +267,7 @@ struct Images {
     if (plan.grad_x) {
       const Relayout r{plan.inputs, count, p.in_pixels(), p.channels_last};
       queue.run<true>(unpack_kernel<T>, r.tiles(), Relayout::kThreads,
-                      Relayout::shared_bytes<Sum<T>>(), r,
-                      static_cast<const Sum<T>*>(plan.grad_x),
+                      Relayout::shared_bytes<Sum<T>>(), r, static_cast<const Sum<T>*>(plan.grad_x),
                       static_cast<T*>(t.grad_x) + first * p.channels * p.in_pixels());
     }
   }
@@ -358,9 +356,8 @@ struct Backward {
     if (t.grad_weight) {
       queue.run<false>(unpack_weight_kernel<T>,
                        elementwise_blocks(plan.weight_layout.forward_size()),
-                       WeightLayout::kThreads, 0, plan.weight_layout,
-                       static_cast<int>(plan.splits), static_cast<const Sum<T>*>(plan.partial),
-                       static_cast<T*>(t.grad_weight));
+                       WeightLayout::kThreads, 0, plan.weight_layout, static_cast<int>(plan.splits),
+                       static_cast<const Sum<T>*>(plan.partial), static_cast<T*>(t.grad_weight));
     }
     if (t.grad_bias) bias_gradient(queue, p, t, plan);
     return queue.error();

@@ -18,12 +18,12 @@ template <typename T, typename Index>
 struct DataArguments {
   Geometry<Index> geometry;
   Inputs<T> inputs;
-  const T* grad_out;       // packed: [pixels][groups][group_outputs], rounded operands
-  const T* weight;         // packed: [groups][taps][group_channels][group_outputs], likewise
-  Sum<T>* grad_x;          // packed, zero at first; or null
-  void* grad_offset;       // of the type of offset; or null
-  void* grad_mask;         // likewise
-  Sum<T>* columns;         // [taps][end_pixel - first_pixel][channels]; null where not deterministic
+  const T* grad_out;  // packed: [pixels][groups][group_outputs], rounded operands
+  const T* weight;    // packed: [groups][taps][group_channels][group_outputs], likewise
+  Sum<T>* grad_x;     // packed, zero at first; or null
+  void* grad_offset;  // of the type of offset; or null
+  void* grad_mask;    // likewise
+  Sum<T>* columns;    // [taps][end_pixel - first_pixel][channels]; null where not deterministic
   Index first_pixel, end_pixel;
   Index groups, group_outputs;  // packed
 };
@@ -56,8 +56,8 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
   constexpr int kStride = Slice<T>::kContiguousStride;
   constexpr int kRows = Product::kRows, kColumns = Product::kColumns;
   constexpr int kThreads = Product::kThreads;
-  constexpr int kLanes = kColumns / kVector;             // threads that share a pixel
-  constexpr int kPixels = kRows * kLanes / kThreads;     // pixels per thread
+  constexpr int kLanes = kColumns / kVector;          // threads that share a pixel
+  constexpr int kPixels = kRows * kLanes / kThreads;  // pixels per thread
   constexpr int kSumVector = Vector<Sum<T>>::kSize;
   static_assert(kLanes <= 32 && 32 % kLanes == 0, "a pixel's threads are in one warp");
   static_assert(kPixels * kThreads == kRows * kLanes, "every thread owns equally many pixels");
@@ -132,9 +132,8 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
       product.add_contiguous(staged, staged + kRows * kStride);
     }
     __syncthreads();
-    product.for_each([&](int row, int column, Sum<T> sum) {
-      sums[row * Tile::kSumStride + column] = sum;
-    });
+    product.for_each(
+        [&](int row, int column, Sum<T> sum) { sums[row * Tile::kSumStride + column] = sum; });
     __syncthreads();
 
 #pragma unroll

@@ -26,8 +26,8 @@ struct WeightArguments {
 template <typename T, typename Product>
 constexpr size_t weight_shared_bytes() {
   return (kStages * Slice<T>::template kStridedStride<Product::kRows> +
-          2 * Slice<T>::template kStridedStride<Product::kColumns>) *
-         Slice<T>::kDepth * sizeof(T);
+          2 * Slice<T>::template kStridedStride<Product::kColumns>)*Slice<T>::kDepth *
+         sizeof(T);
 }
 
 template <typename T, typename Index, typename Product>
@@ -38,9 +38,9 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
   constexpr int kRowStride = Slice<T>::template kStridedStride<kRows>;
   constexpr int kColumnStride = Slice<T>::template kStridedStride<kColumns>;
   constexpr int kThreads = Product::kThreads;
-  constexpr int kVectors = kColumns / kVector;           // sampled per pixel
+  constexpr int kVectors = kColumns / kVector;  // sampled per pixel
   constexpr int kPixelStep = kThreads / kVectors;
-  constexpr int kSamples = kDepth / kPixelStep;          // per thread and slice
+  constexpr int kSamples = kDepth / kPixelStep;  // per thread and slice
   static_assert(kSamples * kThreads == kDepth * kVectors, "every thread samples equally much");
 
   const Geometry<Index>& g = a.geometry;
@@ -54,9 +54,9 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
   const Index first_pixel = split * a.split_pixels;
   const Index end_pixel =
       g.pixels - first_pixel < a.split_pixels ? g.pixels : first_pixel + a.split_pixels;
-  const int slices =
-      first_pixel < end_pixel ? static_cast<int>((end_pixel - first_pixel + kDepth - 1) / kDepth)
-                              : 0;
+  const int slices = first_pixel < end_pixel
+                         ? static_cast<int>((end_pixel - first_pixel + kDepth - 1) / kDepth)
+                         : 0;
 
   T* const rows = reinterpret_cast<T*>(shared_memory());
   T* const columns = rows + kStages * kDepth * kRowStride;

@@ -104,11 +104,11 @@ DCN_DEVICE void atomic_add_vector(double* target, const double (&v)[2]) {
   for (int i = 0; i < 2; ++i) atomicAdd(target + i, v[i]);
 }
 
-DCN_DEVICE float float_from_half_bits(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
-DCN_DEVICE uint16_t half_bits(float v) { return __half_as_ushort(__float2half_rn(v)); }
-DCN_DEVICE uint16_t bfloat16_bits(float v) {
-  return __bfloat16_as_ushort(__float2bfloat16_rn(v));
+DCN_DEVICE float float_from_half_bits(uint16_t bits) {
+  return __half2float(__ushort_as_half(bits));
 }
+DCN_DEVICE uint16_t half_bits(float v) { return __half_as_ushort(__float2half_rn(v)); }
+DCN_DEVICE uint16_t bfloat16_bits(float v) { return __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
 DCN_DEVICE uint32_t tensor_float32_bits(float v) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(bits) : "f"(v));

@@ -78,8 +78,8 @@ void run_images(Queue& queue, const Problem& p, const ForwardTensors& t, const P
   }
   ForwardArguments<T, Index> a;
   a.geometry = geometry<Index>(p, plan.inputs, images);
-  const int64_t offset_bytes = first * p.deformable_groups * p.taps() * p.out_pixels() *
-                               offset_size<T>(p);
+  const int64_t offset_bytes =
+      first * p.deformable_groups * p.taps() * p.out_pixels() * offset_size<T>(p);
   a.inputs = {x, advance_bytes(t.offset, 2 * offset_bytes), advance_bytes(t.mask, offset_bytes),
               p.offset_dtype == DataType::kFloat32};
   a.weight = plan.weight;
@@ -122,9 +122,8 @@ struct Forward {
     Queue queue(stream);
     if (p.batch == 0) return queue.error();
     queue.run<false>(pack_forward_weight_kernel<T>,
-                     elementwise_blocks(plan.weight_layout.forward_size()),
-                     WeightLayout::kThreads, 0, plan.weight_layout,
-                     static_cast<const T*>(t.weight), plan.weight);
+                     elementwise_blocks(plan.weight_layout.forward_size()), WeightLayout::kThreads,
+                     0, plan.weight_layout, static_cast<const T*>(t.weight), plan.weight);
     for (int64_t first = 0; first < p.batch; first += plan.batches.images) {
       const int64_t images = std::min(plan.batches.images, p.batch - first);
       if (plan.batches.wide) {
@@ -151,8 +150,7 @@ extern "C" size_t dcn_cuda_forward_workspace(const dcn::Problem* problem,
 extern "C" int dcn_cuda_forward(const dcn::Problem* problem, const dcn::ForwardTensors* tensors,
                                 void* workspace, void* stream, int flags) {
   return dcn::cuda::dispatch(*problem, flags, [&](auto element) {
-    return dcn::cuda::Forward<decltype(element)>::run(*problem, *tensors, workspace, stream,
-                                                      flags);
+    return dcn::cuda::Forward<decltype(element)>::run(*problem, *tensors, workspace, stream, flags);
   });
 }
 

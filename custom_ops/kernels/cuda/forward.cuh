@@ -25,8 +25,8 @@ struct ForwardArguments {
 
 template <typename T, typename Index, typename Product>
 constexpr size_t forward_shared_bytes() {
-  constexpr size_t kStaged = (kStages * Product::kRows + 2 * Product::kColumns) *
-                             Slice<T>::kContiguousStride * sizeof(T);
+  constexpr size_t kStaged =
+      (kStages * Product::kRows + 2 * Product::kColumns) * Slice<T>::kContiguousStride * sizeof(T);
   constexpr size_t kResult = Product::kRows * (Product::kColumns + 1) * sizeof(Sum<T>);
   return (kStaged > kResult ? kStaged : kResult) + Product::kColumns * sizeof(Pixel<Index>);
 }
@@ -136,9 +136,8 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
   // Through shared memory, so that neighbouring threads write neighbouring elements.
   __syncthreads();
   Sum<T>* const result = reinterpret_cast<Sum<T>*>(weights);
-  product.for_each([&](int row, int column, Sum<T> sum) {
-    result[row * (kColumns + 1) + column] = sum;
-  });
+  product.for_each(
+      [&](int row, int column, Sum<T> sum) { result[row * (kColumns + 1) + column] = sum; });
   __syncthreads();
   const Index channels = a.groups * a.group_outputs, first = group * a.group_outputs + first_row;
   const Index rows = a.group_outputs - first_row < kRows ? a.group_outputs - first_row : kRows;

@@ -189,7 +189,8 @@ class ScalarProduct {
     for (int k = 0; k < Slice<T>::kDepth; ++k) {
       Vector<T> left[kTileRows / kVector];
 #pragma unroll
-      for (int i = 0; i < kTileRows; i += kVector) left[i / kVector] = read(a + k * kStrideA + row(i));
+      for (int i = 0; i < kTileRows; i += kVector)
+        left[i / kVector] = read(a + k * kStrideA + row(i));
 #pragma unroll
       for (int j = 0; j < kTileColumns; j += kVector) {
         const Vector<T> right = read(b + k * kStrideB + column(j));

@@ -78,9 +78,8 @@ DCN_DEVICE void relayout(const Relayout& r, const From* from, To* to, const Conv
 template <typename T>
 __global__ void __launch_bounds__(Relayout::kThreads)
     pack_kernel(const Relayout r, bool round, const T* plain, T* packed) {
-  relayout<T, T, true>(r, plain, packed, [=](T v) {
-    return round ? Element<T>::operand(Element<T>::load(v)) : v;
-  });
+  relayout<T, T, true>(r, plain, packed,
+                       [=](T v) { return round ? Element<T>::operand(Element<T>::load(v)) : v; });
 }
 
 template <typename T>
@@ -119,8 +118,8 @@ __global__ void __launch_bounds__(WeightLayout::kThreads)
     const int64_t channels = w.inputs.packed_channels();
     const int64_t c = w.inputs.plain(i % channels), tap = i / channels % w.taps;
     const int64_t m = i / channels / w.taps;
-    packed[i] = c < 0 ? T{} : Element<T>::operand(Element<T>::load(
-                                  plain[w.plain_index(0, m, c, tap)]));
+    packed[i] =
+        c < 0 ? T{} : Element<T>::operand(Element<T>::load(plain[w.plain_index(0, m, c, tap)]));
   }
 }
 
@@ -134,9 +133,9 @@ __global__ void __launch_bounds__(WeightLayout::kThreads)
     const int64_t m = w.outputs.plain(i % outputs), c = w.inputs.plain(i / outputs % channels);
     const int64_t tap = i / outputs / channels % w.taps;
     const int64_t group = i / outputs / channels / w.taps;
-    packed[i] = m < 0 || c < 0 ? T{}
-                               : Element<T>::operand(Element<T>::load(
-                                     plain[w.plain_index(group, m, c, tap)]));
+    packed[i] = m < 0 || c < 0
+                    ? T{}
+                    : Element<T>::operand(Element<T>::load(plain[w.plain_index(group, m, c, tap)]));
   }
 }
 
