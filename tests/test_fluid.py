@@ -18,6 +18,7 @@ from paddle_dcn.fluid import _moved
 
 def crops(count=2, size=32):
     """Return crops [count, 3, size, size] of a photograph, from 0 to 1."""
+    pytest.importorskip("PIL", reason="pip install pillow")
     datasets = pytest.importorskip("sklearn.datasets", reason="pip install scikit-learn")
     image = datasets.load_sample_image("china.jpg").transpose(2, 0, 1)
     corners = [(100 + 90 * i, 200 + 70 * i) for i in range(count)]
