@@ -1,5 +1,10 @@
 """Deformable convolution v1 and v2 as a PaddlePaddle operator."""
 
+from importlib.util import find_spec
+
+if find_spec("paddle") is None:
+    raise ImportError("paddle_dcn needs PaddlePaddle: install paddlepaddle or paddlepaddle-gpu")
+
 from . import compat as compat
 from ._patch import patch, patched, unpatch
 from .functional import deform_conv2d

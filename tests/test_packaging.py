@@ -114,6 +114,14 @@ def test_no_compiler(site, tmp_path):
     )
 
 
+def test_no_paddle():
+    code = "import sys; sys.modules['paddle'] = None; import paddle_dcn"
+    process = run(sys.executable, "-c", code, cwd=_ops.PACKAGE.parent)
+    assert process.stderr.splitlines()[-1] == (
+        "ImportError: paddle_dcn needs PaddlePaddle: install paddlepaddle or paddlepaddle-gpu"
+    )
+
+
 # Stands for a compiler: "compiles" to files that say what they depend on, "links" by a copy.
 COMPILER = """#!{python}
 import pathlib, shutil, sys, time
@@ -177,7 +185,7 @@ def test_compiler_that_fails(tmp_path, monkeypatch):
 
 
 def test_info():
-    process = run(sys.executable, "-m", "paddle_dcn", "info", cwd=Path(_ops.PACKAGE).parent)
+    process = run(sys.executable, "-m", "paddle_dcn", "info", cwd=_ops.PACKAGE.parent)
     rows = dict(line.strip().split(maxsplit=1) for line in process.stdout.splitlines())
     assert rows["paddle_dcn"] == paddle_dcn.__version__
     assert rows["library"] == str(_ops.PATH)
