@@ -7,6 +7,7 @@ files. Nothing else stands in their way in Paddle 3.3.
 
 import importlib
 import importlib.util
+import math
 import pathlib
 import statistics
 import sys
@@ -16,6 +17,7 @@ import types
 import numpy as np
 import paddle
 import pytest
+from conftest import EPSILON
 
 import paddle_dcn
 
@@ -95,8 +97,12 @@ def patched_step(*client):
         return step(*client)
 
 
-# Rounding errors pass through up to fifty layers and back.
-@pytest.mark.parametrize("dtype, limit", [("float64", 1e-11), ("float32", 1e-3)])
+# In float64 what the longest sum, of 512 channels and 3x3 taps, may be off by. In float32 a layer's
+# rounding may carry a later sample across an integer coordinate, where the gradient jumps.
+LIMITS = {"float64": 4 * EPSILON["float64"] * math.sqrt(512 * 9), "float32": 1e-3}
+
+
+@pytest.mark.parametrize("dtype, limit", LIMITS.items(), ids=LIMITS)
 @pytest.mark.parametrize("build", [edvr, resnet])
 def test_same_patched_and_unpatched(build, dtype, limit, capsys):
     client = build_client(build, dtype)

@@ -1,5 +1,6 @@
 """patch, unpatch, patched: what they reach, that they restore, nesting, threads, every mode."""
 
+import doctest
 import sys
 import threading
 import types
@@ -10,7 +11,7 @@ import pytest
 from modes import needs_paddle_3, static_program
 
 import paddle_dcn
-from paddle_dcn import _ops
+from paddle_dcn import _ops, _patch
 
 BUILTIN = paddle.vision.ops.deform_conv2d
 STATIC_BUILTIN = paddle.static.nn.deform_conv2d
@@ -235,3 +236,7 @@ def test_static_layer_of_paddle(calls):
     wanted = BUILTIN(*map(paddle.to_tensor, (x, offset, weight, bias)),
                      deformable_groups=2, mask=paddle.to_tensor(mask))  # fmt: skip
     np.testing.assert_allclose(out, wanted.numpy(), 1e-4, 1e-4)
+
+
+def test_examples():
+    assert doctest.testmod(_patch).failed == 0
