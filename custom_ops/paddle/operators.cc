@@ -54,6 +54,7 @@ Tensor allocate(const Shape& shape, phi::DataType dtype, const phi::Place& place
   const bool empty = std::count(shape.begin(), shape.end(), 0) > 0;
   const Shape held = empty ? Shape{1} : shape;
   Tensor tensor = zeros ? paddle::zeros(held, dtype, place) : paddle::empty(held, dtype, place);
+  if (!zeros) will_write(tensor);
   if (empty) static_cast<phi::DenseTensor&>(*tensor.impl()).Resize(common::make_ddim(shape));
   return tensor;
 }
