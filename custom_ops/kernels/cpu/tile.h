@@ -125,12 +125,14 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
         (s.x0 >= 0 ? kLeft : 0) | ((s.x0 >= -1) & (s.x0 + 1 < image.width) ? kRight : 0);
     plan.ly[t] = s.ly;
     plan.lx[t] = s.lx;
-    plan.mask[t] = m[t];
+    // What samples nothing contributes 0 whatever its mask value is: NaN must not come through.
+    const T factor = s.y0 == -2 ? T(0) : m[t];
+    plan.mask[t] = factor;
     const CornerWeights<T> w = corner_weights(s.ly, s.lx);
-    plan.w00[t] = w.w00 * m[t];
-    plan.w01[t] = w.w01 * m[t];
-    plan.w10[t] = w.w10 * m[t];
-    plan.w11[t] = w.w11 * m[t];
+    plan.w00[t] = w.w00 * factor;
+    plan.w01[t] = w.w01 * factor;
+    plan.w10[t] = w.w10 * factor;
+    plan.w11[t] = w.w11 * factor;
   }
 }
 
