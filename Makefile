@@ -19,11 +19,12 @@ test: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(PYTHON) benchmarks/cpu.py $(ARGS)
 
+lint: export CXXFLAGS := -Werror
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	find custom_ops -type f | xargs $(VENV)/bin/clang-format --dry-run -Werror
-	CXXFLAGS=-Werror $(PYTHON) setup.py -q build_ext --build-lib build/lint
+	$(PYTHON) setup.py -q build_ext --build-lib build/lint
 
 clean:
 	rm -rf .venv* build dist *.egg-info paddle_dcn/*.so

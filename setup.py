@@ -37,7 +37,7 @@ class BuildLibrary(build_ext):
         except BUILD["BuildError"] as error:
             raise SystemExit(str(error)) from None
         if not self.inplace:  # an installed package can build for another Paddle on import
-            shutil.copytree(sources, package / "_sources")
+            shutil.copytree(sources, package / "_sources", dirs_exist_ok=True)
 
     def get_ext_filename(self, fullname):
         return str(Path("paddle_dcn", BUILD["library_name"]()))

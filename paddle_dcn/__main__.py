@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import bench, info
+from . import bench, info, migrate
 
-_COMMANDS = (bench, info)
+_COMMANDS = (bench, info, migrate)
 
 
 def main() -> int:

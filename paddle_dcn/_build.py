@@ -50,7 +50,7 @@ def paddle_version() -> str:
         import paddle
     except ModuleNotFoundError:
         raise BuildError(
-            "paddle_dcn needs PaddlePaddle: install paddlepaddle or paddlepaddle-gpu first"
+            "paddle_dcn needs PaddlePaddle: install paddlepaddle or paddlepaddle-gpu"
         ) from None
     return paddle.version.full_version
 

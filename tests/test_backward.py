@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from cases import TABLE
+from cases import COMPACT, TABLE
 from conftest import (
     DTYPE_IDS,
     DTYPES,
@@ -137,3 +137,16 @@ def test_gradient_of_a_transposed_output(data_format, device):
     results = run(transposed, case, arrays)
     for name, array in wanted.items():
         assert np.array_equal(results[name], array), name
+
+
+@pytest.mark.parametrize("case", COMPACT, ids=str)
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_nothing_is_left_of_the_call_before(case, dtypes):
+    """The workspace is kept between calls: full of NaN here, which must reach no result."""
+    before = Case(2, 64, (24, 24), 96, padding=1, offsets="zero")
+    arrays = {name: np.full_like(array, np.nan) for name, array in random_problem(before).items()}
+    arrays["offset"][:] = 0.5
+    run(deform_conv2d, before, arrays, dtypes)
+    assert_results_close(
+        run(deform_conv2d, case, random_problem(case), dtypes), expected(case), case, dtypes
+    )

@@ -234,7 +234,7 @@ def test_empty_batch(modulated, data_format):
     tensors = random_tensors(**shapes, offset=[0, 36, 5, 6], mask=[0, 18, 5, 6])
     out = call(tensors, modulated, data_format=data_format)
     assert list(out.shape) == ([0, 5, 6, 6] if last else [0, 6, 5, 6])
-    out.sum().backward()
+    out.backward(paddle.zeros(out.shape, out.dtype))  # Paddle 2 cannot sum an empty tensor
     for name, tensor in tensors.items():
         if modulated or name != "mask":
             assert list(tensor.grad.shape) == list(tensor.shape)

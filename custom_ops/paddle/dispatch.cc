@@ -19,6 +19,21 @@ namespace dcn {
 namespace binding {
 namespace {
 
+constexpr size_t kHugePage = 2 << 20;
+
+// Asks for huge pages where fresh memory is about to be written: clearing small ones, fault by
+// fault, can take longer than the kernels. Only advice, so failure does not matter.
+void advise_huge_pages(void* data, size_t bytes) {
+#if defined(__linux__)
+  const auto begin = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) & ~(kHugePage - 1);
+  const auto end = (reinterpret_cast<uintptr_t>(data) + bytes) & ~(kHugePage - 1);
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)data;
+  (void)bytes;
+#endif
+}
+
 // Scratch memory for one call on the CPU. The last block is kept for the next call, up to
 // kKeptBytes: Paddle's CPU allocator would map, and the system clear, fresh pages every time.
 class Workspace {
@@ -30,13 +45,11 @@ class Workspace {
     }
     if (block_.bytes >= bytes) return;
     block_ = {};  // frees the smaller one first
-    const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    block_.data.reset(std::aligned_alloc(kAlignment, rounded));
+    const size_t rounded = (bytes + kHugePage - 1) & ~(kHugePage - 1);
+    block_.data.reset(std::aligned_alloc(kHugePage, rounded));
     if (block_.data == nullptr) throw std::bad_alloc();
     block_.bytes = rounded;
-#if defined(__linux__)
-    madvise(block_.data.get(), rounded, MADV_HUGEPAGE);  // only advice: it may fail
-#endif
+    advise_huge_pages(block_.data.get(), rounded);
   }
 
   ~Workspace() {
@@ -59,7 +72,6 @@ class Workspace {
     size_t bytes = 0;
   };
 
-  static constexpr size_t kAlignment = 2 << 20;  // a huge page
   static constexpr size_t kKeptBytes = 64 << 20;
   static std::mutex kept_mutex;
   static Block kept;
@@ -82,6 +94,12 @@ void require_supported(const paddle::Tensor& x) {
       "x: expected a CPU tensor (paddle_dcn was built without CUDA), got one on ";
 #endif
   throw_value_error(expected + x.place().DebugString());
+}
+
+void will_write(const paddle::Tensor& tensor) {
+  if (!tensor.is_cpu()) return;
+  const size_t bytes = tensor.numel() * phi::SizeOf(tensor.dtype());
+  advise_huge_pages(const_cast<void*>(tensor.data()), bytes);
 }
 
 // Paddle's own OpenMP runtime is the one in this process, so its thread setting is ours.

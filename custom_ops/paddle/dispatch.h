@@ -12,6 +12,9 @@ namespace binding {
 // Throws a Paddle error when this library has no kernels for the place.
 void require_supported(const paddle::Tensor& x);
 
+// Tells the device's memory that all of a new tensor will be written.
+void will_write(const paddle::Tensor& tensor);
+
 void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x);
 void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& x);
 

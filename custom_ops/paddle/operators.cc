@@ -3,10 +3,12 @@
 // There are two operators because Paddle's static backward cannot handle an optional input (mask)
 // that is absent. The inference functions below never throw: in a static program that would abort
 // the process, so they answer -1 for what they cannot know and the kernels report the error.
+#include <algorithm>
 #include <new>
 
 #include "dispatch.h"
 #include "errors.h"
+#include "paddle/phi/core/dense_tensor.h"
 #include "tensors.h"
 #if PADDLE_DCN_PADDLE_MAJOR >= 3
 #include "spmd.h"
@@ -47,6 +49,16 @@ Attributes read_attributes(const Context& context) {
           context.AttrAt<int>(7)};
 }
 
+// Paddle 2 takes a tensor without memory for a missing output, so an empty one gets some.
+Tensor allocate(const Shape& shape, phi::DataType dtype, const phi::Place& place, bool zeros) {
+  const bool empty = std::count(shape.begin(), shape.end(), 0) > 0;
+  const Shape held = empty ? Shape{1} : shape;
+  Tensor tensor = zeros ? paddle::zeros(held, dtype, place) : paddle::empty(held, dtype, place);
+  if (!zeros) will_write(tensor);
+  if (empty) static_cast<phi::DenseTensor&>(*tensor.impl()).Resize(common::make_ddim(shape));
+  return tensor;
+}
+
 template <bool modulated>
 void forward_kernel(Context* context) {
   report_errors([context] {
@@ -59,7 +71,7 @@ void forward_kernel(Context* context) {
     const Problem problem = make_problem(
         {&x, &offset, modulated ? &mask : nullptr, &weight, &bias, nullptr}, attributes);
 
-    Tensor out = paddle::empty(output_shape(problem), x.dtype(), x.place());
+    Tensor out = allocate(output_shape(problem), x.dtype(), x.place(), false);
     if (problem.batch > 0) {
       forward(problem,
               {x.data(), offset.data(), modulated ? mask.data() : nullptr, weight.data(),
@@ -86,8 +98,7 @@ void backward_kernel(Context* context) {
     size_t output = 0;
     const auto gradient = [&](Gradient bit, const Shape& shape, phi::DataType dtype) -> void* {
       const bool computed = (attributes.wanted & bit) && problem.batch > 0;
-      Tensor tensor = computed ? paddle::empty(shape, dtype, x.place())
-                               : paddle::zeros(shape, dtype, x.place());
+      Tensor tensor = allocate(shape, dtype, x.place(), !computed);
       paddle::AssignTensorImpl(tensor, context->MutableOutputAt(output++));
       return computed ? tensor.data() : nullptr;
     };

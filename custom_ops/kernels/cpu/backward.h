@@ -193,32 +193,39 @@ __attribute__((noinline)) void scatter_run(Shape shape, const Plan<T>& plan, int
                                            const Image<const T>& image, const Image<T>& grad_image,
                                            const Run& run, const T* grad_columns,
                                            int64_t column_stride, T (*sums)[4]) {
-  const int64_t count = run.count, channel = run.channel;
-  const T* source = grad_columns + run.column;
+  const int64_t count = run.count, repeats = run.repeats, column_step = run.column_step;
+  const Image<const T> channels{image.data + run.channel, image.height, image.width, image.stride,
+                                image.outside};
+  const Image<T> grad_channels{grad_image.data + run.channel, image.height, image.width,
+                               image.stride, grad_image.outside};
+  const T* row = grad_columns + run.column;
   for (int64_t t = 0; t < pixels; ++t) {
-    const Corners<const T> from = find_corners(image, plan.corner[t], plan.inside[t]);
-    const Corners<T> to = find_corners(grad_image, plan.corner[t], plan.inside[t]);
+    Corners<const T> from = find_corners(channels, plan.corner[t], plan.inside[t]);
+    Corners<T> to = find_corners(grad_channels, plan.corner[t], plan.inside[t]);
     const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
-    const auto scatter = [&](auto lanes, int64_t c, Vector<T, decltype(lanes)::value> g) {
-      constexpr int kLanes = decltype(lanes)::value;
-      store<kLanes>(to.p00 + c, load<kLanes>(to.p00 + c) + w00 * g);
-      store<kLanes>(to.p01 + c, load<kLanes>(to.p01 + c) + w01 * g);
-      store<kLanes>(to.p10 + c, load<kLanes>(to.p10 + c) + w10 * g);
-      store<kLanes>(to.p11 + c, load<kLanes>(to.p11 + c) + w11 * g);
-    };
+    const T* source = row;
     Dots<Shape, T> dots;
-    shape.for_vectors(count, [&](auto lanes, int64_t c) {
-      constexpr int kLanes = decltype(lanes)::value;
-      const auto g = load<kLanes>(source + c);
-      const int64_t at = channel + c;
-      if constexpr (kCoordinates) {
-        dots.add(lanes, g * load<kLanes>(from.p00 + at), g * load<kLanes>(from.p01 + at),
-                 g * load<kLanes>(from.p10 + at), g * load<kLanes>(from.p11 + at), sums[t]);
-      }
-      if constexpr (kX) scatter(lanes, at, g);
-    });
+    for (int64_t i = 0; i < repeats; ++i) {
+      shape.for_vectors(count, [&](auto lanes, int64_t c) {
+        constexpr int kLanes = decltype(lanes)::value;
+        const auto g = load<kLanes>(source + c);
+        if constexpr (kCoordinates) {
+          dots.add(lanes, g * load<kLanes>(from.p00 + c), g * load<kLanes>(from.p01 + c),
+                   g * load<kLanes>(from.p10 + c), g * load<kLanes>(from.p11 + c), sums[t]);
+        }
+        if constexpr (kX) {
+          store<kLanes>(to.p00 + c, load<kLanes>(to.p00 + c) + w00 * g);
+          store<kLanes>(to.p01 + c, load<kLanes>(to.p01 + c) + w01 * g);
+          store<kLanes>(to.p10 + c, load<kLanes>(to.p10 + c) + w10 * g);
+          store<kLanes>(to.p11 + c, load<kLanes>(to.p11 + c) + w11 * g);
+        }
+      });
+      from = from.moved_by(count);
+      to = to.moved_by(count);
+      source += column_step;
+    }
     if constexpr (kCoordinates) dots.finish(sums[t]);
-    source += column_stride;
+    row += column_stride;
   }
 }
 

@@ -6,8 +6,6 @@ DCN_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 DCN_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 DCN_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-constexpr int64_t kMaxGroupsInSlab = 64;
-
 // Consecutive channels that are sampled together: a piece of one group, or several whole groups.
 struct Slab {
   int64_t channel, channels;  // the channels [channel, channel + channels)
@@ -26,7 +24,7 @@ struct Slabs {
     pieces = ceil_div(group_channels, width);
     piece = smaller(group_channels, round_up(ceil_div(group_channels, pieces), 16));
     pieces = ceil_div(group_channels, piece);
-    groups_in_slab = smaller(smaller(groups, kMaxGroupsInSlab), larger(1, width / group_channels));
+    groups_in_slab = smaller(groups, larger(1, width / group_channels));
     count = pieces > 1 ? groups * pieces : ceil_div(groups, groups_in_slab);
   }
 
@@ -127,12 +125,14 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
         (s.x0 >= 0 ? kLeft : 0) | ((s.x0 >= -1) & (s.x0 + 1 < image.width) ? kRight : 0);
     plan.ly[t] = s.ly;
     plan.lx[t] = s.lx;
-    plan.mask[t] = m[t];
+    // What samples nothing contributes 0 whatever its mask value is: NaN must not come through.
+    const T factor = s.y0 == -2 ? T(0) : m[t];
+    plan.mask[t] = factor;
     const CornerWeights<T> w = corner_weights(s.ly, s.lx);
-    plan.w00[t] = w.w00 * m[t];
-    plan.w01[t] = w.w01 * m[t];
-    plan.w10[t] = w.w10 * m[t];
-    plan.w11[t] = w.w11 * m[t];
+    plan.w00[t] = w.w00 * factor;
+    plan.w01[t] = w.w01 * factor;
+    plan.w10[t] = w.w10 * factor;
+    plan.w11[t] = w.w11 * factor;
   }
 }
 
@@ -140,6 +140,10 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
 template <typename T>
 struct Corners {
   T *p00, *p01, *p10, *p11;
+
+  DCN_INLINE_MEMBER Corners moved_by(int64_t channels) const {
+    return {p00 + channels, p01 + channels, p10 + channels, p11 + channels};
+  }
 };
 
 template <typename T>
@@ -168,14 +172,15 @@ struct ColumnLayout {
   }
 };
 
-// Channels [channel, channel + count) of a slab, counted from its first, that belong to one group
-// and one deformable group, and the column of the first.
+// Channels that are sampled alike: `repeats` times `count` channels of a slab, the first of which
+// is `channel`, counted from the slab's first. Each `count` channels stand side by side in the
+// columns, the first at `column`, the next `column_step` further on, in the next group.
 struct Run {
-  int64_t channel, column, count;
+  int64_t channel, column, count, repeats, column_step;
 };
 struct Runs {
   int64_t count;
-  Run run[kMaxGroupsInSlab];
+  Run run[3];  // what a deformable group has of a group at its start, of whole groups, at its end
 };
 
 inline Runs find_runs(const Problem& p, const Slab& slab, const ColumnLayout& layout,
@@ -187,8 +192,10 @@ inline Runs find_runs(const Problem& p, const Slab& slab, const ColumnLayout& la
   while (channel < end) {
     const int64_t group = channel / slab.piece, within = channel % slab.piece;
     const int64_t count = smaller(end - channel, slab.piece - within);
-    runs.run[runs.count++] = {channel, layout.at(group, tap, within), count};
-    channel += count;
+    const int64_t repeats = within == 0 ? larger(1, (end - channel) / slab.piece) : 1;
+    runs.run[runs.count++] = {channel, layout.at(group, tap, within), count, repeats,
+                              layout.group_stride};
+    channel += count * repeats;
   }
   return runs;
 }
@@ -233,20 +240,25 @@ template <typename Shape, typename T>
 __attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int64_t pixels,
                                           const Image<const T>& image, const Run& run, T* columns,
                                           int64_t column_stride) {
-  const int64_t count = run.count;
+  const int64_t count = run.count, repeats = run.repeats, column_step = run.column_step;
   const Image<const T> channels{image.data + run.channel, image.height, image.width, image.stride,
                                 image.outside};
-  T* target = columns + run.column;
+  T* row = columns + run.column;
   for (int64_t t = 0; t < pixels; ++t) {
-    const Corners<const T> corner = find_corners(channels, plan.corner[t], plan.inside[t]);
+    Corners<const T> corner = find_corners(channels, plan.corner[t], plan.inside[t]);
     const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
-    shape.for_vectors(count, [&](auto lanes, int64_t c) {
-      constexpr int kLanes = decltype(lanes)::value;
-      store<kLanes>(target + c,
-                    w00 * load<kLanes>(corner.p00 + c) + w01 * load<kLanes>(corner.p01 + c) +
-                        w10 * load<kLanes>(corner.p10 + c) + w11 * load<kLanes>(corner.p11 + c));
-    });
-    target += column_stride;
+    T* target = row;
+    for (int64_t i = 0; i < repeats; ++i) {
+      shape.for_vectors(count, [&](auto lanes, int64_t c) {
+        constexpr int kLanes = decltype(lanes)::value;
+        store<kLanes>(target + c,
+                      w00 * load<kLanes>(corner.p00 + c) + w01 * load<kLanes>(corner.p01 + c) +
+                          w10 * load<kLanes>(corner.p10 + c) + w11 * load<kLanes>(corner.p11 + c));
+      });
+      corner = corner.moved_by(count);
+      target += column_step;
+    }
+    row += column_stride;
   }
 }
 

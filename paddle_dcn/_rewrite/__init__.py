@@ -1,0 +1,53 @@
+"""Finds deformable convolutions in Python source, under whatever name, and rewrites them (libcst).
+
+`migrate.py` is the command line around it. Three edits are enough for all spellings:
+
+- an import that binds the operator itself is pointed at ours; its uses stay as they are;
+- an import that binds a module is pointed at ours where ours has all that is used through it;
+- otherwise each use gets its full new name, and `import paddle_dcn...` stands beside the old
+  import, or in its place when nothing else needs that.
+
+`names` says what the names in a file stand for, `plan` decides on the edits, `edits` writes them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import libcst as cst
+
+from .names import OPERATORS, Names, Remark
+from .plan import Plan
+
+__all__ = ["OPERATORS", "Remark", "Rewritten", "rewrite"]
+
+
+class Rewritten(NamedTuple):
+    """The new source, and the remarks in the order of their lines."""
+
+    code: str
+    remarks: list[Remark]
+
+
+def rewrite(source: str, target: str = "modern") -> Rewritten:
+    """Move every deformable convolution in `source` to paddle_dcn.
+
+    Args:
+        source: A Python file's text, line ends as they are in the file.
+        target: `"legacy"` keeps calls that create their own parameters as they are, on
+            `paddle_dcn.fluid` or `paddle_dcn.static`; `"modern"` makes them `DeformConv2D` layers
+            where that keeps what the program computes.
+
+    Raises:
+        ValueError: libcst cannot parse the source, or would change its line ends or form feeds.
+
+    """
+    try:
+        module = cst.parse_module(source)
+    except cst.ParserSyntaxError as error:
+        raise ValueError(f"libcst cannot parse it: {error.message}") from error
+    if module.code != source:
+        raise ValueError("it has form feeds or bare carriage returns, which would not survive")
+    names = Names(module, keep_static=target == "legacy")
+    plan = Plan(names, layers=target == "modern")
+    return Rewritten(plan.carried_out(), sorted(names.remarks))

@@ -1,0 +1,295 @@
+"""Which edits a file needs."""
+
+from __future__ import annotations
+
+import libcst as cst
+from libcst import metadata as meta
+
+from .edits import Apply, Edit, ImportEdit, as_layer, code_of, import_lines, renamer
+from .names import FLUID, FLUID_CALL, STATIC_CALL, Binding, Group, Import, Names, Use, fluid_lacks
+
+_TORCH = ("mmcv", "torch", "torchvision")
+
+
+class Plan:
+    """The edits of one file."""
+
+    def __init__(self, names: Names, layers: bool):
+        """Decide on the edits; with `layers` static calls become layers where they can."""
+        self.names = names
+        self.with_layers = layers
+        self.expressions: dict[cst.CSTNode, Edit] = {}
+        self.imports: dict[Import, ImportEdit] = {}
+        self._plan()
+
+    def carried_out(self) -> str:
+        """Return the file's text with all edits made."""
+        if not self.expressions and not self.imports:
+            return self.names.module.code
+        statements = {node: import_lines(node, edit) for node, edit in self.imports.items()}
+        return self.names.module.visit(Apply(self.expressions, statements)).code
+
+    def _plan(self) -> None:
+        """Decide on the edits, group by group."""
+        self._plan_layers()
+        wanted: list[tuple[Group, set[str]]] = []
+        qualified = [group for group in self.names.all_groups() if self._needs_root(group)]
+        binders = {group.scope for group in qualified}
+        for group in self.names.all_groups():
+            clash = self._root_clash(group, binders) if group in qualified else None
+            if clash:
+                self._give_up(group, clash)
+            modules = {"paddle_dcn"} if any(use in self.layers for use in group.uses) else set()
+            if self._binds_operator(group):
+                self._plan_operator(group)
+            elif not clash and self._base(group):
+                self._point(group, self._base(group))
+            elif not clash:
+                modules |= self._plan_names(group)
+            if modules:
+                wanted.append((group, modules))
+        for group, modules in wanted:
+            self._beside(group, modules)
+        for use, edit in self.layers.items():
+            self.expressions[self.names.parents[use.mention.node]] = edit
+        self._plan_stars()
+        self._note_rest()
+
+    def _plan_layers(self) -> None:
+        """Find the static calls that a layer can stand in for, and why others have to stay."""
+        self.layers: dict[Use, Edit] = {}
+        self.kept: dict[Use, str] = {}
+        uses = [use for group in self.names.all_groups() for use in group.uses if not use.settled]
+        for use in uses if self.with_layers else ():
+            if use.new in (FLUID_CALL, STATIC_CALL):
+                call = self.names.parents.get(use.mention.node)
+                called = isinstance(call, cst.Call) and call.func is use.mention.node
+                whole = called and use.path == use.old
+                made = as_layer(call, use.new) if whole else "it is not called here"
+                if isinstance(made, str):
+                    self.kept[use] = made
+                else:
+                    self.layers[use] = made
+
+    def _live(self, group: Group) -> list[Use]:
+        """List the uses that need the group's name, whatever they become."""
+        return [use for use in group.uses if use not in self.layers and not use.settled]
+
+    def _moving(self, group: Group) -> list[Use]:
+        """List the uses that would get a new full name."""
+        live = self._live(group)
+        moving = [use for use in live if use.new and use.new != use.old]
+        # Where part of what is used of paddle.fluid is not in ours, only the operator moves.
+        if any(use.path.startswith(FLUID) and not use.new for use in live):
+            moving = [use for use in moving if use.old in self.names.moves]
+        return moving
+
+    def _binds_operator(self, group: Group) -> bool:
+        return any(self.names.move(binding.path)[1] for binding in group.bindings)
+
+    def _base(self, group: Group) -> str | None:
+        """Return the module that can take the place of the group's, for all that uses it."""
+        attached = any(binding.attached for binding in group.bindings)
+        if group.path is None or group.contested or attached:
+            return None
+        bases = set()
+        for use in self._live(group):
+            if use.new is None and self.names.defines_alias(use):
+                continue
+            tail = use.old[len(group.path) :]
+            movable = use.new and use.mention.loads and use.new.endswith(tail)
+            bases.add(use.new[: -len(tail)] if movable and tail else None)
+        base = bases.pop() if len(bases) == 1 else None
+        return None if base == group.path else base
+
+    def _needs_root(self, group: Group) -> bool:
+        """Whether the plan for the group writes full names, which start with `paddle_dcn`."""
+        if any(use in self.layers for use in group.uses):
+            return True
+        whole = self._binds_operator(group) or self._base(group)
+        return not whole and bool(self._moving(group))
+
+    def _root_clash(self, group: Group, binders: set[meta.Scope]) -> str | None:
+        """Say why the name `paddle_dcn`, imported where the group is, would not reach its uses."""
+        name = "paddle_dcn"
+        if any(self.names.scopes[b.statement] is not group.scope for b in group.bindings):
+            return f"{group.name!r} is imported through a global statement"
+        used = [use.mention.scope for use in group.uses if use.new]
+        found = {a for scope in used for a in scope[name]}
+        if name in self.names.scan.captured or any(
+            not isinstance(a, meta.ImportAssignment)
+            or self.names.groups[a.scope, name].path != name
+            for a in found
+        ):
+            return f"the name {name} is taken"
+        taken = binders | {scope for scope, bound in self.names.groups if bound == name}
+        if any(_nearest(scope, taken) is not group.scope for scope in used) or any(
+            _nearest(m.scope, taken | {group.scope}) is group.scope
+            for m in self.names.scan.mentions
+            if m.words[0] == name and all(a.scope is not group.scope for a in m.scope[name])
+        ):
+            return f"{name} would be bound both inside and outside a function"
+        return None
+
+    def _give_up(self, group: Group, reason: str) -> None:
+        """Leave the uses of a group that would need full names."""
+        for use in group.uses:
+            made = self.layers.pop(use, None)
+            if made and self._binds_operator(group):
+                self.kept[use] = reason
+            elif not self._binds_operator(group) and use.new and use.new != use.old:
+                self.kept.pop(use, None)
+                self.names.left(use.mention.node, reason)
+
+    def _plan_operator(self, group: Group) -> None:
+        """Point imports of the operator itself at ours."""
+        unused = group.uses and not self._live(group) and self._droppable(group)
+        for binding in group.bindings:
+            new = self.names.move(binding.path)[1]
+            if new and unused:
+                self._edit(binding).paths[binding.alias] = None
+            elif new and new != binding.path:
+                self._point_one(binding, group.name, new)
+
+    def _plan_names(self, group: Group) -> set[str]:
+        """Write full names; returns the modules that they need."""
+        moving = []
+        patched = {use.old for use in group.uses if not use.mention.loads}
+        for use in self._moving(group):
+            if use.old in patched:
+                self.names.left(
+                    use.mention.node, f"{use.old} is assigned to or deleted in this file"
+                )
+            elif use.mention.quoted:
+                self.names.left(use.mention.node, f"{use.old} is named in a string")
+            elif "#" in code_of(use.node):
+                self.names.left(use.mention.node, "a comment stands inside the name")
+            else:
+                moving.append(use)
+                self.expressions[use.node] = renamer(use.new)
+        gone = moving + [use for use in group.uses if use in self.layers]
+        staying = [use for use in group.uses if use not in gone]
+        for binding in group.bindings if gone and self._droppable(group) else ():
+            if not staying:
+                self._edit(binding).paths[binding.alias] = None
+            elif binding.attached:
+                self._trim(binding, moving, staying)
+        return {_module_of(use.new) for use in moving}
+
+    def _trim(self, binding: Binding, moving: list[Use], staying: list[Use]) -> None:
+        """Make `import a.b` an `import a` where only what moves was below a.b."""
+        path, root = binding.alias.evaluated_name, binding.path
+        below = f"{path}."
+        if path == root or not any(use.old.startswith(below) for use in moving):
+            return
+        if any(f"{use.path}.".startswith(below) or use.path == root for use in staying):
+            return
+        body = self.names.block(binding.statement)
+        have = [
+            (self.imports[s].paths if s in self.imports else {}).get(alias, alias.evaluated_name)
+            for s in self.names.scan.imports
+            if isinstance(s, cst.Import) and self.names.block(s) is body
+            for alias in s.names
+            if alias.asname is None
+        ]
+        self._edit(binding).paths[binding.alias] = None if root in have else root
+
+    def _droppable(self, group: Group) -> bool:
+        """Whether imports that nothing uses may go: no `__all__` or comment needs them."""
+        named = any(string.evaluated_value == group.name for string in self.names.scan.strings)
+        noted = any("#" in code_of(b.statement) for b in group.bindings)
+        starred = any(binding.alias is None for binding in group.bindings)
+        return not (group.contested or named or noted or starred)
+
+    def _edit(self, binding: Binding) -> ImportEdit:
+        return self.imports.setdefault(binding.statement, ImportEdit())
+
+    def _point(self, group: Group, path: str) -> None:
+        """Let the group's name stand for `path`."""
+        for binding in group.bindings:
+            self._point_one(binding, group.name, path)
+
+    def _point_one(self, binding: Binding, name: str, path: str) -> None:
+        if binding.alias:
+            self._edit(binding).paths[binding.alias] = path
+        else:
+            self._edit(binding).named.append((path, name))
+
+    def _beside(self, group: Group, modules: set[str]) -> None:
+        """Import modules beside the group's imports, where their block has not done so before."""
+        first = min(self.names.line(use.mention.node) for use in group.uses)
+        for binding in group.bindings:
+            body, line = self.names.block(binding.statement), self.names.line(binding.statement)
+            have = set()
+            for statement in self.names.scan.imports:
+                if self.names.block(statement) is not body or self.names.line(statement) > max(
+                    line, first
+                ):
+                    continue
+                if isinstance(statement, cst.Import):
+                    have |= {a.evaluated_name for a in statement.names if a.asname is None}
+                if self.names.line(statement) <= line:
+                    have |= set(self.imports.get(statement, ImportEdit()).beside)
+            for module in sorted(modules, reverse=True):
+                if not any(f"{other}.".startswith(f"{module}.") for other in have):
+                    self._edit(binding).beside.append(module)
+                    have.add(module)
+
+    def _plan_stars(self) -> None:
+        """Drop a star import of paddle.fluid, gone from Paddle, if no unbound name needs it."""
+        stars = [star for star in self.names.stars if f"{star.path}.".startswith(FLUID)]
+        edits = [self._edit(star) for star in stars if self.names.fluid]
+        named = {name for edit in edits for _, name in edit.named}
+        for edit in edits:
+            edit.drop_star = self.names.unbound <= named
+
+    def _note_rest(self) -> None:
+        """Say which static calls changed and which stay, and what remains of fluid and torch."""
+        for use in self.layers:
+            text = "now a layer: its parameters take the default dtype, not the input's"
+            call = self.names.parents[use.mention.node]
+            if any(arg.keyword and arg.keyword.value == "name" for arg in call.args):
+                text += "; name= is dropped"
+            self.names.note(use.mention.node, text)
+        for use, reason in self.kept.items():
+            text = f"stays {use.new}, which creates its own parameters: {reason}"
+            self.names.note(use.mention.node, text)
+
+        seen: dict[str, cst.CSTNode] = {}
+        for group in self.names.all_groups() if self.names.fluid else ():
+            places = [(b.path, b.statement) for b in group.bindings if b.alias]
+            for path, node in places + [(use.path, use.mention.node) for use in group.uses]:
+                reason = fluid_lacks(path) if path.startswith(FLUID) else None
+                if reason and not self.names.move(path)[1]:
+                    seen.setdefault(f"{path} is not in paddle_dcn.fluid: {reason}", node)
+        for text, node in seen.items():
+            self.names.note(node, text)
+
+        moved, others = [], False
+        for group in self.names.groups.values():
+            for binding in group.bindings:
+                torch = binding.path.split(".")[0] in _TORCH
+                edit = self.imports.get(binding.statement)
+                if edit and torch:
+                    moved.append(binding.statement)
+                others |= torch and not (edit and binding.alias in edit.paths)
+        if moved and others:
+            text = "paddle_dcn.compat takes Paddle tensors; the torch code around it is not ported"
+            self.names.note(min(moved, key=self.names.line), text)
+
+
+def _nearest(scope: meta.Scope, binders: set[meta.Scope]) -> meta.Scope | None:
+    """Return the first of `binders` that a name used in `scope` is looked up in."""
+    start = scope
+    while scope not in binders or (scope is not start and isinstance(scope, meta.ClassScope)):
+        if scope is scope.parent:
+            return None
+        scope = scope.parent
+    return scope
+
+
+def _module_of(path: str) -> str:
+    """Return the module to import for a full name of ours."""
+    parts = path.split(".")
+    depth = {"compat": 3, "fluid": 2, "static": 2}.get(parts[1], 1)
+    return ".".join(parts[:depth])

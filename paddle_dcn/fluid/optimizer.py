@@ -1,0 +1,99 @@
+"""`fluid.optimizer` of Paddle 1.x: Paddle's optimizers with the names and order of 1.x."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import paddle
+
+from ._moved import module_getattr
+
+# Arguments that current Paddle calls differently.
+_RENAMED = {"parameter_list": "parameters", "regularization": "weight_decay"}
+
+
+def _with_old_arguments(modern: type, order: str) -> type:
+    """Derive from an optimizer of Paddle one that takes these arguments in this order."""
+    defaults = inspect.signature(modern).parameters
+    signature = inspect.Signature(
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=defaults[_RENAMED.get(name, name)].default,
+            )
+            for name in order.split()
+        ]
+    )
+
+    class Optimizer(modern):
+        __signature__ = signature
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            given = signature.bind(*args, **kwargs).arguments
+            super().__init__(**{_RENAMED.get(name, name): given[name] for name in given})
+
+        def minimize(
+            self,
+            loss: Any,
+            startup_program: Any = None,
+            parameter_list: Any = None,
+            no_grad_set: Any = None,
+        ) -> Any:
+            """Add the backward pass and the update to the program of the loss."""
+            return super().minimize(loss, startup_program, parameter_list, no_grad_set)
+
+    Optimizer.__name__ = Optimizer.__qualname__ = modern.__name__
+    Optimizer.__doc__ = (
+        f"`paddle.optimizer.{modern.__name__}` with the arguments of Paddle 1.x: `parameter_list` "
+        "is its `parameters`, `regularization` its `weight_decay`."
+    )
+    return Optimizer
+
+
+_LAST = "parameter_list regularization grad_clip name"
+
+SGD = _with_old_arguments(paddle.optimizer.SGD, f"learning_rate {_LAST}")
+Momentum = _with_old_arguments(
+    paddle.optimizer.Momentum,
+    "learning_rate momentum parameter_list use_nesterov regularization grad_clip name",
+)
+Adagrad = _with_old_arguments(
+    paddle.optimizer.Adagrad, f"learning_rate epsilon {_LAST} initial_accumulator_value"
+)
+Adam = _with_old_arguments(
+    paddle.optimizer.Adam, f"learning_rate beta1 beta2 epsilon {_LAST} lazy_mode"
+)
+Adamax = _with_old_arguments(paddle.optimizer.Adamax, f"learning_rate beta1 beta2 epsilon {_LAST}")
+Adadelta = _with_old_arguments(paddle.optimizer.Adadelta, f"learning_rate epsilon rho {_LAST}")
+RMSProp = _with_old_arguments(
+    paddle.optimizer.RMSProp, f"learning_rate rho epsilon momentum centered {_LAST}"
+)
+
+SGDOptimizer = SGD
+MomentumOptimizer = Momentum
+AdagradOptimizer = Adagrad
+AdamOptimizer = Adam
+AdamaxOptimizer = Adamax
+AdadeltaOptimizer = Adadelta
+RMSPropOptimizer = RMSProp
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "AdadeltaOptimizer",
+    "Adagrad",
+    "AdagradOptimizer",
+    "Adam",
+    "AdamOptimizer",
+    "Adamax",
+    "AdamaxOptimizer",
+    "Momentum",
+    "MomentumOptimizer",
+    "RMSProp",
+    "RMSPropOptimizer",
+    "SGDOptimizer",
+]
+
+__getattr__ = module_getattr(__name__)

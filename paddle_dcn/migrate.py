@@ -1,0 +1,202 @@
+"""`python -m paddle_dcn migrate`: moves deformable convolutions in source files to this package."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import io
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import tokenize
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ._rewrite import Remark
+
+_DESCRIPTION = """\
+Find the deformable convolutions of paddle.fluid, paddle.static, paddle.vision, mmcv and torchvision
+in Python files, under any import or alias, and move them to paddle_dcn. Prints a unified diff;
+what cannot be decided is listed with its line and left as it is. Only the deformable convolutions
+change: torch code around them is not ported to Paddle, nor what else is used of paddle.fluid.
+"""
+
+_EPILOG = """\
+exit status: 0 done, or nothing to do; 1 something was left undecided or could not be read or
+written (with --check: or would be rewritten); 2 wrong usage, or libcst is missing
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `migrate`, its description and its exit status."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="a file, or a folder: all *.py below it but hidden folders and virtual environments",
+    )
+    parser.add_argument(
+        "--target",
+        choices=["modern", "legacy"],
+        default="modern",
+        help="what becomes of static calls that create their own parameters: a DeformConv2D layer "
+        "where it behaves the same (modern, the default), or the same call on paddle_dcn.fluid or "
+        "paddle_dcn.static (legacy)",
+    )
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--write", action="store_true", help="change the files, print their names")
+    action.add_argument("--check", action="store_true", help="only print what would be rewritten")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run `migrate` on parsed arguments and return its exit status."""
+    try:
+        import libcst  # noqa: F401
+    except ModuleNotFoundError:
+        print('migrate needs libcst: pip install "paddle_dcn[migrate]"', file=sys.stderr)
+        return 2
+    files, errors, notes = _find(args.paths)
+    outcomes = {path: _migrate(path, args, named) for path, named in _with_progress(files)}
+    for path, outcome in outcomes.items():
+        sys.stdout.buffer.write(outcome.shown)  # bytes: a diff holds the file's own encoding
+        for line, kind, text in outcome.remarks:
+            print(f"{path}:{line}: {kind}: {text}", file=sys.stderr)
+        if outcome.error:
+            errors.append(f"{path}{outcome.error}")
+    sys.stdout.buffer.flush()
+    for text in notes + errors:
+        print(text, file=sys.stderr)
+    changed = sum(bool(outcome.shown) for outcome in outcomes.values())
+    left = sum(remark.kind == "left" for o in outcomes.values() for remark in o.remarks)
+    print(
+        f"{len(files)} files, {changed} {'rewritten' if args.write else 'to be rewritten'}, "
+        f"{left} places left undecided, {len(errors)} errors",
+        file=sys.stderr,
+    )
+    return int(bool(left or errors or (args.check and changed)))
+
+
+class _Outcome(NamedTuple):
+    """What came of a file: a diff or its name if it changes, remarks, and why it failed."""
+
+    shown: bytes = b""
+    remarks: tuple[Remark, ...] = ()
+    error: str = ""
+
+
+def _find(paths: Iterable[Path]) -> tuple[dict[Path, bool], list[str], list[str]]:
+    """List the files, with whether the user named them, the errors and the notes on the way."""
+    files: dict[Path, bool] = {}
+    errors, notes = [], []
+    seen = set()
+    for path in paths:
+        found = [path] if path.is_file() else []
+        if path.is_dir():
+            found = list(_walk(path))
+            if not found:
+                notes.append(f"{path}: note: no Python files in it")
+        elif not found:
+            what = "not a regular file" if path.exists() else "no such file or folder"
+            errors.append(f"{path}: error: {what}")
+        for file in found:
+            if file.is_symlink() and file != path:
+                notes.append(f"{file}: note: a symbolic link, not followed")
+            elif (real := file.resolve()) not in seen:
+                seen.add(real)
+                files[file] = file == path
+    return files, errors, notes
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """List the Python files below a folder, and symbolic links to files or folders."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or entry.name == "__pycache__":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            if not (entry / "pyvenv.cfg").exists():
+                yield from _walk(entry)
+        elif entry.suffix == ".py" or entry.is_dir():
+            yield entry
+
+
+def _with_progress(files: dict[Path, bool]) -> Iterable[tuple[Path, bool]]:
+    """Show a progress bar for many files, on a terminal that has tqdm."""
+    if len(files) > 100:
+        try:
+            from tqdm import tqdm
+        except ModuleNotFoundError:
+            return files.items()
+        return tqdm(files.items(), unit="file", leave=False, disable=None)
+    return files.items()
+
+
+def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
+    """Rewrite one file, as the arguments have it."""
+    from ._rewrite import OPERATORS, rewrite
+
+    try:
+        data = path.read_bytes()
+        # Files found in a folder that name no operator are not parsed: it is the slow part.
+        if not named and not any(name.encode() in data for name in OPERATORS):
+            return _Outcome()
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        old = data.decode(encoding)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(data)  # its messages are better, and libcst's parser can overflow its stack
+        text, remarks = rewrite(old, args.target)
+        new = text.encode(encoding)
+        if new == data:
+            return _Outcome(remarks=tuple(remarks))
+        if args.write:
+            _write(path, new)
+    except SyntaxError as error:
+        version = ".".join(map(str, sys.version_info[:2]))
+        at, what = (f":{error.lineno}", f"not Python {version}: ") if error.lineno else ("", "")
+        return _Outcome(error=f"{at}: error: {what}{error.msg}")
+    except UnicodeDecodeError as error:
+        text = f"not {error.encoding} text: {error.reason} at byte {error.start}"
+        return _Outcome(error=f": error: {text}")
+    except (RecursionError, MemoryError):
+        return _Outcome(error=": error: nested too deeply")
+    except (OSError, ValueError) as error:
+        return _Outcome(error=f": error: {error}")
+    if args.write or args.check:
+        return _Outcome(f"{path}\n".encode(errors="surrogateescape"), tuple(remarks))
+    return _Outcome(_diff(path, data, new), tuple(remarks))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file's content in one step, keeping its mode."""
+    path = path.resolve()
+    mode = path.stat().st_mode
+    if not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(path, os.W_OK):
+        raise PermissionError("read-only, not rewritten")
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _diff(path: Path, old: bytes, new: bytes) -> bytes:
+    """Return a unified diff that `patch -p1` and `git apply` take."""
+    name = path.as_posix().lstrip("/").encode(errors="surrogateescape")
+    name += b"\t" * (b" " in name)  # or `patch` takes a space for the end
+    lines = [re.findall(rb"[^\n]*\n|[^\n]+", data) for data in (old, new)]
+    diff = difflib.diff_bytes(difflib.unified_diff, *lines, b"a/" + name, b"b/" + name)
+    end = b"\n\\ No newline at end of file\n"
+    return b"".join(line if line.endswith(b"\n") else line + end for line in diff)

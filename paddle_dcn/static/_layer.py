@@ -1,0 +1,136 @@
+"""The layer of static programs behind `static.nn.deform_conv2d` and `fluid.layers`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import paddle
+from paddle.base.layer_helper import LayerHelper
+from paddle.static.nn.control_flow import Assert
+from paddle.utils import unique_name
+
+from .. import _checks
+from ..functional import deform_conv2d
+
+_DEFAULT_STEP = 64  # what both originals take for an im2col_step of None
+
+
+def require_static(function: str) -> None:
+    """Refuse a call in dynamic mode, where a layer function has no program to add to."""
+    if paddle.in_dynamic_mode():
+        raise RuntimeError(
+            f"{function} adds to a static program: call paddle.enable_static() first, or use "
+            "paddle_dcn.DeformConv2D in dynamic mode"
+        )
+
+
+def add_layer(
+    x: Any,
+    offset: Any,
+    mask: Any,
+    num_filters: int,
+    filter_size: int | Sequence[int],
+    *,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    groups: int | None,
+    deformable_groups: int | None,
+    im2col_step: int | None,
+    weight_attr: Any,
+    bias_attr: Any,
+    name: str | None,
+    x_name: str = "x",
+    weight_attr_name: str = "weight_attr",
+) -> Any:
+    """Add a deformable convolution and its parameters to the current static program.
+
+    `mask` None is v1. `x_name` and `weight_attr_name` are what the caller's arguments are called;
+    the other arguments, and the errors, are documented with the two public functions.
+    """
+    _checks.check_name(name)
+    shape, dtype, _ = _checks._inspect_static(x_name, x, None)
+    if dtype not in _checks._DTYPES:
+        expected = ", ".join(_checks._DTYPES)
+        raise TypeError(f"{x_name}: expected one of the dtypes {expected}, got {dtype}")
+    _checks._check_rank(x_name, shape, "[N, C, H, W]")
+    batch, channels = shape[:2]
+    if channels < 1:  # -1 where it is unknown
+        raise ValueError(f"{x_name}: expected a known, positive number of channels, got {channels}")
+    if weight_attr is False:
+        raise AssertionError(
+            f"{weight_attr_name}: expected None, a ParamAttr, initializer or name, got False"
+        )
+    groups = 1 if groups is None else _checks._int("groups", groups)
+    num_filters = _checks._int("num_filters", num_filters)
+    _checks._check_divides("groups", groups, channels, f"channels of {x_name}")
+    _checks._check_divides("groups", groups, num_filters, "num_filters")
+    taps = _checks._pair("filter_size", filter_size)
+    im2col_step = _checks._im2col_step(im2col_step) or _DEFAULT_STEP
+    if batch != _checks._UNKNOWN:
+        if batch > im2col_step and batch % im2col_step:
+            raise ValueError(
+                f"im2col_step: expected a divisor of {batch} (batch of {x_name}) or a number above "
+                f"it, got {im2col_step}"
+            )
+    elif im2col_step > 1:
+        _assert_batch(x, x_name, im2col_step)
+
+    # Both originals name their parameters deformable_conv_0.w_0 and deformable_conv_0.b_0. The
+    # helper would count its layers regardless of unique_name.guard(), as the originals do not.
+    helper = LayerHelper("deformable_conv", name=name or unique_name.generate("deformable_conv"))
+    normal = paddle.nn.initializer.Normal(0.0, math.sqrt(2 / (math.prod(taps) * channels)))
+    weight_shape = [num_filters, channels // groups, *taps]
+    weight = _parameter(helper, weight_attr, weight_shape, x.dtype, default_initializer=normal)
+    bias = _parameter(helper, bias_attr, [num_filters], x.dtype, is_bias=True)
+    return deform_conv2d(
+        x,
+        offset,
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation,
+        1 if deformable_groups is None else deformable_groups,
+        groups,
+        mask,
+        im2col_step=im2col_step,
+    )
+
+
+def _parameter(helper: LayerHelper, attr: Any, shape: list[int], dtype: Any, **kwargs: Any) -> Any:
+    """Create a parameter, or find the one that an earlier layer created under the same name.
+
+    Paddle's programs would get a second parameter of that name, which an optimizer then updates
+    twice a step.
+    """
+    name = getattr(paddle.ParamAttr._to_attr(attr), "name", None)
+    parameters = paddle.static.default_main_program().global_block().all_parameters()
+    for parameter in parameters if name is not None else ():
+        if parameter.name == name:
+            if list(parameter.shape) != shape:
+                raise ValueError(
+                    f"{name}: expected shape {shape}, but the program has a parameter of that name "
+                    f"of shape {[*parameter.shape]}"
+                )
+            return parameter
+    return helper.create_parameter(attr=attr, shape=shape, dtype=dtype, **kwargs)
+
+
+def _assert_batch(x: Any, x_name: str, im2col_step: int) -> None:
+    """Have the program check, when it runs, the batch that it does not know while it is built."""
+    batch = paddle.shape(x)[0]
+    fits = paddle.logical_or(batch < im2col_step, batch % im2col_step == 0)
+    assertion = Assert(fits)
+    # Paddle shows these lines, usually where the operator was added, above its own message.
+    lines = [
+        f"  im2col_step: expected a divisor of the batch of {x_name} or a number above it, got "
+        f"{im2col_step}"
+    ]
+    if assertion is None:  # Paddle 3
+        (assertion,) = fits.all_used_ops()
+        assertion.callstack = lines
+    else:
+        assertion._set_attr("op_callstack", lines)

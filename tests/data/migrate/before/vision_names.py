@@ -1,0 +1,16 @@
+# Names imported one by one, under aliases, called by position and by keyword.
+import numpy as np
+from paddle.vision.ops import deform_conv2d as dcn, nms  # nms stays where it is
+
+
+def run(x, offset, mask, weight):
+    first = dcn(x, offset, weight, None, 1, 1, 1, 1, 1, mask)
+    second = dcn(
+        x,
+        offset,
+        weight,
+        padding=1,  # keeps the size
+        mask=mask,
+    )
+    assert np.array_equal(first.numpy(), second.numpy()) and callable(nms)
+    return second

@@ -1,0 +1,254 @@
+"""Tests of visualize: positions against loops and the operator itself, traces, and pictures."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from paddle_dcn import DeformConv2D, DeformConv2DPack, ModulatedDeformConv2DPack, deform_conv2d
+from paddle_dcn.visualize import (
+    Sampling,
+    plot_receptive_field,
+    plot_sampling_points,
+    receptive_field,
+    sampling_points,
+    trace,
+)
+
+# kernel (kh, kw), stride, padding (top, bottom, left, right), dilation, deformable groups
+LAYERS = [
+    ((3, 3), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    ((3, 3), (2, 1), (1, 1, 1, 1), (1, 2), 2),
+    ((2, 5), (1, 3), (2, 0, 1, 3), (3, 1), 1),
+    ((1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 3),
+]
+OUT = (4, 5)
+
+
+def offsets(rng, kernel, deformable_groups, batch=()):
+    channels = deformable_groups * 2 * kernel[0] * kernel[1]
+    return rng.normal(0, 2, (*batch, channels, *OUT))
+
+
+def by_loop(offset, kernel, stride, padding, dilation, deformable_groups):
+    """Positions of one image [dg, kh * kw, Ho, Wo, 2], an element at a time."""
+    points = np.empty((deformable_groups, kernel[0] * kernel[1], *OUT, 2))
+    for d, kh, kw, i, j in np.ndindex(deformable_groups, *kernel, *OUT):
+        tap = kh * kernel[1] + kw
+        channel = 2 * (d * kernel[0] * kernel[1] + tap)
+        y = i * stride[0] - padding[0] + kh * dilation[0] + offset[channel, i, j]
+        x = j * stride[1] - padding[2] + kw * dilation[1] + offset[channel + 1, i, j]
+        points[d, tap, i, j] = y, x
+    return points
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_sampling_points_follow_the_formula(layer):
+    kernel, *arguments, deformable_groups = layer
+    offset = offsets(np.random.default_rng(0), kernel, deformable_groups, (2,))
+    points = sampling_points(offset, kernel, *arguments)
+    for image in range(2):
+        expected = by_loop(offset[image], *layer)
+        np.testing.assert_allclose(points[image], expected, rtol=0, atol=1e-12)
+        single = sampling_points(paddle.to_tensor(offset[image]), kernel, *arguments)
+        np.testing.assert_array_equal(single, points[image])
+
+
+def test_the_operator_samples_at_these_points():
+    # Samples of an image whose values are the coordinates are the positions.
+    kernel, deformable_groups, taps = 3, 2, 9
+    arguments = {"stride": 2, "padding": (1, 0, 0, 1), "dilation": 1}
+    size = (8, 9)
+    rng = np.random.default_rng(0)
+    offset = rng.uniform(-0.9, 0.9, (1, deformable_groups * 2 * taps, 4, 4))
+    x = np.tile(np.indices(size), (deformable_groups, 1, 1))[None].astype("float64")
+    weight = np.eye(2 * deformable_groups * taps).reshape(-1, 2 * deformable_groups, kernel, kernel)
+    out = deform_conv2d(
+        *map(paddle.to_tensor, (x, offset, weight)),
+        deformable_groups=deformable_groups,
+        **arguments,
+    )
+    sampled = out.numpy().reshape(deformable_groups, 2, taps, 4, 4).transpose(0, 2, 3, 4, 1)
+    points = sampling_points(offset[0], kernel, **arguments)
+    inside = ((points >= 0) & (points <= np.array(size) - 1)).all(axis=-1)
+    assert inside.mean() > 0.5
+    np.testing.assert_allclose(sampled[inside], points[inside], rtol=0, atol=1e-12)
+
+
+def test_receptive_field_of_one_layer_is_its_sampling():
+    kernel, *arguments, deformable_groups = LAYERS[1]
+    rng = np.random.default_rng(0)
+    offset = offsets(rng, kernel, deformable_groups)
+    mask = rng.random((offset.shape[0] // 2, *OUT))
+    positions, weight = receptive_field([Sampling(offset, mask, kernel, *arguments)], (2, 3))
+    expected = by_loop(offset, *LAYERS[1])[:, :, 2, 3].reshape(-1, 2)
+    np.testing.assert_allclose(positions, expected, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(weight, mask[:, 2, 3])
+
+
+def test_receptive_field_follows_two_layers():
+    rng = np.random.default_rng(0)
+    shape = (18, 7, 7)
+    # Integer offsets: every sample of the second layer is an output pixel of the first, or none.
+    lower = Sampling(rng.integers(-1, 2, shape), rng.random((9, 7, 7)), padding=1)
+    upper = Sampling(rng.integers(-2, 3, shape), rng.random((9, 7, 7)), padding=1)
+    point = (0, 3)
+    expected = {}
+    for tap in range(9):
+        y = point[0] - 1 + tap // 3 + int(upper.offset[2 * tap][point])
+        x = point[1] - 1 + tap % 3 + int(upper.offset[2 * tap + 1][point])
+        if not (0 <= y < 7 and 0 <= x < 7):
+            continue
+        for inner in range(9):
+            position = (
+                y - 1 + inner // 3 + lower.offset[2 * inner, y, x],
+                x - 1 + inner % 3 + lower.offset[2 * inner + 1, y, x],
+            )
+            weight = upper.mask[tap][point] * lower.mask[inner, y, x]
+            expected.setdefault(position, []).append(weight)
+    positions, weights = receptive_field([lower, upper], point)
+    found = {}
+    for position, weight in zip(positions.tolist(), weights):
+        found.setdefault(tuple(position), []).append(weight)
+    assert found.keys() == expected.keys()
+    for position, weight in expected.items():
+        assert sorted(found[position]) == pytest.approx(sorted(weight), rel=1e-12)
+
+
+def test_receptive_field_interpolates_between_pixels():
+    # In between the pixels of a linear field, interpolation gives the field itself.
+    row, column = np.indices((5, 5))
+    linear = np.stack([0.25 * row - 0.5 * column, 0.125 * column])
+    lower = Sampling(linear, (row / 8)[None], kernel_size=1)
+    upper = Sampling(np.full((2, 5, 5), 0.75), kernel_size=1)
+    positions, weight = receptive_field([lower, upper], (2, 1))
+    y, x = 2.75, 1.75
+    assert positions.tolist() == [[y + 0.25 * y - 0.5 * x, x + 0.125 * x]]
+    assert weight.tolist() == [y / 8]
+
+
+def test_receptive_field_weighs_samples_on_the_zero_border():
+    ones = Sampling(np.zeros((2, 4, 4)), kernel_size=1)
+    for shift, share in ((-0.25, 0.75), (-1.0, None), (3.5, 0.5), (4.0, None)):
+        upper = Sampling(np.full((2, 4, 4), [[[shift]], [[1.0]]]), kernel_size=1)
+        _, weight = receptive_field([ones, upper], (0, 0))
+        assert weight.tolist() == ([] if share is None else [share])
+
+
+class Net(nn.Layer):
+    """Every kind of deformable layer, one of them called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = ModulatedDeformConv2DPack(3, 4, 3, padding=1, deformable_groups=1)
+        self.second = DeformConv2DPack(4, 4, 3, stride=2, padding=1, deformable_groups=2)
+        self.third = DeformConv2D(4, 4, (1, 3), padding=(0, 1), dilation=1)
+        for layer in (self.first, self.second):
+            layer.conv_offset.weight.set_value(paddle.randn(layer.conv_offset.weight.shape))
+
+    def forward(self, x):
+        x = self.second(self.first(x))
+        offset = paddle.full([1, 6, *x.shape[2:]], 0.5)
+        x = self.third(x, offset)
+        return self.third(x, offset=offset, mask=paddle.full([1, 3, *x.shape[2:]], 0.25))
+
+
+def test_trace_records_every_call_in_order():
+    model, image = Net(), paddle.rand([3, 6, 6])
+    stranger = DeformConv2DPack(3, 3, 3)
+    before = model(image.unsqueeze(0))
+    samplings = trace(model, image)
+    planes = model.first.conv_offset(image.unsqueeze(0))[0]
+    np.testing.assert_array_equal(samplings[0].offset, planes[:18].numpy())
+    np.testing.assert_allclose(samplings[0].mask, 1 / (1 + np.exp(-planes[18:].numpy())), 1e-6)
+    assert [s.offset.shape for s in samplings] == [(18, 6, 6), (36, 3, 3), (6, 3, 3), (6, 3, 3)]
+    assert [s.mask is None for s in samplings] == [False, True, True, False]
+    assert samplings[1][2:] == ((3, 3), (2, 2), (1, 1, 1, 1), (1, 1))
+    assert samplings[3][2:] == ((1, 3), (1, 1), (0, 0, 1, 1), (1, 1))
+    assert (samplings[3].mask == 0.25).all()
+    assert trace(nn.Sequential(nn.Conv2D(3, 3, 3)), image) == []
+    assert len(trace(stranger, image)) == 1
+    np.testing.assert_array_equal(model(image.unsqueeze(0)).numpy(), before.numpy())
+
+
+def test_trace_reads_channels_last():
+    layer = ModulatedDeformConv2DPack(2, 2, 3, data_format="NHWC")
+    (sampling,) = trace(layer, paddle.rand([5, 7, 2]))
+    assert sampling.offset.shape == (18, 3, 5) and (sampling.mask == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sampling_points(np.zeros((17, 4, 4))), r"offset: expected a multiple of 18"),
+        (lambda: sampling_points(np.zeros((0, 4, 4))), r"offset: expected a multiple of 18"),
+        (lambda: sampling_points(np.zeros((4, 4))), r"offset: expected .* got 2-D"),
+        (lambda: sampling_points(np.zeros((18, 4, 4)), stride=0), r"stride: expected positive"),
+        (
+            lambda: receptive_field([Sampling(np.zeros((1, 18, 4, 4)))], (0, 0)),
+            r"offset: expected \[channels, Ho, Wo\], got 4-D",
+        ),
+        (
+            lambda: receptive_field([Sampling(np.zeros((18, 4, 4)), np.ones((9, 4, 5)))], (0, 0)),
+            r"mask: expected \[9, 4, 4\] .* got \[9, 4, 5\]",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.fixture
+def axes():
+    """Axes that need no display."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots()
+    yield axes
+    pyplot.close(figure)
+
+
+def drawn(axes):
+    """(x, y) of each scatter, in drawing order."""
+    return [np.asarray(collection.get_offsets()) for collection in axes.collections]
+
+
+def test_plot_sampling_points_draws_both_grids(axes):
+    rng = np.random.default_rng(0)
+    offset, mask = rng.normal(0, 1, (18, 4, 4)), rng.random((9, 4, 4))
+    sampling = Sampling(offset, mask, padding=1)
+    image = paddle.rand([12, 12])
+    assert plot_sampling_points(image, sampling, [(1, 2), (3, 3)], scale=3, axes=axes) is axes
+    regular, deformed, centre, *second = drawn(axes)
+    expected = sampling_points(offset, padding=1)[0, :, 1, 2] * 3
+    np.testing.assert_allclose(deformed, expected[:, ::-1])
+    np.testing.assert_allclose(centre, [[6, 3]])
+    assert sorted(map(tuple, regular)) == [(x, y) for x in (3, 6, 9) for y in (0, 3, 6)]
+    assert len(second) == 3
+    sizes = axes.collections[1].get_sizes()
+    assert (np.argsort(sizes) == np.argsort(mask[:, 1, 2])).all()
+    assert len(axes.images) == 1
+
+
+def test_plot_receptive_field_draws_both_clouds(axes):
+    rng = np.random.default_rng(0)
+    samplings = [Sampling(rng.normal(0, 1, (18, 8, 8)), padding=1) for _ in range(2)]
+    plot_receptive_field(None, samplings, (4, 4), axes=axes)
+    regular, deformed, centre = drawn(axes)
+    assert len(regular) == 25 and len(deformed) == 81
+    np.testing.assert_allclose(deformed[:, ::-1], receptive_field(samplings, (4, 4))[0])
+    np.testing.assert_allclose(centre, [[4, 4]])
+    assert not axes.images
+
+
+def test_missing_matplotlib_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        plot_receptive_field(None, [Sampling(np.zeros((18, 4, 4)))], (1, 1))
