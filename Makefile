@@ -1,4 +1,4 @@
-# demo, test, bench, lint: each works from a fresh clone and sets up what it needs in .venv.
+# demo, test, cuda-check, bench, lint: each works from a fresh clone and sets up what it needs in .venv.
 # `make test PADDLE=2.6.2` does the same for another Paddle, in .venv-2.6.2.
 
 DEFAULT := 3.3.1
@@ -8,13 +8,18 @@ PYTHON := $(VENV)/bin/python
 REQUIREMENTS := "paddlepaddle==$(PADDLE)" $(if $(filter 2.%,$(PADDLE)),"numpy<2")
 SOURCES := $(shell find custom_ops -type f) setup.py pyproject.toml paddle_dcn/_build.py
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test cuda-check bench lint clean
 
 demo: $(VENV)/.demo
 	$(PYTHON) examples/demo.py
 
 test: $(VENV)/.test
 	$(PYTHON) -m pytest -q $(ARGS)
+
+# The CUDA kernels without a GPU: compiled with nvcc, run on the CPU, under sanitizers too.
+cuda-check: $(VENV)/.test
+	PADDLE_DCN_CUDA_CHECK=1 $(PYTHON) -m pytest -q -s -rs tests/test_cuda_compile.py \
+		tests/test_cuda_emulation.py tests/test_benchmark_cuda.py $(ARGS)
 
 bench: $(VENV)/.bench
 	$(PYTHON) benchmarks/cpu.py $(ARGS)
