@@ -337,6 +337,7 @@ class Names:
         self.remarks.clear()
         self.star_groups.clear()
         self.unbound: set[str] = set()
+        self.fled: set[str] = set()
         self.strange = [(node, [node.attr.value]) for node in self.scan.attributes]
         for group in self.groups.values():
             group.uses, group.contested = [], False
@@ -349,8 +350,9 @@ class Names:
                 self.left(mention.node, f"a star import may bind {root!r} too")
                 continue
             if meaning.group is None:
-                for group, _ in meaning.rivals:
+                for group, path in meaning.rivals:
                     group.contested = True
+                    self.fled.add(".".join([path, *rest]))
                 if not self._explain(mention, meaning):
                     self.strange.append((mention.node, rest))
                 continue
@@ -441,16 +443,16 @@ class Names:
         for string in self.scan.strings:
             if string.evaluated_value in MOVES:
                 self.left(string, f"{string.evaluated_value} is named in a string")
-        values = {use.path for group in self.all_groups() for use in group.uses if self._flees(use)}
+        for use in (use for group in self.all_groups() for use in group.uses):
+            in_class = isinstance(use.mention.scope, meta.ClassScope)
+            if use.new is None and (in_class or not self.defines_alias(use)):
+                self.fled.add(use.path)
         for node, words in self.strange:
-            for path in (f"{v}.{'.'.join(words[i:])}" for v in values for i in range(len(words))):
+            for path in (
+                f"{v}.{'.'.join(words[i:])}" for v in self.fled for i in range(len(words))
+            ):
                 if path in MOVES:
                     self.left(node, f"it may be {path}: that module is used as a value")
-
-    def _flees(self, use: Use) -> bool:
-        """Whether a module may be reached through more than the names that stand for it."""
-        in_class = isinstance(use.mention.scope, meta.ClassScope)
-        return use.new is None and (in_class or not self.defines_alias(use))
 
     def defines_alias(self, use: Use) -> bool:
         """Whether the use is x of a `name = x` that is understood wherever `name` is used."""

@@ -5,7 +5,8 @@ from paddle.fluid.dygraph import Conv2D
 
 
 def block(x, filters, name):
-    offset_mask = fluid.layers.conv2d(x, 27, 3, padding=1, name=name + "_offset")
+    attr = fluid.ParamAttr(name=name + "_offset")
+    offset_mask = fluid.layers.conv2d(x, 27, 3, padding=1, param_attr=attr)
     offset, mask = fluid.layers.split(offset_mask, [18, 9], dim=1)
     mask = fluid.layers.sigmoid(mask)
     x = paddle_dcn.fluid.layers.deformable_conv(input=x, offset=offset, mask=mask,
