@@ -35,6 +35,8 @@ _MODULES = (
 MOVES = {f"{old}.{name}": f"{new}.{name}" for old, new, names in _MODULES for name in names}
 # What a star import of these binds is known.
 _STARS = {"paddle.fluid"} | {old for old, _, _ in _MODULES}
+# Packages and modules that an operator is reached through.
+_PREFIXES = {path[: dot.start()] for path in MOVES for dot in re.finditer(r"\.", path)}
 # The operators' own names: a file that has none of them needs no rewriting.
 OPERATORS = frozenset(path.rpartition(".")[2] for path in MOVES)
 
@@ -447,10 +449,9 @@ class Names:
             in_class = isinstance(use.mention.scope, meta.ClassScope)
             if use.new is None and (in_class or not self.defines_alias(use)):
                 self.fled.add(use.path)
+        fled = self.fled & _PREFIXES
         for node, words in self.strange:
-            for path in (
-                f"{v}.{'.'.join(words[i:])}" for v in self.fled for i in range(len(words))
-            ):
+            for path in (f"{f}.{'.'.join(words[i:])}" for f in fled for i in range(len(words))):
                 if path in MOVES:
                     self.left(node, f"it may be {path}: that module is used as a value")
 
