@@ -6,6 +6,7 @@ if find_spec("paddle") is None:
     raise ImportError("paddle_dcn needs PaddlePaddle: install paddlepaddle or paddlepaddle-gpu")
 
 from . import compat as compat
+from . import export as export
 from ._patch import patch, patched, unpatch
 from .functional import deform_conv2d
 from .layers import DeformConv2D, DeformConv2DPack, ModulatedDeformConv2DPack

@@ -6,6 +6,8 @@ import ctypes
 import hashlib
 import os
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 
 import paddle
@@ -109,6 +111,11 @@ else:
     _run_dynamic, _run_static = core.eager._run_custom_op, _append
 
 
+# What a program being traced for export gets in place of the operator: a function that takes the
+# arguments of `deform_conv2d`.
+substitute: ContextVar[Callable[..., Tensor] | None] = ContextVar("substitute", default=None)
+
+
 def _unified(function):
     """Keep to_static from looking inside: the function is the same in both modes."""
     marker = getattr(paddle.jit, "marker", None)
@@ -136,6 +143,22 @@ def deform_conv2d(
     ``im2col_step`` 0 leaves the choice to the operator. ``mask`` None is v1.
     """
     dynamic = paddle.in_dynamic_mode()
+    emit = None if dynamic else substitute.get()
+    if emit is not None:
+        return emit(
+            x,
+            offset,
+            mask,
+            weight,
+            bias,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            deformable_groups=deformable_groups,
+            im2col_step=im2col_step,
+            data_format=data_format,
+        )
     wanted = 0
     for tensor, bit in (
         (x, _X),

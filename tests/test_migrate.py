@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from conftest import assert_close
 from modes import needs_paddle_3
 from programs import fresh_program, value
 
-import paddle_dcn
+import paddle_dcn.fluid
 from paddle_dcn import migrate
 
 pytest.importorskip("libcst", reason="pip install libcst")
@@ -67,10 +68,8 @@ REMARKS = {
     "fluid_named": [],
     "fluid_rest": [
         (3, "note", LACKS.format("dygraph.Conv2D", "paddle.nn")),
-        (7, "note", LACKS.format("layers.conv2d", "paddle.nn.Conv2D")),
-        (8, "note", LACKS.format("layers.split", "paddle.split")),
-        (9, "note", LACKS.format("layers.sigmoid", "paddle.nn.functional.sigmoid")),
-        (12, "note", LACKS.format("layers.relu", "paddle.nn.functional.relu")),
+        (8, "note", LACKS.format("layers.concat", "paddle.concat")),
+        (9, "note", LACKS.format("layers.relu", "paddle.nn.functional.relu")),
     ],
     "static_calls": [],
     "mmcv_names": [],
@@ -118,8 +117,6 @@ def test_fixtures_are_all_here():
         assert path.read_bytes() != (DATA / "modern" / path.name).read_bytes()
 
 
-# Fixtures that need what is not here: torch, or the rest of paddle.fluid.
-FOREIGN = {"fluid_rest", "torchvision_mixed"}
 DYNAMIC = [name for name in REMARKS if not name.startswith(("fluid", "static"))]
 # The names of the parameters behind the result: those that the original gives them.
 STATIC = {
@@ -128,6 +125,7 @@ STATIC = {
     "fluid_star": ("deformable_conv_0.w_0", "deformable_conv_0.b_0"),
     "fluid_dotted": ("weight", "deformable_conv_0.b_0"),
     "fluid_named": ("dcn_weights", "dcn_bias"),
+    "fluid_rest": ("deformable_conv_0.w_0", "bias"),
     "static_calls": ("weight", "bias"),
 }
 
@@ -150,7 +148,29 @@ def reference(arrays, weight, bias=None):
     return paddle_dcn.deform_conv2d_reference(padding=1, **tensors).numpy()
 
 
-@pytest.mark.parametrize("name", [name for name in DYNAMIC if name not in FOREIGN])
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Provide what the fixtures use of torch, torchvision and the rest of fluid, from Paddle."""
+    fluid = types.SimpleNamespace(**{name: getattr(paddle_dcn.fluid, name) for name in FLUID})
+    layers = {"data": paddle_dcn.fluid.layers.data, "concat": paddle.concat}
+    fluid.layers = types.SimpleNamespace(**layers, relu=paddle.nn.functional.relu)
+    ops = types.SimpleNamespace(nms=len, roi_align=len, roi_pool=len)
+    modules = {
+        "paddle.fluid": fluid,
+        "paddle.fluid.dygraph": types.SimpleNamespace(Conv2D=paddle.nn.Conv2D),
+        "torch": types.SimpleNamespace(nn=types.SimpleNamespace(Module=paddle.nn.Layer)),
+        "torchvision": types.SimpleNamespace(ops=ops),
+        "torchvision.ops": ops,
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+FLUID = ("CPUPlace", "Executor", "ParamAttr", "default_startup_program")
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize("name", DYNAMIC)
 def test_rewritten_module_runs(name):
     arrays = inputs()
     weight = np.random.default_rng(6).normal(0, 0.2, (5, 4, 3, 3)).astype("float32")
@@ -160,6 +180,7 @@ def test_rewritten_module_runs(name):
 
 
 @needs_paddle_3
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", STATIC)
 def test_rewritten_program_runs(name, target, tmp_path):
@@ -215,9 +236,11 @@ IMPORTS = {
         "    return paddle_dcn.compat.mmcv.deform_conv2d(x)\n",
     ),
     "comments between names": (
-        "from mmcv.ops import (  # ops\n    nms,\n    # deform\n    DeformConv2d  # last\n)\n",
-        "from mmcv.ops import (  # ops\n    nms\n    # deform\n)\n"
-        "from paddle_dcn.compat.mmcv import (\n    DeformConv2d,  # last\n)\n",
+        "from mmcv.ops import (  # ops\n    nms,\n    # deform\n    DeformConv2dPack,\n"
+        "    # more\n    deform_conv2d  # last\n)\n",
+        "from mmcv.ops import (  # ops\n    nms\n    # deform\n    # more\n)\n"
+        "from paddle_dcn.compat.mmcv import (\n    DeformConv2dPack,\n"
+        "    deform_conv2d,  # last\n)\n",
     ),
     "comment on a dropped line": (
         "import mmcv.ops\nimport mmcv.ops.deform_conv  # both\nmmcv.ops.deform_conv2d(x)\n",
@@ -228,13 +251,44 @@ IMPORTS = {
         "from paddle.vision import nms\nimport paddle_dcn as ops\n"
         "__all__ = ['ops']\nvision = ops.deform_conv2d\n",
     ),
+    "named in __all__, with full names": (
+        "import torchvision\n__all__ = ['torchvision']\nprint(torchvision.ops.deform_conv2d)\n",
+        "import torchvision\nimport paddle_dcn.compat.torchvision\n__all__ = ['torchvision']\n"
+        "print(paddle_dcn.compat.torchvision.deform_conv2d)\n",
+    ),
+    "comment on an unused name": (
+        "from paddle import (\n    vision,  # ops\n)\nprint(vision.ops.deform_conv2d)\n",
+        "from paddle import (\n    vision,  # ops\n)\nimport paddle_dcn\n"
+        "print(paddle_dcn.deform_conv2d)\n",
+    ),
+    "several statements in a line": (
+        "import os;import mmcv.ops as o; o.deform_conv2d(os)\n",
+        "import os;import paddle_dcn.compat.mmcv as o; o.deform_conv2d(os)\n",
+    ),
+    "import a.b, a passed on": (
+        "import mmcv.ops\nprint(mmcv.ops.deform_conv2d, mmcv)\n",
+        "import mmcv.ops\nimport paddle_dcn.compat.mmcv\n"
+        "print(paddle_dcn.compat.mmcv.deform_conv2d, mmcv)\n",
+    ),
     "two star imports": (
         "from mmcv.ops import *\nfrom torchvision.ops import *\ndeform_conv2d(DeformConv2dPack)\n",
         "from mmcv.ops import *\nfrom paddle_dcn.compat.mmcv import DeformConv2dPack\n"
         "from torchvision.ops import *\nfrom paddle_dcn.compat.torchvision import deform_conv2d\n"
         "deform_conv2d(DeformConv2dPack)\n",
     ),
+    "a class that reads the name outside": (
+        "import torchvision\nimport mmcv.ops as ops\nclass A:\n    torchvision = torchvision.io\n"
+        "    ops = ops.nms\nprint(torchvision.ops.deform_conv2d, ops.deform_conv2d)\n",
+        "import torchvision\nimport paddle_dcn.compat.torchvision\nimport mmcv.ops as ops\n"
+        "import paddle_dcn.compat.mmcv\nclass A:\n    torchvision = torchvision.io\n"
+        "    ops = ops.nms\nprint(paddle_dcn.compat.torchvision.deform_conv2d, "
+        "paddle_dcn.compat.mmcv.deform_conv2d)\n",
+    ),
     "another file's operator": ("from mylib.ops import deform_conv2d\ndeform_conv2d(x)\n", None),
+    "bound behind a star import": (
+        "from mmcv.ops import *\nfrom mylib import deform_conv2d\ndeform_conv2d(nms)\n",
+        None,
+    ),
     "a relative import": ("from . import ops\nops.deform_conv2d(x)\n", None),
     "a function of the same name": (
         "from paddle.vision.ops import deform_conv2d\ndef f():\n    def deform_conv2d(): ...\n"
@@ -269,6 +323,29 @@ LEFT = {
     "loop variable": (
         OPS + "for ops in x:\n    ops.deform_conv2d(x)",
         "'ops' is bound in more than one way",
+    ),
+    "alias of an undecided name": (
+        "if x:\n    import torchvision.ops as ops\nelse:\n    "
+        + OPS
+        + "a = ops\na.deform_conv2d(x)",
+        "'a' is bound in more than one way",
+    ),
+    "attribute of a class": (
+        OPS + "class A:\n    o = ops\n    def f(self): self.o.deform_conv2d(x)",
+        "it may be paddle.vision.ops.deform_conv2d: that module is used as a value",
+    ),
+    "attribute of that name": (
+        OPS + "class A:\n    ops = ops\n    def f(self): self.ops.deform_conv2d(x)",
+        "it may be paddle.vision.ops.deform_conv2d: that module is used as a value",
+    ),
+    "star imports in branches": (
+        "try:\n    from mmcv.ops import *\nexcept ImportError:\n    from torchvision.ops import *\n"
+        "deform_conv2d(x)",
+        "another star import may bind 'deform_conv2d'",
+    ),
+    "alias of something else": (
+        OPS + "a = ops\nif x: a = y\na.deform_conv2d(x)",
+        "'a' is bound in more than one way",
     ),
     "match": (
         OPS + "match x:\n  case [ops]: ops.deform_conv2d(x)",
@@ -320,6 +397,10 @@ LEFT = {
         "import paddle\npaddle_dcn = paddle.add\npaddle.vision.ops.deform_conv2d(x)",
         "the name paddle_dcn is taken",
     ),
+    "name bound elsewhere in the function": (
+        "import paddle\ndef f(x):\n    import paddle_dcn\n    paddle.vision.ops.deform_conv2d(x)",
+        "paddle_dcn would be bound both inside and outside a function",
+    ),
     "name bound later in the function": (
         "import paddle_dcn\ndef f():\n    paddle_dcn.deform_conv2d(x)\n"
         "    import mmcv.ops\n    mmcv.ops.deform_conv2d(x)",
@@ -336,6 +417,61 @@ def test_left(name):
     assert result.code == code + "\n"
     assert {(remark.kind, remark.text) for remark in result.remarks} == {("left", text)}
     assert result.remarks[-1].line == code.count("\n") + 1
+
+
+# Calls on fluid.layers, and the layers that they become or why they do not.
+NAMED = "param_attr='w', bias_attr=False"
+CALLS = {
+    "(x, o, m, 2, 3, 1, 1, 1, 2, 4, 8, 'w', 'b')": (
+        "(in_channels=x.shape[1], out_channels=2, kernel_size=3, stride=1, padding=1, dilation=1, "
+        "groups=2, deformable_groups=4, im2col_step=8, weight_attr='w', bias_attr='b')(x, o, m)"
+    ),
+    f"(x, o, None, 2, 3, modulated=False, {NAMED})": (
+        "(in_channels=x.shape[1], out_channels=2, kernel_size=3, "
+        "weight_attr='w', bias_attr=False)(x, o)"
+    ),
+    f"({NAMED}, mask=m, offset=o, filter_size=3, num_filters=2, input=x.y)": (
+        "(weight_attr='w', bias_attr=False, kernel_size=3, out_channels=2, "
+        "in_channels=x.y.shape[1])(x.y, o, m)"
+    ),
+    "(x, o, m, 2, 3, param_attr=f'{x}', bias_attr=ParamAttr('%s_b' % x))": (
+        "(in_channels=x.shape[1], out_channels=2, kernel_size=3, weight_attr=f'{x}', "
+        "bias_attr=ParamAttr('%s_b' % x))(x, o, m)"
+    ),
+    f"(*x, {NAMED})": "it has arguments by * or **",
+    f"(x, o, m, 2, 3, {NAMED}, **y)": "it has arguments by * or **",
+    "(x, o, m, 2, 3, 1, 1, 1, 1, 1, 1, 'w', False, True)": (
+        "what follows bias_attr by position depends on the release"
+    ),
+    f"(x, o, m, 2, {NAMED})": "its arguments are not those of deformable_conv",
+    f"(x, o, m, 2, 3, act=y, {NAMED})": "its arguments are not those of deformable_conv",
+    f"(f(x), o, m, 2, 3, {NAMED})": "an input is an expression, which the layer would come before",
+    f"(x, o, m, 2, 3, groups=y, {NAMED})": "groups may be None",
+    f"(x, o, m, 2, 3, modulated=y, {NAMED})": "modulated is not written as True or False",
+    f"(x, o, None, 2, 3, {NAMED})": "modulated is true without a mask",
+    "(x, o, m, 2, 3, bias_attr=False)": "param_attr gives its weight no fixed name",
+    "(x, o, m, 2, 3, param_attr=y, bias_attr=False)": "param_attr gives its weight no fixed name",
+    "(x, o, m, 2, 3, param_attr=ParamAttr(learning_rate=2), bias_attr=False)": (
+        "param_attr gives its weight no fixed name"
+    ),
+    "(x, o, m, 2, 3, param_attr='w', bias_attr=None)": "bias_attr gives its bias no fixed name",
+    f"(x, o, m, 2, 3, {NAMED},  # last\n  name=y)": "a comment stands between its arguments",
+    f"(x, o,\n  m,  # mask\n  2, 3, {NAMED})": "a comment stands between its arguments",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_static_call_as_layer(call):
+    code = "import paddle_dcn\nx = paddle_dcn.fluid.layers.deformable_conv{}\n".format
+    result = rewrite(code(call))
+    (remark,) = result.remarks
+    if CALLS[call].startswith("("):
+        assert result.code == f"import paddle_dcn\nx = paddle_dcn.DeformConv2D{CALLS[call]}\n"
+        assert remark.text == LAYER
+    else:
+        assert result.code == code(call)
+        assert remark.text == FLUID_STAYS.format(CALLS[call])
+    assert rewrite(code(call), "legacy") == (code(call), [])
 
 
 # The command line

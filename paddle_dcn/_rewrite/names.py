@@ -35,6 +35,8 @@ _MODULES = (
 MOVES = {f"{old}.{name}": f"{new}.{name}" for old, new, names in _MODULES for name in names}
 # What a star import of these binds is known.
 _STARS = {"paddle.fluid"} | {old for old, _, _ in _MODULES}
+# Packages and modules that an operator is reached through.
+_PREFIXES = {path[: dot.start()] for path in MOVES for dot in re.finditer(r"\.", path)}
 # The operators' own names: a file that has none of them needs no rewriting.
 OPERATORS = frozenset(path.rpartition(".")[2] for path in MOVES)
 
@@ -337,6 +339,7 @@ class Names:
         self.remarks.clear()
         self.star_groups.clear()
         self.unbound: set[str] = set()
+        self.fled: set[str] = set()
         self.strange = [(node, [node.attr.value]) for node in self.scan.attributes]
         for group in self.groups.values():
             group.uses, group.contested = [], False
@@ -349,8 +352,9 @@ class Names:
                 self.left(mention.node, f"a star import may bind {root!r} too")
                 continue
             if meaning.group is None:
-                for group, _ in meaning.rivals:
+                for group, path in meaning.rivals:
                     group.contested = True
+                    self.fled.add(".".join([path, *rest]))
                 if not self._explain(mention, meaning):
                     self.strange.append((mention.node, rest))
                 continue
@@ -441,16 +445,15 @@ class Names:
         for string in self.scan.strings:
             if string.evaluated_value in MOVES:
                 self.left(string, f"{string.evaluated_value} is named in a string")
-        values = {use.path for group in self.all_groups() for use in group.uses if self._flees(use)}
+        for use in (use for group in self.all_groups() for use in group.uses):
+            in_class = isinstance(use.mention.scope, meta.ClassScope)
+            if use.new is None and (in_class or not self.defines_alias(use)):
+                self.fled.add(use.path)
+        fled = self.fled & _PREFIXES
         for node, words in self.strange:
-            for path in (f"{v}.{'.'.join(words[i:])}" for v in values for i in range(len(words))):
+            for path in (f"{f}.{'.'.join(words[i:])}" for f in fled for i in range(len(words))):
                 if path in MOVES:
                     self.left(node, f"it may be {path}: that module is used as a value")
-
-    def _flees(self, use: Use) -> bool:
-        """Whether a module may be reached through more than the names that stand for it."""
-        in_class = isinstance(use.mention.scope, meta.ClassScope)
-        return use.new is None and (in_class or not self.defines_alias(use))
 
     def defines_alias(self, use: Use) -> bool:
         """Whether the use is x of a `name = x` that is understood wherever `name` is used."""

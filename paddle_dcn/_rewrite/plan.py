@@ -184,13 +184,12 @@ class Plan:
             return
         if any(f"{use.path}.".startswith(below) or use.path == root for use in staying):
             return
-        body = self.names.block(binding.statement)
+        block = self.names.block(binding.statement)
         have = [
-            (self.imports[s].paths if s in self.imports else {}).get(alias, alias.evaluated_name)
-            for s in self.names.scan.imports
-            if isinstance(s, cst.Import) and self.names.block(s) is body
-            for alias in s.names
-            if alias.asname is None
+            module
+            for statement in self.names.scan.imports
+            if self.names.block(statement) is block
+            for module in self._imported(statement)
         ]
         self._edit(binding).paths[binding.alias] = None if root in have else root
 
@@ -215,21 +214,25 @@ class Plan:
         else:
             self._edit(binding).named.append((path, name))
 
+    def _imported(self, statement: Import) -> list[str]:
+        """List the modules whose full names an import statement binds once it is edited."""
+        edit = self.imports.get(statement, ImportEdit())
+        aliases = statement.names if isinstance(statement, cst.Import) else ()
+        modules = [edit.paths.get(a, a.evaluated_name) for a in aliases if not a.asname]
+        return [module for module in modules if module] + edit.beside
+
     def _beside(self, group: Group, modules: set[str]) -> None:
         """Import modules beside the group's imports, where their block has not done so before."""
         first = min(self.names.line(use.mention.node) for use in group.uses)
         for binding in group.bindings:
-            body, line = self.names.block(binding.statement), self.names.line(binding.statement)
-            have = set()
-            for statement in self.names.scan.imports:
-                if self.names.block(statement) is not body or self.names.line(statement) > max(
-                    line, first
-                ):
-                    continue
-                if isinstance(statement, cst.Import):
-                    have |= {a.evaluated_name for a in statement.names if a.asname is None}
-                if self.names.line(statement) <= line:
-                    have |= set(self.imports.get(statement, ImportEdit()).beside)
+            block, line = self.names.block(binding.statement), self.names.line(binding.statement)
+            have = {
+                module
+                for statement in self.names.scan.imports
+                if self.names.block(statement) is block
+                and self.names.line(statement) <= max(line, first)
+                for module in self._imported(statement)
+            }
             for module in sorted(modules, reverse=True):
                 if not any(f"{other}.".startswith(f"{module}.") for other in have):
                     self._edit(binding).beside.append(module)

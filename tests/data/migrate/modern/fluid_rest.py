@@ -1,13 +1,16 @@
-"""Part of a network: what is used of fluid is only partly there again, so both stand here."""
+"""What is used of fluid is only partly there again, so that both stand here."""
 import paddle.fluid as fluid
 import paddle_dcn.fluid
 from paddle.fluid.dygraph import Conv2D
 
 
-def block(x, filters, name):
-    offset_mask = fluid.layers.conv2d(x, 27, 3, padding=1, name=name + "_offset")
-    offset, mask = fluid.layers.split(offset_mask, [18, 9], dim=1)
-    mask = fluid.layers.sigmoid(mask)
-    x = paddle_dcn.fluid.layers.deformable_conv(input=x, offset=offset, mask=mask,
-                                     num_filters=filters, filter_size=3, padding=1)
-    return fluid.layers.relu(x), Conv2D
+def build():
+    x = fluid.layers.data("x", [4, 6, 7])
+    offset = fluid.layers.concat([fluid.layers.data("offset", [18, 6, 7])], axis=1)
+    mask = fluid.layers.relu(fluid.layers.data("mask", [9, 6, 7]))
+    out = paddle_dcn.fluid.layers.deformable_conv(x, offset, mask, 5, 3, padding=1,  # same size
+                                       bias_attr=fluid.ParamAttr(name="bias"))
+    exe = fluid.Executor(fluid.CPUPlace())
+    exe.run(fluid.default_startup_program())
+    assert callable(Conv2D)
+    return exe, out

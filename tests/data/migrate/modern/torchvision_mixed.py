@@ -10,10 +10,16 @@ from paddle_dcn.compat.torchvision import (
 
 
 class Block(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, weight):
         super().__init__()
-        self.conv = DeformConv2d(4, 4, 3)
+        self.weight = weight
+        self.conv = DeformConv2d(4, 5, 3, padding=1)
 
-    def forward(self, x, offset, boxes):
-        x = paddle_dcn.compat.torchvision.deform_conv2d(self.conv(x, offset), offset, self.conv.weight)
-        return torchvision.ops.roi_pool(x, boxes, 3), nms, roi_align
+    def forward(self, x, offset, mask):
+        assert self.conv(x, offset, mask).shape == [2, 5, 6, 7]
+        return paddle_dcn.compat.torchvision.deform_conv2d(x, offset, self.weight, padding=1, mask=mask)
+
+
+def run(x, offset, mask, weight):
+    assert callable(nms) and callable(roi_align) and callable(torchvision.ops.roi_pool)
+    return Block(weight)(x, offset, mask)
