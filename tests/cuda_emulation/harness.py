@@ -43,7 +43,7 @@ def build(variant: str, folder: Path, sources: Path = SOURCES) -> Path:
     shim = HERE / "emulation.h"
     files = sorted(sources.glob("*.cu"))
     everything = [*files, *sources.glob("*.cuh"), *sources.parent.glob("*.h"), shim]
-    digest = hashlib.sha256(VARIANTS[variant].encode())
+    digest = hashlib.sha256((FLAGS + VARIANTS[variant]).encode())
     for path in sorted(everything):
         digest.update(path.read_bytes())
     library = folder / f"{variant}-{digest.hexdigest()[:16]}.so"

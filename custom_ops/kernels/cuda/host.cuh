@@ -102,12 +102,14 @@ Geometry<Index> geometry(const Problem& p, const Segments& in, int64_t images) {
   return g;
 }
 
-// The most elements any tensor has per image, on its way through the kernels.
+// The most elements that any tensor has per image, on its way through the kernels, with room for
+// a tile beyond its end.
 inline int64_t image_elements(const Problem& p, const Segments& in, const Segments& out) {
   const int64_t x = (p.height + 2) * (p.width + 2) * in.packed_channels();
   const int64_t y = (p.out_pixels() + 512) * out.packed_channels();
   const int64_t offset = 2 * (p.out_pixels() + 512) * p.deformable_groups * p.taps();
-  return std::max({x, y, offset});
+  const int64_t weight = (p.out_channels + 512) * p.taps() * in.packed_channels() / p.groups;
+  return std::max({x, y, offset, weight});
 }
 
 // How many images go through the kernels at a time, and whether 32-bit indices do for them.
