@@ -123,7 +123,8 @@ def build(root: Path, target: Path, work: Path) -> Path:
         compile_cuda = [nvcc, *NVCC_FLAGS, *(architectures or NVCC_ARCHITECTURES), *common]
         compile_cuda += [f"-ccbin={cxx}"]
         # Paddle 2's headers include Thrust's, which CUDA 13 has moved.
-        compile_cxx += ["-DPADDLE_DCN_WITH_CUDA", "-isystem", f"{Path(nvcc).parents[1]}/include/cccl"]
+        thrust = Path(nvcc).parents[1] / "include" / "cccl"
+        compile_cxx += ["-DPADDLE_DCN_WITH_CUDA", "-isystem", str(thrust)]
         # The static runtime, so that the library also loads where there is no CUDA.
         libraries = [flag for flag in libraries if flag != "-lcudart"]
         libraries += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]

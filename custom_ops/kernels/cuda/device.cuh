@@ -16,7 +16,7 @@
 #endif
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-#error "paddle_dcn needs compute capability 8.0 or later"
+#error "the kernels need compute capability 8.0 or later: cp.async and mma.sync"
 #endif
 
 #define DCN_DEVICE __device__ __forceinline__
