@@ -21,6 +21,11 @@ from paddle.static import InputSpec
 
 from .. import _ops
 
+try:
+    from paddle.jit.pir_translated_layer import PirTranslatedLayer
+except ImportError:  # Paddle 2.6 has none
+    PirTranslatedLayer = TranslatedLayer
+
 
 class Origins:
     """Which layer each operator of a model's program comes from."""
@@ -90,7 +95,7 @@ def save(model: Any, path: Path, input_spec: Sequence, lower: Callable[..., Tens
 
 def _untraced(model: Any) -> Any:
     """Return a model that is yet to be traced, so that no trace is shared with the given one."""
-    if isinstance(model, TranslatedLayer) or not (
+    if isinstance(model, (TranslatedLayer, PirTranslatedLayer)) or not (
         isinstance(model, (nn.Layer, StaticFunction)) or inspect.isroutine(model)
     ):
         raise TypeError(

@@ -1,0 +1,136 @@
+"""export.onnx: the nodes that it makes, and what ONNX Runtime makes of them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+from conftest import Case
+from export_models import SPEC, Table, assert_same, detector, dynamic, images, run
+from modes import needs_paddle_3
+
+import paddle_dcn
+from paddle_dcn import export
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("paddle2onnx")
+pytestmark = needs_paddle_3
+
+CASES = [
+    Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3),
+    Case(2, 64, (7, 5), 4, padding=1, deformable_groups=2, modulated=False, bias=False),
+    Case(2, 5, (9, 8), 4, padding=(2, 0, 1, 3), stride=(2, 3), modulated=False),
+    Case(1, 4, (9, 8), 4, kernel=(2, 3), padding=(0, 5, 4, 0), stride=(3, 2), bias=False),
+    Case(1, 4, (9, 11), 3, padding=(4, 3), stride=(2, 3), dilation=2, offsets="border"),
+    Case(2, 9, (6, 7), 6, padding=(1, 2, 2, 0), groups=3, deformable_groups=9, data_format="NHWC"),
+    Case(2, 8, (6, 7), 5, padding=1, deformable_groups=4),  # 5 filters, which 4 does not divide
+]
+ROWS = [(case, ("float32", "float32")) for case in CASES]
+ROWS += [(CASES[0], ("float16", "float32")), (CASES[2], ("float64", "float32"))]
+
+
+def nodes(path):
+    """The DeformConv nodes: (attributes, number of inputs)."""
+    found = [node for node in onnx.load(path).graph.node if node.op_type == "DeformConv"]
+    return [
+        ({a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}, list(node.input))
+        for node in found
+    ]
+
+
+def test_detector(tmp_path):
+    model = detector()
+    path = export.onnx(model, tmp_path / "detector", SPEC)
+    assert [path] == list(tmp_path.iterdir())
+    assert path.name == "detector.onnx"
+    (found,) = run(["onnx"], path, images()).values()
+    assert_same(found, dynamic(model, images()))
+    attributes = [(a["offset_group"], a["group"], len(inputs)) for a, inputs in nodes(path)]
+    assert attributes == [(2, 1, 5), (1, 2, 5), (1, 1, 4)]
+    again = export.onnx(model, tmp_path / "again", SPEC)
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(("opset", "open_sizes"), [(19, True), (22, False)])
+def test_every_call_has_a_node(tmp_path, opset, open_sizes):
+    table = Table(ROWS)
+    path = export.onnx(table, tmp_path / "table.onnx", table.spec(open_sizes), opset)
+    (model,) = onnx.load(path).opset_import
+    assert model.version == opset
+    (outputs,) = run(["onnx"], path, [table.inputs()])["onnx"]
+    table.check(outputs)
+    for (case, _), (attributes, inputs) in zip(ROWS, nodes(path)):
+        top, bottom, left, right = case.pads
+        assert attributes["pads"] == [top, left, bottom, right]
+        assert attributes["offset_group"] == case.deformable_groups
+        assert attributes["group"] == case.groups
+        assert (len(inputs) == 5) == case.modulated
+        if case is not CASES[-1]:
+            assert bool(inputs[3:] and inputs[3]) == case.bias
+
+
+def test_builtin_layers_keep_their_attributes(tmp_path):
+    """Also Paddle's own layer, whose deformable groups paddle2onnx forgets."""
+
+    class Both(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.ours = paddle_dcn.DeformConv2D(4, 4, 3, padding=1, deformable_groups=4)
+            self.builtin = paddle.vision.ops.DeformConv2D(4, 4, 3, padding=1, deformable_groups=2)
+
+        def forward(self, x, offset, mask):
+            out = self.builtin(x, offset[:, :36], mask[:, :18])
+            return [self.ours(out, offset, mask)]
+
+    model = Both()
+    shapes = {"x": (2, 4, 6, 5), "offset": (2, 72, 6, 5), "mask": (2, 36, 6, 5)}
+    rng = np.random.default_rng(4)
+    feed = {name: rng.standard_normal(shape).astype("float32") for name, shape in shapes.items()}
+    spec = [
+        paddle.static.InputSpec([None, shape[1], None, None], "float32", name)
+        for name, shape in shapes.items()
+    ]
+    path = export.onnx(model, tmp_path / "both", spec)
+    assert [attributes["offset_group"] for attributes, _ in nodes(path)] == [2, 4]
+    ((found,),) = run(["onnx"], path, [feed])["onnx"]
+    ((wanted,),) = dynamic(model, [feed])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+class Unknown(paddle.nn.Layer):
+    """Uses an operator that ONNX has no counterpart of."""
+
+    def forward(self, x):
+        return paddle.lgamma(x)
+
+
+def test_unknown_operator_is_named(tmp_path):
+    head = paddle.nn.Sequential(paddle.nn.ReLU(), Unknown())
+    model = paddle.nn.Sequential(paddle_dcn.DeformConv2DPack(3, 4, 3), head)
+    with pytest.raises(NotImplementedError) as caught:
+        export.onnx(model, tmp_path / "model.onnx", SPEC)
+    assert str(caught.value) == (
+        "model: paddle2onnx cannot convert the operator lgamma of layer 1.1 (Unknown)"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("opset", [18, 23, "19", True, None])
+def test_opset(tmp_path, opset):
+    with pytest.raises(ValueError, match=f"opset: expected an int from 19 to 22, got {opset}"):
+        export.onnx(paddle.nn.ReLU(), tmp_path / "model.onnx", SPEC, opset)
+
+
+def test_missing_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "paddle2onnx", None)
+    message = r"^export.onnx needs paddle2onnx: run pip install 'paddle_dcn\[export\]'$"
+    with pytest.raises(ImportError, match=message):
+        export.onnx(paddle.nn.ReLU(), tmp_path / "model.onnx", SPEC)
+
+
+def test_import_needs_no_extra():
+    """The package, export included, loads where onnx and paddle2onnx are missing."""
+    code = "import sys; sys.modules.update(onnx=None, paddle2onnx=None); import paddle_dcn.export"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
