@@ -30,11 +30,11 @@ from cuda_kernels import (  # noqa: E402
     Problem,
 )
 
-FLAGS = "-std=c++17 -g -fPIC -fno-strict-aliasing -pthread -Wall -Wextra -Wno-unknown-pragmas"
+FLAGS = "-std=c++17 -fPIC -fno-strict-aliasing -pthread -Wall -Wextra -Wno-unknown-pragmas"
 VARIANTS = {
-    "fibers": "-O2",
-    "address": "-O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined",
-    "thread": "-O1 -fsanitize=thread -DDCN_EMULATION_THREADS",
+    "fibers": "-O1",
+    "address": "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined",
+    "thread": "-O1 -g -fsanitize=thread -DDCN_EMULATION_THREADS",
 }
 
 
