@@ -17,6 +17,7 @@ sys.path[:0] = [str(HERE / "cuda_emulation"), str(HERE.parent / "benchmarks")]
 
 from cuda_kernels import (  # noqa: E402
     DETERMINISTIC,
+    SOURCES,
     TENSOR_FLOAT32,
     WIDE_INDEX,
     BackwardTensors,
@@ -149,6 +150,13 @@ def test_workspace_does_not_grow_with_the_batch(library, batch, dtype):
         pointers = {name: 256 for name, _ in tensors._fields_}
         for flags in (0, DETERMINISTIC, TENSOR_FLOAT32):
             assert library.workspace(problem, tensors(pointers), flags) < limit
+
+
+def test_seeded_faults_fit_the_sources():
+    from faults import FAULTS
+
+    for what, name, text, _, _ in FAULTS:
+        assert (SOURCES / name).read_text().count(text) == 1, what
 
 
 @pytest.mark.skipif("PADDLE_DCN_CUDA_CHECK" not in os.environ, reason="run by make cuda-check")

@@ -27,8 +27,8 @@ FAULTS = [
     (
         "no barrier between the column gradients' product and their readers",
         "backward_data.cuh",
-        "sum;\n    });\n    __syncthreads();",
-        "sum;\n    });",
+        "= sum; });\n    __syncthreads();",
+        "= sum; });",
         "thread",
     ),
     (
