@@ -103,7 +103,8 @@ def build(root: Path, target: Path, work: Path) -> Path:
     )
     common = [
         f'-DPADDLE_DCN_BUILT_FOR="{paddle_version()}"',
-        f"-DPADDLE_DCN_PADDLE_MAJOR={paddle_version().split('.')[0]}",
+        # A build of Paddle's development branch calls itself 0.0.0.
+        f"-DPADDLE_DCN_PADDLE_MAJOR={int(paddle_version().split('.')[0]) or 3}",
         *(flag for folder in extension.include_dirs for flag in ("-isystem", folder)),
     ]
     # Paddle's error messages show the file they come from: in a checkout, not on this machine.
@@ -118,10 +119,9 @@ def build(root: Path, target: Path, work: Path) -> Path:
             "install the CUDA toolkit and name its folder in CUDA_HOME, or set "
             "PADDLE_DCN_WITH_CUDA=0 to do without CUDA",
         )
-        flags = extension.extra_compile_args["nvcc"]
-        architectures = [flag for flag in flags if flag.startswith(("-gencode", "arch="))]
-        compile_cuda = [nvcc, *NVCC_FLAGS, *(architectures or NVCC_ARCHITECTURES), *common]
-        compile_cuda += [f"-ccbin={cxx}"]
+        given = extension.extra_compile_args["nvcc"]
+        architectures = given if "-gencode" in given else NVCC_ARCHITECTURES
+        compile_cuda = [nvcc, f"-ccbin={cxx}", *NVCC_FLAGS, *architectures, *common]
         # Paddle 2's headers include Thrust's, which CUDA 13 has moved.
         thrust = Path(nvcc).parents[1] / "include" / "cccl"
         compile_cxx += ["-DPADDLE_DCN_WITH_CUDA", "-isystem", str(thrust)]

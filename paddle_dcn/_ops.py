@@ -54,7 +54,13 @@ def _find() -> tuple[Path, str]:
             file=sys.stderr,
             flush=True,
         )
-        _build.build(_sources(), folder, folder / "objects")
+        try:
+            _build.build(_sources(), folder, folder / "objects")
+        except OSError as error:
+            raise _build.BuildError(
+                f"paddle_dcn: cannot build in {folder} ({error.strerror}): name another folder in "
+                "the environment variable PADDLE_DCN_CACHE"
+            ) from None
     return folder / name, "cache"
 
 

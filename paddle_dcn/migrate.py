@@ -1,4 +1,4 @@
-"""`python -m paddle_dcn migrate`: moves deformable convolutions in source files to this package."""
+"""Moves deformable convolutions in source files here: `python -m paddle_dcn migrate`."""
 
 from __future__ import annotations
 
@@ -66,13 +66,14 @@ def main(args: argparse.Namespace) -> int:
         return 2
     files, errors, notes = _find(args.paths)
     outcomes = {path: _migrate(path, args, named) for path, named in _with_progress(files)}
-    for path, outcome in outcomes.items():
+    for outcome in outcomes.values():
         sys.stdout.buffer.write(outcome.shown)  # bytes: a diff holds the file's own encoding
+    sys.stdout.buffer.flush()
+    for path, outcome in outcomes.items():
         for line, kind, text in outcome.remarks:
             print(f"{path}:{line}: {kind}: {text}", file=sys.stderr)
         if outcome.error:
             errors.append(f"{path}{outcome.error}")
-    sys.stdout.buffer.flush()
     for text in notes + errors:
         print(text, file=sys.stderr)
     changed = sum(bool(outcome.shown) for outcome in outcomes.values())
@@ -101,7 +102,7 @@ def _find(paths: Iterable[Path]) -> tuple[dict[Path, bool], list[str], list[str]
     for path in paths:
         found = [path] if path.is_file() else []
         if path.is_dir():
-            found = list(_walk(path))
+            found = list(_walk(path, errors))
             if not found:
                 notes.append(f"{path}: note: no Python files in it")
         elif not found:
@@ -116,16 +117,23 @@ def _find(paths: Iterable[Path]) -> tuple[dict[Path, bool], list[str], list[str]
     return files, errors, notes
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """List the Python files below a folder, and symbolic links to files or folders."""
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name == "__pycache__":
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            if not (entry / "pyvenv.cfg").exists():
-                yield from _walk(entry)
-        elif entry.suffix == ".py" or entry.is_dir():
-            yield entry
+def _walk(root: Path, errors: list[str]) -> Iterator[Path]:
+    """List the Python files below a folder, and the symbolic links to files or folders."""
+    for folder, folders, names in os.walk(
+        root, onerror=lambda error: errors.append(f"{error.filename}: error: {error.strerror}")
+    ):
+        here = Path(folder)
+        links = [name for name in folders if (here / name).is_symlink()]
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".")
+            and name != "__pycache__"
+            and not (here / name / "pyvenv.cfg").exists()
+        ]
+        for name in sorted(links + names):
+            if not name.startswith(".") and (name.endswith(".py") or name in links):
+                yield here / name
 
 
 def _with_progress(files: dict[Path, bool]) -> Iterable[tuple[Path, bool]]:
@@ -159,6 +167,7 @@ def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
             return _Outcome(remarks=tuple(remarks))
         if args.write:
             _write(path, new)
+            remarks = _moved(remarks, old.split("\n"), text.split("\n"))
     except SyntaxError as error:
         version = ".".join(map(str, sys.version_info[:2]))
         at, what = (f":{error.lineno}", f"not Python {version}: ") if error.lineno else ("", "")
@@ -173,6 +182,15 @@ def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
     if args.write or args.check:
         return _Outcome(f"{path}\n".encode(errors="surrogateescape"), tuple(remarks))
     return _Outcome(_diff(path, data, new), tuple(remarks))
+
+
+def _moved(remarks: list[Remark], old: list[str], new: list[str]) -> list[Remark]:
+    """Count the lines of remarks in the new text."""
+    lines = {}
+    for _, i, i_end, j, j_end in difflib.SequenceMatcher(None, old, new, False).get_opcodes():
+        for k in range(i, i_end):
+            lines[k + 1] = min(j + k - i, max(j, j_end - 1)) + 1
+    return [remark._replace(line=lines[remark.line]) for remark in remarks]
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -276,6 +276,13 @@ IMPORTS = {
         "from torchvision.ops import *\nfrom paddle_dcn.compat.torchvision import deform_conv2d\n"
         "deform_conv2d(DeformConv2dPack)\n",
     ),
+    "aliases of what is not ours": (
+        "import mmcv.ops as ops\nfrom paddle.vision import ops as o2\nnms = ops.nms\n"
+        "(o2 if x else (a := o2)).nms\nprint(ops.deform_conv2d, o2.deform_conv2d)\n",
+        "import mmcv.ops as ops\nimport paddle_dcn.compat.mmcv\n"
+        "from paddle.vision import ops as o2\nnms = ops.nms\n(o2 if x else (a := o2)).nms\n"
+        "print(paddle_dcn.compat.mmcv.deform_conv2d, paddle_dcn.deform_conv2d)\n",
+    ),
     "a class that reads the name outside": (
         "import torchvision\nimport mmcv.ops as ops\nclass A:\n    torchvision = torchvision.io\n"
         "    ops = ops.nms\nprint(torchvision.ops.deform_conv2d, ops.deform_conv2d)\n",
@@ -604,8 +611,10 @@ def test_remarks_and_status(files, capsysbinary):
     assert b"static.py:2: note: stays paddle_dcn.fluid" in capsysbinary.readouterr().err
     assert command("static.py", "--target", "legacy") == 0
     assert b"note" not in capsysbinary.readouterr().err
-    assert command("left.py", "--write") == 1
+    assert command("left.py") == 1
     assert b"left.py:3: left: it is reached by getattr" in capsysbinary.readouterr().err
+    assert command("left.py", "--write") == 1  # now behind one more import
+    assert b"left.py:4: left: it is reached by getattr" in capsysbinary.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         command("--write", "--check", "left.py")
 

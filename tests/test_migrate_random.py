@@ -37,9 +37,8 @@ CALLED = f"""{OTHERS} paddle.vision.ops.deform_conv2d ops.deform_conv2d ops.Defo
     nn.fc deform_conv.deform_conv2d paddle_dcn.deform_conv2d alias alias.deform_conv2d
     mmcv.ops.deform_conv.deform_conv2d alias.layers.deformable_conv Executor"""
 BOUND = "ops fluid alias dc layers deform_conv2d mmcv paddle nn".split()
-ASSIGNED = (
-    "ops fluid.layers fluid paddle.vision.ops mmcv.ops ops.deform_conv2d None other 3".split()
-)
+ASSIGNED = """ops fluid.layers fluid paddle.vision.ops mmcv.ops ops.deform_conv2d ops.nms
+    fluid.layers.conv2d paddle.add None other 3""".split()
 
 
 class Program:
@@ -89,7 +88,9 @@ class Program:
             body = f"lambda: [{called}(1) for {bound} in [0, other]]"
         elif kind < 0.44:
             body = f"lambda x={called}: x(1)"
-        elif kind < 0.46:
+        elif kind < 0.45:
+            body = f"lambda: (alias := {self.random.choice(ASSIGNED[:5])}).{self.pick(CALLED)}(1)"
+        elif kind < 0.47:
             body = f"lambda {bound}=None: {called}({self.pick(CALLED)}(2))"
         return f"{indent}call({self.calls}, {body})\n"
 

@@ -102,16 +102,32 @@ def test_library_carries_no_path_of_its_build():
 
 
 @pytest.mark.slow
-def test_no_compiler(site, tmp_path):
-    """The library of another Paddle is not loaded, and the message says what there is to do."""
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        (
+            "PATH",
+            "'g++' is needed to build the operators: install g++, or name another C++ compiler in "
+            "CXX",
+        ),
+        (
+            "PADDLE_DCN_CACHE",
+            "cannot build in {folder} (Not a directory): name another folder in the environment "
+            "variable PADDLE_DCN_CACHE",
+        ),
+    ],
+)
+def test_what_cannot_be_built(site, variable, message):
+    """The library of another Paddle is not loaded, and one sentence says what there is to do."""
     (site / LIBRARY).rename(site / "paddle_dcn" / "_paddle_dcn.paddle1.8.so")
-    process = import_package(site, PATH="", PADDLE_DCN_CACHE=tmp_path / "cache", CXX=None)
-    assert f"no library for Paddle {_build.paddle_version()}" in process.stderr
-    assert "(found: _paddle_dcn.paddle1.8.so)" in process.stderr
-    assert process.stderr.splitlines()[-1] == (
-        "paddle_dcn._build.BuildError: paddle_dcn: 'g++' is needed to build the operators: "
-        "install g++, or name another C++ compiler in CXX"
-    )
+    cache = Path(zipfile.__file__)  # no folder
+    process = import_package(site, CXX=None, **{"PADDLE_DCN_CACHE": cache, variable: cache})
+    progress, *_, last = process.stderr[process.stderr.index("paddle_dcn:") :].splitlines()
+    assert f"no library for Paddle {_build.paddle_version()}" in progress
+    assert "(found: _paddle_dcn.paddle1.8.so)" in progress
+    folder = progress.partition("building it in ")[2].partition(",")[0]
+    message = message.format(folder=folder)
+    assert last == f"paddle_dcn._build.BuildError: paddle_dcn: {message}"
 
 
 def test_no_paddle():

@@ -7,7 +7,8 @@
 - otherwise each use gets its full new name, and `import paddle_dcn...` stands beside the old
   import, or in its place when nothing else needs that.
 
-`names` says what the names in a file stand for, `plan` decides on the edits, `edits` writes them.
+`names` says what the names in a file stand for, `plan` decides on the edits, `edits` writes them,
+and `layers` those that make a static call a layer.
 """
 
 from __future__ import annotations

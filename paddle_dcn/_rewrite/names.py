@@ -446,8 +446,7 @@ class Names:
             if string.evaluated_value in MOVES:
                 self.left(string, f"{string.evaluated_value} is named in a string")
         for use in (use for group in self.all_groups() for use in group.uses):
-            in_class = isinstance(use.mention.scope, meta.ClassScope)
-            if use.new is None and (in_class or not self.defines_alias(use)):
+            if use.new is None and not self.defines_alias(use):
                 self.fled.add(use.path)
         fled = self.fled & _PREFIXES
         for node, words in self.strange:
@@ -456,11 +455,15 @@ class Names:
                     self.left(node, f"it may be {path}: that module is used as a value")
 
     def defines_alias(self, use: Use) -> bool:
-        """Whether the use is x of a `name = x` that is understood wherever `name` is used."""
+        """Whether the use is x of a `name = x` for a module, understood wherever `name` is used."""
+        ours = use.path.startswith(FLUID) and fluid_lacks(use.path) == ""
+        in_class = isinstance(use.mention.scope, meta.ClassScope)  # where it is an attribute, too
+        if in_class or not (ours or use.path in _PREFIXES):
+            return False
         parent = self.parents.get(use.mention.node)
         if isinstance(parent, cst.Assign):
             targets = [target.target for target in parent.targets]
-        elif isinstance(parent, (cst.AnnAssign, cst.NamedExpr)):
+        elif isinstance(parent, cst.AnnAssign):
             targets = [parent.target]
         else:
             return False

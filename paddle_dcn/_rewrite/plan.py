@@ -5,7 +5,8 @@ from __future__ import annotations
 import libcst as cst
 from libcst import metadata as meta
 
-from .edits import Apply, Edit, ImportEdit, as_layer, code_of, import_lines, renamer
+from .edits import Apply, Edit, ImportEdit, code_of, import_lines, renamer
+from .layers import as_layer
 from .names import FLUID, FLUID_CALL, STATIC_CALL, Binding, Group, Import, Names, Use, fluid_lacks
 
 _TORCH = ("mmcv", "torch", "torchvision")

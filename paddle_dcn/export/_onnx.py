@@ -24,13 +24,25 @@ _OPSET = 19  # newer ones are left to onnx's own converter: paddle2onnx ends the
 
 # Without `optimize_tool` paddle2onnx would install packages.
 _SCRIPT = f"""
-import sys, paddle2onnx
+import sys, paddle2onnx, paddle2onnx.utils
+print("known:", *paddle2onnx.utils.get_all_supported_operators_pir(), flush=True)
 program, parameters, target = sys.argv[1:]
 model = paddle2onnx.export(
     program, parameters, None, opset_version={_OPSET}, optimize_tool="none"
 )
 open(target, "wb").write(model)
 """
+
+
+# What paddle2onnx knows, besides its list: operators that this list calls by older names, and what
+# programs consist of besides operators.
+_KNOWN = {
+    *("add add_n subtract multiply divide floor_divide remainder maximum minimum").split(),
+    *("min max mean sum prod any all numel argmax argmin topk matmul nonzero arange").split(),
+    *("expand flatten squeeze unsqueeze hardswish hardsigmoid grid_sample batch_norm_").split(),
+    *("assign_value_ repeat_interleave_with_tensor_index").split(),
+    *("data feed fetch if while print").split(),
+}
 
 
 class Call(NamedTuple):
@@ -42,9 +54,10 @@ class Call(NamedTuple):
 
 def convert(program: Path, opset: int, calls: Sequence[Call], origins: Origins) -> bytes:
     """Return the ONNX file for a program that `_lowering.for_onnx` has emitted."""
-    model = _run_paddle2onnx(program, origins)
     loaded = paddle.jit.load(str(program)).program()  # its operators do not keep it alive
-    operators = list(_operators(loaded.global_block()))
+    used = list(_operators(loaded.global_block()))
+    model = _run_paddle2onnx(program, [operator.name() for operator in used], origins)
+    operators = [operator for operator in used if operator.name() == "pd_op.deformable_conv"]
     nodes = list(_nodes(model.graph))
     if len(nodes) != len(operators):
         raise RuntimeError(f"paddle2onnx made {len(nodes)} DeformConv of {len(operators)}")
@@ -57,8 +70,8 @@ def convert(program: Path, opset: int, calls: Sequence[Call], origins: Origins) 
     return model.SerializeToString(deterministic=True)
 
 
-def _run_paddle2onnx(program: Path, origins: Origins) -> onnx.ModelProto:
-    """Run paddle2onnx in a process of its own, as some failures end the process."""
+def _run_paddle2onnx(program: Path, used: Sequence[str], origins: Origins) -> onnx.ModelProto:
+    """Run paddle2onnx in a process of its own, as what it cannot convert ends the process."""
     target = program.with_suffix(".onnx")
     files = [str(program.with_suffix(suffix)) for suffix in (".json", ".pdiparams")]
     done = subprocess.run(
@@ -71,27 +84,25 @@ def _run_paddle2onnx(program: Path, origins: Origins) -> onnx.ModelProto:
     )
     if done.returncode == 0:
         return onnx.load(target)
-    unknown = re.search(r"not supported yet, including ([^\s,]+)", done.stdout)
-    if unknown is None:
-        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        told = [line for line in lines if "[ERROR]" in line or re.match(r"\w*Error: ", line)]
-        raise NotImplementedError(
-            "model: paddle2onnx cannot convert it: "
-            f"{(told or lines or [f'exit status {done.returncode}'])[0]}"
-        )
-    operator = unknown[1]
-    layer = origins.layer_of(operator) or origins.layer_of(f"pd_op.{operator}")
-    raise NotImplementedError(
-        f"model: paddle2onnx cannot convert the operator {operator}"
-        f"{f' of layer {layer}' if layer else ''}"
-    )
+    said = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    known = {name for line in said if line.startswith("known: ") for name in line.split()} | _KNOWN
+    for name in used if len(known) > len(_KNOWN) else ():
+        dialect, _, operator = name.partition(".")
+        if dialect not in ("builtin", "cf") and operator not in known:
+            layer = origins.layer_of(name)
+            raise NotImplementedError(
+                f"model: paddle2onnx cannot convert the operator {operator}"
+                f"{f' of layer {layer}' if layer else ''}"
+            )
+    errors = [line for line in said if re.search(r"\[ERROR\]|^\w*Error: ", line)] or said[-1:]
+    why = errors[0] if errors else f"exit status {done.returncode}"
+    raise NotImplementedError(f"model: paddle2onnx cannot convert it: {why}")
 
 
 def _operators(block: Any) -> Iterator[Any]:
-    """Give the program's deformable convolutions in the order in which they are converted."""
+    """Give a block's operators, and those of the blocks inside it, in order."""
     for operator in block.ops:
-        if operator.name() == "pd_op.deformable_conv":
-            yield operator
+        yield operator
         for inner in operator.blocks():
             yield from _operators(inner)
 
