@@ -120,7 +120,7 @@ BAD = [
         "model: DeformConv2DPack cannot be traced",
     ),
     (lambda x: LAYER(x), "model", SPEC, ValueError, "<lambda> cannot be traced"),
-    (uses_layer, "model", SPEC, ValueError, "model: uses_layer uses a layer's parameters"),
+    (uses_layer, "model", SPEC, ValueError, "model: uses_layer uses the parameters of a layer"),
     (3, "model", CHANNELS, TypeError, "model: expected a layer or a function .*, got int"),
     (LAYER, "file/model", [paddle.zeros([1, 3, 8, 8])], OSError, "file"),
 ]

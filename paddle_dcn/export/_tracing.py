@@ -84,11 +84,13 @@ def save(model: Any, path: Path, input_spec: Sequence, lower: Callable[..., Tens
     try:
         with origins.watch(model):
             paddle.jit.save(model, str(path), input_spec=list(input_spec))
-    except UnboundLocalError as error:  # how jit.save fails there
-        raise ValueError(
-            f"model: {_name(model)} uses a layer's parameters, so it must be a method of that layer"
-        ) from error
+    except OSError:
+        raise
     except Exception as error:
+        if "state_var_dict" in str(error):  # a variable of jit.save that then is not assigned
+            raise ValueError(
+                f"model: {_name(model)} uses the parameters of a layer, of which it must be a method"
+            ) from error
         where = origins.layer_at_fault()
         raise ValueError(
             f"model: {_name(model)} cannot be traced with the input_spec {_show(input_spec)}"
