@@ -89,7 +89,7 @@ def save(model: Any, path: Path, input_spec: Sequence, lower: Callable[..., Tens
     except Exception as error:
         if "state_var_dict" in str(error):  # a variable of jit.save that then is not assigned
             raise ValueError(
-                f"model: {_name(model)} uses the parameters of a layer, of which it must be a method"
+                f"model: {_name(model)} uses the parameters of a layer, so it must be its method"
             ) from error
         where = origins.layer_at_fault()
         raise ValueError(
