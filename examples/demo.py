@@ -14,10 +14,13 @@ the paper, arXiv 1811.11168, the convolutions that predict offsets learn at a te
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+
+os.environ.setdefault("GLOG_minloglevel", "2")  # saving a softmax, Paddle warns of itself
 
 import numpy as np
 import paddle
@@ -82,18 +85,6 @@ def network(kind: str) -> nn.Sequential:
         layers += [layer, nn.BatchNorm2D(width), nn.ReLU()]
         channels = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(channels, 10))
-
-
-class Classifier(nn.Layer):
-    """A trained network as it is deployed: images in, probabilities of the ten digits out."""
-
-    def __init__(self, model: nn.Layer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> Tensor:
-        # Paddle's softmax logs a warning when it is saved.
-        return nn.functional.log_softmax(self.model(image)).exp()
 
 
 def size_of(model: nn.Layer) -> int:
@@ -212,7 +203,7 @@ def main() -> int:
         print(f"{kind:10} {size_of(model)} parameters, test accuracy {accuracy[kind]:.1f} %")
     print(f"difference {accuracy['deformable'] - accuracy['plain']:+.1f} points")
 
-    classifier = Classifier(models["deformable"])
+    classifier = nn.Sequential(models["deformable"], nn.Softmax())
     image = paddle.static.InputSpec([None, *images.shape[1:]], "float32", "image")
     paddle.jit.save(classifier, str(folder / "model"), [image])
     np.save(folder / "images.npy", images.numpy())
