@@ -183,7 +183,7 @@ def plot_sampling_points(
 
     Each output pixel has a colour of its own and a cross at the middle of its regular grid. Hollow
     squares are the grid of a plain convolution; a line leads from each to its deformed sample, a
-    disc whose size and opacity follow the mask.
+    disc whose size and opacity follow the mask. `axes.legend()` names them.
 
     Args:
         image: [H, W] or [H, W, 3]; None draws on what the axes already show.
@@ -210,10 +210,9 @@ def plot_sampling_points(
         colour = _DEFORMED[number % len(_DEFORMED)]
         start, end = (p[:, :, row, column].reshape(-1, 2) for p in (regular, deformed))
         strength = np.clip(mask[:, row, column], 0, 1)
-        axes.plot(*np.stack([start, end]).T[::-1].swapaxes(1, 2), color=colour, lw=0.7, alpha=0.5)
-        _scatter(axes, start, marker="s", s=9, facecolors="none", edgecolors=_REGULAR, lw=0.8)
-        _scatter(axes, end, s=6 + 30 * strength, color=colour, alpha=0.25 + 0.75 * strength, lw=0)
-        _scatter(axes, start.mean(axis=0)[None], marker="+", s=70, color="black", lw=1.4, zorder=4)
+        axes.plot(*np.stack([start, end]).T[::-1].swapaxes(1, 2), color=colour, lw=0.8, alpha=0.5)
+        style = {"s": 6 + 34 * strength, "color": colour, "alpha": 0.25 + 0.75 * strength}
+        _draw(axes, start, end, style, number == 0)
     return axes
 
 
@@ -228,7 +227,7 @@ def plot_receptive_field(
     """Draw where an output pixel of a stack of layers finally samples, over an image.
 
     Hollow squares are the positions that plain convolutions would reach, discs those of the
-    deformable ones, the more opaque the greater their weight. See `receptive_field`.
+    deformable ones, their size and opacity following their weight. See `receptive_field`.
 
     Args:
         image: [H, W] or [H, W, 3]; None draws on what the axes already show.
@@ -250,9 +249,8 @@ def plot_receptive_field(
     regular = np.unique(regular, axis=0) * scale
     deformed, weight = receptive_field(samplings, point)
     strength = np.clip(weight / max(weight.max(initial=0), 1e-30), 0, 1)
-    _scatter(axes, regular, marker="s", s=9, facecolors="none", edgecolors=_REGULAR, lw=0.8)
-    _scatter(axes, deformed * scale, s=7, color=_DEFORMED[0], alpha=0.1 + 0.9 * strength, lw=0)
-    _scatter(axes, regular.mean(axis=0)[None], marker="+", s=70, color="black", lw=1.4, zorder=4)
+    style = {"s": 3 + 12 * strength, "color": _DEFORMED[0], "alpha": 0.15 + 0.85 * strength}
+    _draw(axes, regular, deformed * scale, style, True)
     return axes
 
 
@@ -333,6 +331,16 @@ def _show(image: Tensor | np.ndarray | None, axes: Axes | None) -> Axes:
     return axes
 
 
-def _scatter(axes: Axes, positions: np.ndarray, **style: Any) -> None:
-    """Draw positions [K, 2] of y and x."""
-    axes.scatter(positions[:, 1], positions[:, 0], **{"zorder": 3, **style})
+def _draw(
+    axes: Axes, regular: np.ndarray, deformed: np.ndarray, style: dict[str, Any], labelled: bool
+) -> None:
+    """Draw both sets of positions [K, 2] of y and x, and a cross at the middle of the regular."""
+    squares = {"marker": "s", "s": 7, "facecolors": "none", "edgecolors": _REGULAR, "lw": 0.6}
+    cross = {"marker": "+", "s": 80, "color": "black", "lw": 1.6}
+    for positions, look, label in (
+        (regular, squares, "plain grid"),
+        (deformed, {"lw": 0, **style}, "deformable samples"),
+        (regular.mean(axis=0)[None], cross, "output pixel"),
+    ):
+        label = label if labelled else None
+        axes.scatter(positions[:, 1], positions[:, 0], zorder=3, label=label, **look)

@@ -244,6 +244,22 @@ def test_empty_batch(modulated, data_format):
 # --- programs ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("modulated", [False, True])
+def test_gradient_in_a_program(modulated):
+    """Inputs that stop the gradient, as fed ones do, stand in no one's way; in Paddle 2 too."""
+    names = [name for name in SHAPES if modulated or name != "mask"]
+    tensors = random_tensors()
+    call(tensors, modulated).exp().sum().backward()
+    feed = {name: tensors[name].numpy() for name in names}
+    with static_program() as program:
+        inputs = {name: paddle.static.data(name, SHAPES[name], "float64") for name in names}
+        inputs["weight"].stop_gradient = False
+        loss = call(inputs, modulated).exp().sum()
+        (gradient,) = paddle.static.gradients([loss], [inputs["weight"]])
+        (result,) = paddle.static.Executor().run(program, feed, [gradient])
+    np.testing.assert_array_equal(result, tensors["weight"].grad.numpy())
+
+
 @needs_paddle_3
 @pytest.mark.parametrize(
     ("shapes", "attributes", "expected"),

@@ -18,6 +18,8 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
+    if name == "paddle_dcn.export" and paddle.__version__.startswith("2."):
+        pytest.skip("export needs Paddle 3")
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as missing:

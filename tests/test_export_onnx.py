@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import paddle
 import pytest
-from conftest import Case
+from conftest import Case, assert_close
 from export_models import SPEC, Table, assert_same, detector, dynamic, images, run
 from modes import needs_paddle_3
 
@@ -97,6 +97,34 @@ def test_builtin_layers_keep_their_attributes(tmp_path):
     ((found,),) = run(["onnx"], path, [feed])["onnx"]
     ((wanted,),) = dynamic(model, [feed])
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+class Branches(paddle.nn.Layer):
+    """Takes one of two deformable layers, depending on the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.bright = paddle_dcn.DeformConv2DPack(3, 4, 3, padding=(1, 0, 2, 0))
+        self.dark = paddle_dcn.ModulatedDeformConv2DPack(
+            3, 4, 3, padding=(1, 0, 2, 0), deformable_groups=3
+        )
+
+    def forward(self, image):
+        if image.sum() > 0:
+            out = self.bright(image)
+        else:
+            out = self.dark(image)
+        return [out]
+
+
+def test_control_flow(tmp_path):
+    model = Branches()
+    path = export.onnx(model, tmp_path / "branches", SPEC)
+    image = np.random.default_rng(6).random((2, 3, 8, 7)).astype("float32")
+    feeds = [{"image": image}, {"image": -image}]
+    found, wanted = run(["onnx"], path, feeds)["onnx"], dynamic(model, feeds)
+    for (one,), (other,) in zip(found, wanted):
+        assert_close(one, other, "float32", 27, "out")
 
 
 class Unknown(paddle.nn.Layer):

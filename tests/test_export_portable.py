@@ -101,12 +101,26 @@ def test_functions(tmp_path):
 LAYER = paddle_dcn.DeformConv2DPack(3, 4, 3)
 NESTED = paddle.nn.Sequential(paddle.nn.ReLU(), paddle.nn.Sequential(LAYER))
 CHANNELS = [InputSpec([None, 5, None, None])]
+
+
+def uses_layer(x):
+    return LAYER(x)
+
+
 BAD = [
     (LAYER, "model", [[None, 3, 8, 8]], TypeError, r"input_spec\[0\]: expected InputSpec or a"),
     (LAYER, "model", InputSpec([1, 3, 8, 8]), TypeError, "input_spec: expected a list of Input"),
-    (LAYER, "model", CHANNELS, ValueError, r"input_spec: DeformConv2DPack .*\[-1, 5, -1, -1\]"),
+    (LAYER, "model", CHANNELS, ValueError, r"input_spec \(\[-1, 5, -1, -1\] float32\): weight"),
     (NESTED, "model", CHANNELS, ValueError, r"at layer 1.0 \(DeformConv2DPack\): weight: expected"),
-    (LAYER, "model", [*CHANNELS, *CHANNELS], ValueError, "input_spec: DeformConv2DPack cannot"),
+    (
+        LAYER,
+        "model",
+        [*CHANNELS, *CHANNELS],
+        ValueError,
+        "model: DeformConv2DPack cannot be traced",
+    ),
+    (lambda x: LAYER(x), "model", SPEC, ValueError, "<lambda> cannot be traced"),
+    (uses_layer, "model", SPEC, ValueError, "model: uses_layer uses the parameters of a layer"),
     (3, "model", CHANNELS, TypeError, "model: expected a layer or a function .*, got int"),
     (LAYER, "file/model", [paddle.zeros([1, 3, 8, 8])], OSError, "file"),
 ]

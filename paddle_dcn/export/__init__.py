@@ -41,6 +41,7 @@ def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> 
     Raises:
         TypeError: a model or input_spec of a wrong kind.
         ValueError: a model that cannot be traced with this input_spec.
+        NotImplementedError: Paddle is older than 3.
         OSError: a path that cannot be written. No file is left behind.
 
     Examples:
@@ -88,7 +89,7 @@ def onnx(model: Any, path: str | os.PathLike, input_spec: Sequence, opset: int =
         TypeError: a model or input_spec of a wrong kind.
         ValueError: a model that cannot be traced with this input_spec, an opset out of range.
         NotImplementedError: a model that paddle2onnx cannot convert; names the operator at fault
-            and the layer that it comes from.
+            and the layer that it comes from. Or Paddle is older than 3.
         OSError: a path that cannot be written. No file is left behind.
 
     Examples:

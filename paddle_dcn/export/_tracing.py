@@ -75,6 +75,8 @@ class Origins:
 
 def save(model: Any, path: Path, input_spec: Sequence, lower: Callable[..., Tensor]) -> Origins:
     """Do what `paddle.jit.save` does, with `lower` emitting each call of the operator."""
+    if not hasattr(paddle._C_ops, "_run_custom_op"):
+        raise NotImplementedError(f"export needs Paddle 3, this is Paddle {paddle.__version__}")
     _check_spec(input_spec)
     model = _untraced(model)
     origins = Origins()
@@ -82,10 +84,16 @@ def save(model: Any, path: Path, input_spec: Sequence, lower: Callable[..., Tens
     try:
         with origins.watch(model):
             paddle.jit.save(model, str(path), input_spec=list(input_spec))
+    except OSError:
+        raise
     except Exception as error:
+        if "state_var_dict" in str(error):  # a variable of jit.save that then is not assigned
+            raise ValueError(
+                f"model: {_name(model)} uses the parameters of a layer, so it must be its method"
+            ) from error
         where = origins.layer_at_fault()
         raise ValueError(
-            f"input_spec: {_name(model)} cannot be traced with {_show(input_spec)}"
+            f"model: {_name(model)} cannot be traced with the input_spec {_show(input_spec)}"
             f"{f', at layer {where}' if where else ''}: {_gist(error)}"
         ) from error
     finally:
@@ -142,7 +150,7 @@ def _name(model: Any) -> str:
 def _show(input_spec: Sequence) -> str:
     """Return the shapes and dtypes of input_spec."""
     shown = [f"{[*leaf.shape]} {leaf.dtype}" for leaf in paddle.utils.flatten(list(input_spec))]
-    return ", ".join(text.replace("paddle.", "") for text in shown)
+    return f"({', '.join(shown)})".replace("paddle.", "")
 
 
 def _gist(error: Exception) -> str:

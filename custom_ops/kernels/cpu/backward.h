@@ -15,13 +15,14 @@ constexpr int64_t kPartialBytes = 4 << 20;  // of coordinate gradients per slab,
 template <typename T>
 struct BackwardLayout {
   Slabs slabs;
+  Parts parts;  // of x and its gradient
   bool columns_wanted, coordinates_wanted, x_wanted, weight_wanted, bias_wanted;
   int64_t images;  // at a time
   int64_t tiles;   // of kMaxTile pixels in an image
   int64_t band;    // tiles whose coordinate gradients are summed at a time
   int64_t taps_in_part, tap_parts;
   int64_t column_stride, slab_outputs, shared_bytes, thread_bytes;
-  T* x;            // [image][slab][pixel][channel of the slab]
+  T* x;            // arranged in parts
   T* grad_x;       // the same
   T* grad_out;     // [image][tile][m][kMaxTile]
   T* weight;       // per group of each slab: packed [m][columns]
@@ -29,7 +30,7 @@ struct BackwardLayout {
   T* partials;     // [image][slab + deformable group][tap][y, x, mask][pixel of the band]
 
   BackwardLayout(const Problem& p, const BackwardTensors& wanted, void* workspace, int threads)
-      : slabs(p, kBackwardSlab) {
+      : slabs(p, kBackwardSlab), parts(p, slabs) {
     x_wanted = wanted.grad_x != nullptr;
     coordinates_wanted = wanted.grad_offset != nullptr || wanted.grad_mask != nullptr;
     columns_wanted = x_wanted || coordinates_wanted;
@@ -274,15 +275,16 @@ void backward_tile(const Problem& p, const BackwardTensors& tensors,
                     layout.weight + layout.weight_at(p, s, g, p.taps()), p.group_outputs(), 0,
                     own.grad_columns + g * columns.group_stride, stride);
   }
-  const int64_t at = image * p.channels * p.in_pixels() + slab.channel * p.in_pixels();
-  const Image<const T> x{layout.x + at, p.height, p.width, slab.channels, own.outside};
+  const int64_t at = image * p.channels * p.in_pixels();
   T* const sink = own.outside + layout.slabs[0].channels;
-  const Image<T> grad_x{layout.x_wanted ? layout.grad_x + at : sink, p.height, p.width,
-                        slab.channels, sink};
   T sums[kMaxTile][4];
   const GroupRange range = deformable_range(p, slab);
-  for (int64_t tap = 0; tap < p.taps(); ++tap) {
-    for (int64_t d = range.first; d <= range.last; ++d) {
+  for (int64_t d = range.first; d <= range.last; ++d) {
+    const Image<const T> x =
+        part_image<const T>(p, layout.parts, layout.x + at, slab, d, own.outside);
+    const Image<T> grad_x =
+        part_image(p, layout.parts, layout.x_wanted ? layout.grad_x + at : sink, slab, d, sink);
+    for (int64_t tap = 0; tap < p.taps(); ++tap) {
       make_plan(p, tensors.offset, tensors.mask, tile, d, tap, x, *own.plan);
       const Runs runs = find_runs(p, slab, columns, d, tap);
       const auto scatter =
@@ -334,11 +336,11 @@ void weight_gradient_tile(const Problem& p, const BackwardTensors& tensors,
                           const Tile<T>& tile) {
   const Slab slab = layout.slabs[s];
   const ColumnLayout columns{slab.piece, BackwardLayout<T>::columns_in_group(slab, count)};
-  const int64_t at = image * p.channels * p.in_pixels() + slab.channel * p.in_pixels();
-  const Image<const T> x{layout.x + at, p.height, p.width, slab.channels, own.outside};
+  const T* const copy = layout.x + image * p.channels * p.in_pixels();
   const GroupRange range = deformable_range(p, slab);
-  for (int64_t tap = 0; tap < count; ++tap) {
-    for (int64_t d = range.first; d <= range.last; ++d) {
+  for (int64_t d = range.first; d <= range.last; ++d) {
+    const Image<const T> x = part_image<const T>(p, layout.parts, copy, slab, d, own.outside);
+    for (int64_t tap = 0; tap < count; ++tap) {
       make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, x, *own.plan);
       sample_columns(*own.plan, tile.count, x, find_runs(p, slab, columns, d, tap), own.columns,
                      layout.column_stride);
@@ -390,8 +392,6 @@ template <typename T>
 void backward(const Problem& p, const BackwardTensors& tensors, void* workspace, int threads) {
   const BackwardLayout<T> layout(p, tensors, workspace, threads);
   const int64_t slabs = layout.slabs.count, taps = p.taps(), tiles = layout.tiles;
-  const int64_t blocks = ceil_div(p.in_pixels(), kPixelBlock);
-  const int64_t image_size = p.channels * p.in_pixels();
   const bool needs_x = layout.columns_wanted || layout.weight_wanted;
   double* const bias_sums = reinterpret_cast<double*>(
       static_cast<char*>(workspace) + layout.shared_bytes + threads * layout.thread_bytes);
@@ -433,18 +433,21 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
                       layout.grad_out + task * p.out_channels * kMaxTile);
       });
       if (needs_x) {
-        copy_to_slabs(p, tensors.x, layout.slabs, first_image, images, team, layout.x);
+        copy_to_parts(p, tensors.x, layout.parts, first_image, images, team, layout.x);
+      }
+      if (layout.x_wanted) {
+        team.for_each(images * layout.parts.count, [&](int64_t task) {
+          const Parts::Range part = layout.parts[task % layout.parts.count];
+          const int64_t first = task / layout.parts.count * p.channels + part.first;
+          __builtin_memset(layout.grad_x + first * p.in_pixels(), 0,
+                           part.count * p.in_pixels() * sizeof(T));
+        });
       }
       if (layout.columns_wanted) {
         for (int64_t band = 0; band < tiles; band += layout.band) {
           const int64_t end = smaller(tiles, band + layout.band);
           team.for_each(images * slabs, [&](int64_t task) {
             const int64_t image = task / slabs, s = task % slabs;
-            if (band == 0 && layout.x_wanted) {
-              const Slab slab = layout.slabs[s];
-              __builtin_memset(layout.grad_x + image * image_size + slab.channel * p.in_pixels(), 0,
-                               slab.channels * p.in_pixels() * sizeof(T));
-            }
             for (int64_t t = band; t < end; ++t) {
               set_tile(p, first_image + image, t * kMaxTile, pixels_in_tile(t), tile);
               backward_tile(p, tensors, layout, own, image, s, t, t - band, tile);
@@ -474,15 +477,15 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
         });
       }
       if (layout.x_wanted) {
-        team.for_each(images * slabs * blocks, [&](int64_t task) {
-          const int64_t image = task / (slabs * blocks), pixel = task % blocks * kPixelBlock;
-          const Slab slab = layout.slabs[task / blocks % slabs];
-          const T* source = layout.grad_x + image * image_size + slab.channel * p.in_pixels();
-          from_channels_last(source + pixel * slab.channels, slab.channels, slab.channels,
-                             smaller(kPixelBlock, p.in_pixels() - pixel), p.channels_last,
-                             first_image + image, slab.channel, p.channels, pixel, p.in_pixels(),
-                             tensors.grad_x, p.dtype);
-        });
+        for_each_part(p, layout.parts, images, team,
+                      [&](int64_t image, Parts::Range part, int64_t pixel, int64_t pixels) {
+                        const T* source = layout.grad_x +
+                                          (image * p.channels + part.first) * p.in_pixels() +
+                                          pixel * part.count;
+                        from_channels_last(source, part.count, part.count, pixels, p.channels_last,
+                                           first_image + image, part.first, p.channels, pixel,
+                                           p.in_pixels(), tensors.grad_x, p.dtype);
+                      });
       }
       if (layout.bias_wanted) {
         team.for_each(p.out_channels, [&](int64_t m) {

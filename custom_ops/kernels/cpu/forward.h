@@ -22,16 +22,18 @@ inline int64_t forward_slab(const Problem& p) {
 template <typename T>
 struct ForwardLayout {
   Slabs slabs;
+  Parts parts;            // of the copy of x
   bool copies_x;          // x is not channels-last in the compute type yet
   int64_t images;         // at a time
   int64_t panel_outputs;  // outputs of a group, rounded up to whole vectors
   int64_t tile;           // output pixels in a tile, at most
   int64_t taps_at_a_time, column_stride, out_stride;
-  T* x;              // [image][slab][pixel][channel of the slab]
+  T* x;              // the copy, arranged in parts
   T *weight, *bias;  // per group and output panel: [k][kPanel], [kPanel]
   int64_t shared_bytes, thread_bytes;
 
-  ForwardLayout(const Problem& p, void* workspace, int threads) : slabs(p, forward_slab(p)) {
+  ForwardLayout(const Problem& p, void* workspace, int threads)
+      : slabs(p, forward_slab(p)), parts(p, slabs) {
     const int64_t lanes = kVectorLanes<T>;
     copies_x = !p.channels_last || p.dtype != kComputeType<T>;
     images =
@@ -154,16 +156,15 @@ void forward_tile(const Problem& p, const ForwardTensors& tensors, const Forward
         __builtin_memcpy(own.out + t * layout.out_stride, bias, out_columns * sizeof(T));
       }
     }
-    const Image<const T> image =
-        layout.copies_x
-            ? Image<const T>{x + slab.channel * p.in_pixels(), p.height, p.width, slab.channels,
-                             own.zeros}
-            : Image<const T>{x + slab.channel, p.height, p.width, p.channels, own.zeros};
     const GroupRange range = deformable_range(p, slab);
     for (int64_t first = 0; first < taps; first += layout.taps_at_a_time) {
       const int64_t count = smaller(layout.taps_at_a_time, taps - first);
       const ColumnLayout columns{slab.piece, count * slab.piece};
       for (int64_t d = range.first; d <= range.last; ++d) {
+        const Image<const T> image =
+            layout.copies_x
+                ? part_image<const T>(p, layout.parts, x, slab, d, own.zeros)
+                : Image<const T>{x + slab.channel, p.height, p.width, p.channels, own.zeros};
         for (int64_t tap = 0; tap < count; ++tap) {
           make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, image, *own.plan);
           sample_columns(*own.plan, tile.count, image, find_runs(p, slab, columns, d, tap),
@@ -222,7 +223,7 @@ void forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
     for (int64_t first_image = 0; first_image < p.batch; first_image += layout.images) {
       const int64_t images = smaller(layout.images, p.batch - first_image);
       if (layout.copies_x) {
-        copy_to_slabs(p, tensors.x, layout.slabs, first_image, images, team, layout.x);
+        copy_to_parts(p, tensors.x, layout.parts, first_image, images, team, layout.x);
       }
       team.for_each(images * tiles, [&](int64_t task) {
         Tile<T> tile{0, 0, 0, own.origins, own.origins + kMaxTile};

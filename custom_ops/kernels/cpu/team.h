@@ -49,16 +49,25 @@ void run_team(int threads, F f) {
   }
 }
 
-// x of `images` images in the compute type, as [image][slab][pixel][channel of the slab].
-template <typename T>
-void copy_to_slabs(const Problem& p, const void* x, const Slabs& slabs, int64_t first_image,
-                   int64_t images, Team& team, T* target) {
+// Runs f(image, part's channels, first pixel, pixels) over all pixels of `images` images.
+template <typename F>
+void for_each_part(const Problem& p, const Parts& parts, int64_t images, Team& team, F f) {
   const int64_t blocks = ceil_div(p.in_pixels(), kPixelBlock);
-  team.for_each(images * slabs.count * blocks, [&](int64_t task) {
-    const int64_t image = task / (slabs.count * blocks), pixel = task % blocks * kPixelBlock;
-    const Slab slab = slabs[task / blocks % slabs.count];
-    T* const copy = target + (image * p.channels + slab.channel) * p.in_pixels();
-    to_channels_last(p, x, first_image + image, slab.channel, slab.channels, pixel,
-                     smaller(kPixelBlock, p.in_pixels() - pixel), copy + pixel * slab.channels);
+  team.for_each(images * parts.count * blocks, [&](int64_t task) {
+    const int64_t pixel = task % blocks * kPixelBlock;
+    f(task / blocks / parts.count, parts[task / blocks % parts.count], pixel,
+      smaller(kPixelBlock, p.in_pixels() - pixel));
   });
+}
+
+// Copies `images` images of x, in the compute type, to the arrangement of the parts.
+template <typename T>
+void copy_to_parts(const Problem& p, const void* x, const Parts& parts, int64_t first_image,
+                   int64_t images, Team& team, T* target) {
+  for_each_part(p, parts, images, team,
+                [&](int64_t image, Parts::Range part, int64_t pixel, int64_t pixels) {
+                  T* const copy = target + (image * p.channels + part.first) * p.in_pixels();
+                  to_channels_last(p, x, first_image + image, part.first, part.count, pixel, pixels,
+                                   copy + pixel * part.count);
+                });
 }

@@ -85,6 +85,43 @@ struct Image {
   T* outside;
 };
 
+// How a channels-last copy of x, or the gradient of x, is arranged: [image][part][pixel][channel].
+// A part is a slab, or a deformable group where that is narrower: then all that one sample reads
+// is contiguous, and neighbouring pixels share cache lines.
+struct Parts {
+  Slabs slabs;
+  int64_t group_channels;  // of a deformable group
+  bool by_group;
+  int64_t count;
+
+  Parts(const Problem& p, const Slabs& slabs)
+      : slabs(slabs),
+        group_channels(p.deformable_channels()),
+        by_group(group_channels < slabs[0].channels),
+        count(by_group ? p.deformable_groups : slabs.count) {}
+
+  // The channels [first, first + count) of part i.
+  struct Range {
+    int64_t first, count;
+  };
+  DCN_INLINE_MEMBER Range operator[](int64_t i) const {
+    if (by_group) return {i * group_channels, group_channels};
+    const Slab slab = slabs[i];
+    return {slab.channel, slab.channels};
+  }
+};
+
+// What the samples of a slab's channels in one deformable group are taken from, such that its
+// channel 0 is the slab's first. `copy` is one image.
+template <typename T>
+Image<T> part_image(const Problem& p, const Parts& parts, T* copy, const Slab& slab,
+                    int64_t deformable_group, T* outside) {
+  const Parts::Range part =
+      parts.by_group ? parts[deformable_group] : Parts::Range{slab.channel, slab.channels};
+  return {copy + part.first * p.in_pixels() + slab.channel - part.first, p.height, p.width,
+          part.count, outside};
+}
+
 // Where and with which weights each pixel of a tile samples for one tap and deformable group.
 template <typename T>
 struct Plan {
