@@ -227,6 +227,29 @@ def test_regularization_and_minimize():
         np.testing.assert_array_equal(value("a"), [1 - 0.125 * 2.5] * 2)
 
 
+@pytest.mark.parametrize("where", ["minimize", "constructor"])
+def test_parameters_by_name(where):
+    def minimize(loss, parameter_list):
+        given = {"parameter_list": parameter_list}
+        first, then = (given, {}) if where == "constructor" else ({}, given)
+        fluid.optimizer.SGD(0.25, **first).minimize(loss, **then)
+
+    with fresh_program() as executor:
+        loss, (_, b) = square_program()
+        with pytest.raises(ValueError) as unknown:
+            minimize(loss, [b, "c"])
+        with pytest.raises(TypeError, match="^parameter_list: expected a list .* got 'a'$"):
+            minimize(loss, "a")
+        minimize(loss, ("a",))
+        initialize(executor)
+        executor.run()
+        np.testing.assert_array_equal(value("a"), [0.5, 0.5])
+        np.testing.assert_array_equal(value("b"), [1, 1])
+    assert str(unknown.value) == (
+        "parameter_list: expected parameters of the program, ['a', 'b'], got 'c'"
+    )
+
+
 # Name, arguments, least and greatest value.
 INITIALIZERS = [
     ("Constant", {"value": 2.0}, 2, 2),

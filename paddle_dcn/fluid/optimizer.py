@@ -13,6 +13,22 @@ from ._moved import module_getattr
 _RENAMED = {"parameter_list": "parameters", "regularization": "weight_decay"}
 
 
+def _parameters(given: Any, loss: Any = None) -> Any:
+    """Return a `parameter_list` with the program's parameters in place of their names."""
+    if isinstance(given, str):
+        raise TypeError(f"parameter_list: expected a list of parameters or names, got {given!r}")
+    if not isinstance(given, (list, tuple)) or paddle.in_dynamic_mode():
+        return given
+    program = paddle.static.default_main_program() if loss is None else loss.block.program
+    known = {parameter.name: parameter for parameter in program.global_block().all_parameters()}
+    for name in given:
+        if isinstance(name, str) and name not in known:
+            raise ValueError(
+                f"parameter_list: expected parameters of the program, {sorted(known)}, got {name!r}"
+            )
+    return [known[item] if isinstance(item, str) else item for item in given]
+
+
 def _with_old_arguments(modern: type, order: str) -> type:
     """Derive from an optimizer of Paddle one that takes these arguments in this order."""
     defaults = inspect.signature(modern).parameters
@@ -32,6 +48,8 @@ def _with_old_arguments(modern: type, order: str) -> type:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             given = signature.bind(*args, **kwargs).arguments
+            if "parameter_list" in given:
+                given["parameter_list"] = _parameters(given["parameter_list"])
             super().__init__(**{_RENAMED.get(name, name): given[name] for name in given})
 
         def minimize(
@@ -41,13 +59,18 @@ def _with_old_arguments(modern: type, order: str) -> type:
             parameter_list: Any = None,
             no_grad_set: Any = None,
         ) -> Any:
-            """Add the backward pass and the update to the program of the loss."""
-            return super().minimize(loss, startup_program, parameter_list, no_grad_set)
+            """Add the backward pass and the update to the program of the loss.
+
+            `parameter_list` holds the parameters to update, or their names; None is all of them.
+            """
+            parameters = _parameters(parameter_list, loss)
+            return super().minimize(loss, startup_program, parameters, no_grad_set)
 
     Optimizer.__name__ = Optimizer.__qualname__ = modern.__name__
     Optimizer.__doc__ = (
         f"`paddle.optimizer.{modern.__name__}` with the arguments of Paddle 1.x: `parameter_list` "
-        "is its `parameters`, `regularization` its `weight_decay`."
+        "is its `parameters`, which may be given by their names, `regularization` its "
+        "`weight_decay`."
     )
     return Optimizer
 
