@@ -41,7 +41,9 @@ def _rebind(old: Callable, new: Callable) -> None:
     """Let the name stand for `new` in every module where it stands for `old`."""
     for module in list(sys.modules.values()):
         if getattr(module, "__dict__", {}).get(_NAME) is old:
-            setattr(module, _NAME, new)
+            # What cannot be changed stays as it is, so that the others all follow.
+            with contextlib.suppress(Exception):
+                setattr(module, _NAME, new)
 
 
 def patch() -> None:

@@ -127,6 +127,31 @@ def test_own_functions_stay():
         del sys.modules["client_of_paddle"]
 
 
+def test_module_that_refuses(client):
+    """It keeps what it has, and those after it follow all the same."""
+
+    class ReadOnly(types.ModuleType):
+        def __setattr__(self, name, value):
+            raise AttributeError("read only")
+
+    refusing = ReadOnly("refusing")
+    vars(refusing)["deform_conv2d"] = BUILTIN
+    later = types.ModuleType("later")
+    later.deform_conv2d = BUILTIN
+    modules = {"refusing": refusing, "later": later}
+    sys.modules.update(modules)
+    try:
+        with paddle_dcn.patched():
+            assert refusing.deform_conv2d is BUILTIN
+            assert client.deform_conv2d is not BUILTIN
+            assert later.deform_conv2d is not BUILTIN
+            assert paddle.static.nn.deform_conv2d is not STATIC_BUILTIN
+        assert client.deform_conv2d is later.deform_conv2d is BUILTIN
+    finally:
+        for name in modules:
+            del sys.modules[name]
+
+
 def is_patched():
     return paddle.vision.ops.deform_conv2d is not BUILTIN
 
