@@ -102,6 +102,9 @@ def unpatch() -> None:
 def patched() -> Iterator[None]:
     """Run the block, or the decorated function, between `patch` and `unpatch`.
 
+    A decorated generator or coroutine function is only called in between: its body runs later. Use
+    `with` inside of it.
+
     Examples:
         >>> import paddle, paddle_dcn
         >>> layer = paddle.vision.ops.DeformConv2D(4, 6, 3)
