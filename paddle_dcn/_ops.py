@@ -93,7 +93,7 @@ _ATTRIBUTES = (
 
 
 def _append(name: str, *arguments):
-    """Add the operator to a program of Paddle 2, whose operators are called by names."""
+    """Add the operator to a program of Paddle 2's kind, whose operators are called by names."""
     helper = LayerHelper(name)
     out = helper.create_variable_for_type_inference(arguments[0].dtype)
     inputs = {}
@@ -108,13 +108,18 @@ def _append(name: str, *arguments):
         outputs={"out": out},
         attrs=dict(zip(_ATTRIBUTES, arguments[len(inputs) :])),
     )
-    return [out]
+    return out
 
 
-if hasattr(paddle._C_ops, "_run_custom_op"):
-    _run_dynamic = _run_static = paddle._C_ops._run_custom_op
-else:
-    _run_dynamic, _run_static = core.eager._run_custom_op, _append
+# Paddle 2 has the function elsewhere.
+_run_custom_op = getattr(paddle._C_ops, "_run_custom_op", None) or core.eager._run_custom_op
+
+
+def run_raw(name: str, *arguments):
+    """Call an operator with its inputs and attributes in order, in whatever mode Paddle is."""
+    if paddle.in_dynamic_mode() or paddle.framework.in_pir_mode():
+        return _run_custom_op(name, *arguments)[0]
+    return _append(name, *arguments)  # where Paddle 3's function would end the process
 
 
 # What a program being traced for export gets in place of the operator: a function that takes the
@@ -181,7 +186,6 @@ def deform_conv2d(
             bias = paddle._C_ops.full([weight.shape[0]], 0.0, weight.dtype, weight.place)
         else:
             bias = paddle.zeros([weight.shape[0]], weight.dtype)
-    run = _run_dynamic if dynamic else _run_static
     attributes = (
         list(stride),
         list(padding),
@@ -193,5 +197,5 @@ def deform_conv2d(
         wanted,
     )
     if mask is None:
-        return run("paddle_dcn_v1", x, offset, weight, bias, *attributes)[0]
-    return run("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes)[0]
+        return run_raw("paddle_dcn_v1", x, offset, weight, bias, *attributes)
+    return run_raw("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes)

@@ -47,9 +47,8 @@ def random_tensors(**overrides):
 def call(tensors, modulated=True, **attributes):
     """Call the raw operator, in whatever mode Paddle is."""
     version, inputs = (2, SHAPES) if modulated else (1, [n for n in SHAPES if n != "mask"])
-    run = _ops._run_dynamic if paddle.in_dynamic_mode() else _ops._run_static
     values = {**ATTRIBUTES, **attributes}.values()
-    return run(f"paddle_dcn_v{version}", *(tensors[name] for name in inputs), *values)[0]
+    return _ops.run_raw(f"paddle_dcn_v{version}", *(tensors[name] for name in inputs), *values)
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -297,3 +296,40 @@ def test_predictor_with_onednn(tmp_path):
     assert process.returncode == 0, process.stderr
     # Five layers, each with sums of at most 144 terms.
     assert float(process.stdout.splitlines()[-1]) < 5 * 4 * 2**-23 * 144**0.5
+
+
+# One step of gradient descent, in a program and in dynamic mode.
+OLD_PROGRAM = """
+import numpy as np, paddle, paddle_dcn
+rng = np.random.default_rng(0)
+shapes = [2, 4, 5, 5], [2, 18, 5, 5], [3, 4, 3, 3]
+arrays = [rng.normal(0, 1, shape).astype("float32") for shape in shapes]
+x, offset, weight = map(paddle.to_tensor, arrays)
+weight.stop_gradient = False
+paddle.mean(paddle_dcn.deform_conv2d(x, offset, weight, padding=1) ** 2).backward()
+expected = arrays[2] - weight.grad.numpy()
+paddle.enable_static()
+feed = {"x": arrays[0], "offset": arrays[1]}
+x, offset = (paddle.static.data(name, array.shape, "float32") for name, array in feed.items())
+weight = paddle.static.create_parameter(
+    arrays[2].shape, "float32", default_initializer=paddle.nn.initializer.Assign(arrays[2])
+)
+loss = paddle.mean(paddle_dcn.deform_conv2d(x, offset, weight, padding=1) ** 2)
+paddle.optimizer.SGD(1.0).minimize(loss)
+executor = paddle.static.Executor()
+executor.run(paddle.static.default_startup_program())
+executor.run(feed=feed, fetch_list=[loss])
+trained = np.array(paddle.static.global_scope().find_var(weight.name).get_tensor())
+assert np.abs(trained - arrays[2]).max() > 0.1
+np.testing.assert_allclose(trained, expected, rtol=1e-4, atol=1e-5)
+"""
+
+
+@needs_paddle_3
+def test_program_of_the_old_kind():
+    """With PIR switched off Paddle 3 makes programs of Paddle 2's kind."""
+    environment = {**os.environ, "FLAGS_enable_pir_api": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", OLD_PROGRAM], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
