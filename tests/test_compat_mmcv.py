@@ -425,6 +425,21 @@ def test_values_keep_dtype_and_kind():
     assert mmcv.convert_state_dict({"a": tensor})["a"] is tensor
 
 
+def test_checkpoint_in_static_mode():
+    """The tensors hold values, the program gets no operators, and a model of it loads them."""
+    with static_program() as program:
+        model = paddle.nn.Conv2D(4, 8, 3, bias_attr=False)
+        executor = paddle.static.Executor(paddle.CPUPlace())
+        executor.run(paddle.static.default_startup_program())
+        before = str(program)
+        converted = mmcv.convert_state_dict({"weight": filters(8) + 2})
+        assert str(program) == before and not paddle.in_dynamic_mode()
+        model.set_state_dict(converted)
+        variable = paddle.static.global_scope().find_var(model.weight.name)
+        np.testing.assert_array_equal(variable.get_tensor(), filters(8) + 2)
+    np.testing.assert_array_equal(converted["weight"].numpy(), filters(8) + 2)
+
+
 def test_torch_tensors():
     torch = pytest.importorskip("torch", reason="pip install torch")
     state = {

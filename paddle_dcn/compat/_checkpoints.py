@@ -96,7 +96,8 @@ def convert_state_dict(state: Any) -> dict[str, Any]:
             that has one as its `state_dict`; or the path of a `.safetensors` file.
 
     Returns:
-        Paddle tensors by name, in the order of `state`; values that are no arrays as they are.
+        Paddle tensors by name, in the order of `state`; values that are no arrays as they are. The
+        tensors hold their values in static mode, too, for the `set_state_dict` of a model there.
 
     Raises:
         TypeError: `state` is no mapping and no path.
@@ -119,6 +120,9 @@ def convert_state_dict(state: Any) -> dict[str, Any]:
         ['conv2.weight', 'conv2.conv_offset.weight', 'conv2.conv_offset.bias', 'bn2._mean']
 
     """
+    if not paddle.in_dynamic_mode():  # there, to_tensor would add to the program
+        with paddle.base.dygraph.guard():
+            return convert_state_dict(state)
     values = dict(_load(state))
     if values and all(name.startswith("module.") for name in values):
         values = {name[len("module.") :]: value for name, value in values.items()}
