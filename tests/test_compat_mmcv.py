@@ -380,8 +380,8 @@ def test_checkpoint_of_a_model(old):
 ARRAY = np.arange(6, dtype="float32").reshape(2, 3)
 
 
-def filters(outputs, kernel=3):
-    return np.zeros([outputs, 4, kernel, kernel], "float32")
+def filters(outputs, kernel=3, inputs=4):
+    return np.zeros([outputs, inputs, kernel, kernel], "float32")
 
 
 W, OLD, NEW = "c.weight", "c_offset.weight", "c.conv_offset.weight"
@@ -393,11 +393,14 @@ RENAMED = [  # state, names afterwards
     ({W: filters(8), OLD: filters(18)}, [W, NEW]),
     ({W: filters(8), OLD: filters(54)}, [W, NEW]),
     ({OLD: filters(27), W: filters(8)}, [NEW, W]),
-    # Not the offsets of a pack: no such layer, another kernel, another number of channels, Linear,
-    # a layer that already has its offsets.
+    ({W: filters(8, inputs=2), OLD: filters(18)}, [W, NEW]),  # two groups
+    # Not the offsets of a pack: no such layer, another kernel, other numbers of channels, heads of
+    # 1x1 kernels, Linear, a layer that already has its offsets.
     ({OLD: filters(18)}, [OLD]),
     ({W: filters(8), OLD: filters(18, 1)}, [W, OLD]),
     ({W: filters(8), OLD: filters(16)}, [W, OLD]),
+    ({W: filters(8), OLD: filters(18, inputs=6)}, [W, OLD]),
+    ({W: filters(80, 1), OLD: filters(2, 1)}, [W, OLD]),
     ({W: ARRAY, OLD: ARRAY}, [W, OLD]),
     ({W: filters(8), NEW: filters(18), OLD: filters(18)}, [W, NEW, OLD]),
 ]

@@ -76,7 +76,13 @@ def _offset_owner(name: str, shapes: dict[str, tuple[int, ...]]) -> str | None:
     if len(weight) != 4 or len(offset) != 4 or f"{layer}.conv_offset.weight" in shapes:
         return None
     taps = weight[2] * weight[3]
-    fits = offset[2:] == weight[2:] and (offset[0] % (2 * taps) == 0 or offset[0] % (3 * taps) == 0)
+    fits = (
+        offset[2:] == weight[2:]
+        and taps > 1  # of 1x1 kernels too many would fit by chance
+        and (offset[0] % (2 * taps) == 0 or offset[0] % (3 * taps) == 0)
+        and weight[1] > 0
+        and offset[1] % weight[1] == 0  # C and C / groups
+    )
     return layer if fits else None
 
 
@@ -85,11 +91,12 @@ def convert_state_dict(state: Any) -> dict[str, Any]:
 
     Renamed are the offset convolutions of mmcv's old packs, `<name>_offset.*`, to
     `<name>.conv_offset.*`, where `<name>.weight` is the weight of a convolution with the same
-    kernel; and the running statistics of batch normalisation, `running_mean` to `_mean` and
-    `running_var` to `_variance`. `num_batches_tracked`, which Paddle does not have, is left out.
-    If every name begins with `module.`, what DataParallel puts there, that is cut off. Every other
-    entry stays, with its name, dtype and layout: the weights of Linear layers, [out, in] in PyTorch
-    and [in, out] in Paddle, are for the caller to transpose.
+    kernel, which is not 1x1, and the channels fit; and the running statistics of batch
+    normalisation, `running_mean` to `_mean` and `running_var` to `_variance`.
+    `num_batches_tracked`, which Paddle does not have, is left out. If every name begins with
+    `module.`, what DataParallel puts there, that is cut off. Every other entry stays, with its
+    name, dtype and layout: the weights of Linear layers, [out, in] in PyTorch and [in, out] in
+    Paddle, are for the caller to transpose.
 
     Args:
         state: A mapping of names to NumPy arrays, PyTorch or Paddle tensors; an mmcv checkpoint
