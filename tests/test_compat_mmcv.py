@@ -457,6 +457,12 @@ def test_torch_tensors():
         np.testing.assert_array_equal(to_array(converted[name]), tensor.detach().double().numpy())
 
 
+def test_torch_float8():
+    torch = pytest.importorskip("torch", reason="pip install torch")
+    with pytest.raises(TypeError, match="got torch.float8_e4m3fn of a$"):
+        mmcv.convert_state_dict({"a": torch.zeros(2).to(torch.float8_e4m3fn)})
+
+
 def test_torch_is_not_needed():
     """What a tensor of PyTorch offers is enough."""
 
@@ -513,8 +519,14 @@ DCNV4 = {"offset_mask.weight": np.zeros([56, 16]), "output_proj.weight": np.zero
             ValueError,
             "expected one entry for a._mean, got a second one, a._mean",
         ),
+        ({1: ARRAY}, TypeError, "^state: expected names that are str, got 1$"),
+        (
+            {"a": ARRAY, "b": np.array(["text"])},
+            TypeError,
+            "^state: expected a dtype that Paddle and NumPy have, got <U4 of b$",
+        ),
     ],
-    ids=["DCNv3", "DCNv4", "pth", "int", "twice"],
+    ids=["DCNv3", "DCNv4", "pth", "int", "twice", "name", "dtype"],
 )
 def test_refused(state, kind, message):
     with pytest.raises(kind, match=message):

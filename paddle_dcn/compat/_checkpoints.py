@@ -53,6 +53,15 @@ def _tensor(value: Any) -> Any:
     return paddle.to_tensor(value)
 
 
+def _named_tensor(name: str, value: Any) -> Any:
+    try:
+        return _tensor(value)
+    except (TypeError, ValueError) as error:  # what PyTorch and Paddle raise of other dtypes
+        raise TypeError(
+            f"state: expected a dtype that Paddle and NumPy have, got {value.dtype} of {name}"
+        ) from error
+
+
 def _refuse_later_versions(shapes: dict[str, tuple[int, ...]]) -> None:
     for name, shape in shapes.items():
         for version, (sampling, beside) in _REFUSED.items():
@@ -107,7 +116,8 @@ def convert_state_dict(state: Any) -> dict[str, Any]:
         tensors hold their values in static mode, too, for the `set_state_dict` of a model there.
 
     Raises:
-        TypeError: `state` is no mapping and no path.
+        TypeError: `state` is no mapping and no path, a name is no str, or a dtype, such as float8,
+            cannot be converted.
         ValueError: a path of another kind of file, a layer of DCNv3 or DCNv4, whose weights mean
             something else, or two entries that get the same name.
         ImportError: the safetensors package is needed and missing.
@@ -131,6 +141,9 @@ def convert_state_dict(state: Any) -> dict[str, Any]:
         with paddle.base.dygraph.guard():
             return convert_state_dict(state)
     values = dict(_load(state))
+    for name in values:
+        if not isinstance(name, str):
+            raise TypeError(f"state: expected names that are str, got {name!r}")
     if values and all(name.startswith("module.") for name in values):
         values = {name[len("module.") :]: value for name, value in values.items()}
     shapes = {name: tuple(getattr(value, "shape", ())) for name, value in values.items()}
@@ -150,5 +163,5 @@ def convert_state_dict(state: Any) -> dict[str, Any]:
             new = name
         if new in converted:
             raise ValueError(f"state: expected one entry for {new}, got a second one, {name}")
-        converted[new] = _tensor(value)
+        converted[new] = _named_tensor(name, value)
     return converted
