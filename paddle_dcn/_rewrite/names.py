@@ -396,9 +396,9 @@ class Names:
             return False
         for star in self.stars:
             blocks = (self.module, self.block(star.statement))
+            start, end = self.line(star.statement), self.line(mention.node)
             overridden = any(
-                self.line(a.node) > self.line(star.statement) and self.block(a.node) in blocks
-                for a in found
+                start < self.line(a.node) < end and self.block(a.node) in blocks for a in found
             )
             if self.move(".".join([star.path, *mention.words]))[1] and not overridden:
                 return True
