@@ -300,6 +300,9 @@ class DeformConv2dPack(DeformConv2d):
     Takes the arguments of `DeformConv2d` and raises what that raises. The offsets are those of
     `conv_offset`, a convolution of x that starts at zero.
 
+    Old checkpoints call the parameters of `conv_offset` `<name>_offset.*`. mmcv's layer renames
+    them while it loads, for which a layer of Paddle has no hook: `convert_state_dict` does.
+
     Source: `mmcv.ops.DeformConv2dPack`, mmcv 2 (`DCN` in its registry).
 
     Examples:
@@ -413,6 +416,9 @@ class ModulatedDeformConv2dPack(ModulatedDeformConv2d):
     Takes the arguments of `ModulatedDeformConv2d` and raises what that raises. `conv_offset`, a
     convolution of x that starts at zero, gives two thirds offsets and one third masks, of which
     the sigmoid is taken.
+
+    Old checkpoints call the parameters of `conv_offset` `<name>_offset.*`. mmcv's layer renames
+    them while it loads, for which a layer of Paddle has no hook: `convert_state_dict` does.
 
     Source: `mmcv.ops.ModulatedDeformConv2dPack`, mmcv 2 (`DCNv2` in its registry).
 
