@@ -64,7 +64,7 @@ def deform_conv2d(
         deform_groups: Groups of channels that have offsets of their own.
         bias: False; there is no bias.
         im2col_step: At most so many images are sampled into memory at a time; divides N unless N
-            is smaller.
+            is smaller. Not checked where a program leaves N open: no result depends on it.
 
     Returns:
         [N, M, Ho, Wo] in the dtype of `offset`.
