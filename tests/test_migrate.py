@@ -627,9 +627,10 @@ def test_libcst_is_an_extra(files, capsysbinary, monkeypatch):
 
 
 def test_module(files):
+    folders = [str(Path(paddle_dcn.__file__).parents[1]), os.environ.get("PYTHONPATH")]
     done = subprocess.run(
         [sys.executable, "-m", "paddle_dcn", "migrate", "plain.py"],
-        env=os.environ | {"PYTHONPATH": str(Path(paddle_dcn.__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))},
         stdout=subprocess.PIPE,
     )
     assert done.returncode == 0
