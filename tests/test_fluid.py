@@ -414,6 +414,22 @@ def test_inference_model_of_the_original(original):
     )
 
 
+@needs_paddle_3
+@pytest.mark.parametrize(
+    "files", [{}, {"net.pdmodel": b"\x08"}, {"net.json": b"no program"}], ids=str
+)
+def test_inference_model_that_cannot_be_read(tmp_path, files):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with fresh_program() as executor, pytest.raises(ValueError) as caught:
+        fluid.io.load_inference_model(str(tmp_path), executor, "net")
+    assert str(caught.value) == (
+        "dirname: expected a model of current Paddle, got none that it can read in "
+        f"{str(tmp_path)!r} under the name 'net'; parameters of older models are read by "
+        "paddle_dcn.fluid.io.load_params"
+    )
+
+
 # --- names ---------------------------------------------------------------------------------------
 
 

@@ -78,8 +78,8 @@ def load_inference_model(
         The program, the names of its inputs, and its results.
 
     Raises:
-        ValueError: the folder holds a program that Paddle 1.x wrote, whose parameters alone can be
-            read, by :func:`load_params`.
+        ValueError: there is no program that this Paddle can read. Of what older ones wrote, the
+            parameters alone can be read, by :func:`load_params`.
     """
     prefix = _prefix(dirname, model_filename)
     if os.path.exists(prefix):  # Paddle 1.x wrote the program under its bare name
@@ -87,7 +87,14 @@ def load_inference_model(
             f"dirname: expected a model of current Paddle, got one of Paddle 1.x in {dirname!r}; "
             "build its program and read the parameters by paddle_dcn.fluid.io.load_params"
         )
-    return paddle.static.load_inference_model(prefix, executor)
+    try:
+        return paddle.static.load_inference_model(prefix, executor)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            "dirname: expected a model of current Paddle, got none that it can read in "
+            f"{dirname!r} under the name {os.path.basename(prefix)!r}; parameters of older models "
+            "are read by paddle_dcn.fluid.io.load_params"
+        ) from error
 
 
 def save_params(
