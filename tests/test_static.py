@@ -307,5 +307,18 @@ def test_dynamic_mode(layer, spelling):
         layer(paddle.ones([1, 3, 4, 4]), paddle.zeros([1, 18, 2, 2]), None, 2, 3)
     assert str(caught.value) == (
         f"{function.__module__}.{function.__name__} adds to a static program: call "
-        "paddle.enable_static() first, or use paddle_dcn.DeformConv2D in dynamic mode"
+        "paddle.enable_static() first, or use paddle_dcn.DeformConv2D in dynamic mode and to_static"
     )
+
+
+@needs_paddle_3
+@pytest.mark.parametrize("full_graph", [True, False])
+def test_to_static(layer, full_graph):
+    """It cannot trace what creates parameters, and says so before it is done."""
+
+    def traced(x, offset):
+        return layer(x, offset, None, 2, 3)
+
+    traced = paddle.jit.to_static(traced, full_graph=full_graph)
+    with pytest.raises(RuntimeError, match="use paddle_dcn.DeformConv2D in dynamic mode and to_s"):
+        traced(paddle.ones([1, 3, 4, 4]), paddle.zeros([1, 18, 2, 2]))

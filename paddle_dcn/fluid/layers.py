@@ -37,7 +37,7 @@ def data(
         The tensor of the static program.
 
     Raises:
-        RuntimeError: a call in dynamic mode.
+        RuntimeError: a call in dynamic mode or inside `to_static`.
         ValueError: a `lod_level` other than 0.
     """
     require_static("paddle_dcn.fluid.layers.data")
@@ -109,7 +109,7 @@ def deformable_conv(
         [N, num_filters, Ho, Wo] in the dtype of the input.
 
     Raises:
-        RuntimeError: a call in dynamic mode.
+        RuntimeError: a call in dynamic mode or inside `to_static`.
         TypeError: an argument that is no tensor or int, or an unsupported dtype.
         ValueError: a wrong shape or value; when the program runs, a batch that `im2col_step` does
             not divide. Both name the argument, its value and what was expected.

@@ -18,11 +18,14 @@ _DEFAULT_STEP = 64  # what both originals take for an im2col_step of None
 
 
 def require_static(function: str) -> None:
-    """Refuse a call in dynamic mode, where a layer function has no program to add to."""
-    if paddle.in_dynamic_mode():
+    """Refuse a call in dynamic mode, where a layer function has no program to add to.
+
+    Nor has it in a function that to_static traces, which cannot create parameters.
+    """
+    if paddle.in_dynamic_mode() or paddle.base.dygraph.base.in_to_static_mode():
         raise RuntimeError(
             f"{function} adds to a static program: call paddle.enable_static() first, or use "
-            "paddle_dcn.DeformConv2D in dynamic mode"
+            "paddle_dcn.DeformConv2D in dynamic mode and to_static"
         )
 
 

@@ -64,7 +64,7 @@ def deform_conv2d(
         [N, num_filters, Ho, Wo] in the dtype of x.
 
     Raises:
-        RuntimeError: a call in dynamic mode.
+        RuntimeError: a call in dynamic mode or inside `to_static`.
         TypeError: an argument that is no tensor or int, or an unsupported dtype.
         ValueError: a wrong shape or value; when the program runs, a batch that `im2col_step` does
             not divide. Both name the argument, its value and what was expected.
