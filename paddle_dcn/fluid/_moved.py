@@ -44,6 +44,9 @@ _CHANGED = {
         "conv3d": "paddle.nn.Conv3D",
         "cosine_decay": "paddle.optimizer.lr.CosineAnnealingDecay",
         "crop_tensor": "paddle.crop",
+        "cross_entropy": (
+            'paddle.nn.functional.cross_entropy(..., use_softmax=False, reduction="none")'
+        ),
         "elementwise_add": "paddle.add",
         "elementwise_div": "paddle.divide",
         "elementwise_max": "paddle.maximum",
@@ -79,6 +82,7 @@ _CHANGED = {
             "paddle.nn.functional.binary_cross_entropy_with_logits"
         ),
         "smooth_l1": "paddle.nn.functional.smooth_l1_loss",
+        "sum": "paddle.add_n",
         "sums": "paddle.add_n",
         "uniform_random": "paddle.uniform",
         "While": "paddle.static.nn.while_loop",
@@ -109,6 +113,12 @@ _SEARCHED = {
     "fluid.param_attr": ("paddle.static",),
 }
 
+# Modules of 1.x that share no more than a name with anything in current Paddle.
+_MODULES = {
+    f"fluid.layers.{name}"
+    for name in "control_flow detection device io loss nn ops rnn tensor utils".split()
+}
+
 
 def _find(path: str) -> Any:
     """Return what a dotted path that starts with `paddle` names, None where there is nothing."""
@@ -131,7 +141,7 @@ def module_getattr(module: str) -> Callable[[str], Any]:
         if name in moved:
             return _find(moved[name])
         message = f"module {module!r} has no attribute {name!r}"
-        if not name.startswith("_"):
+        if not name.startswith("_") and f"{old}.{name}" not in _MODULES:
             places = (f"{place}.{name}" for place in _SEARCHED[old])
             new = _CHANGED.get(old, {}).get(name) or next(filter(_find, places), None)
             message += f": use {new} of current Paddle" if new else ", nor has current Paddle"
