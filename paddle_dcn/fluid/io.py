@@ -31,9 +31,10 @@ def save_inference_model(
 ) -> None:
     """Write the part of a program that computes `target_vars`, and its parameters, to a folder.
 
-    The files are current Paddle's: `<model_filename>.json` and `<model_filename>.pdiparams`, which
-    `paddle.static.load_inference_model` and `paddle.inference` read too (after `import
-    paddle_dcn`, where the program has a deformable convolution).
+    The files are current Paddle's: `<model_filename>.json` (Paddle 2: `.pdmodel`) and
+    `<model_filename>.pdiparams`, which `paddle.static.load_inference_model` and `paddle.inference`
+    read too (after `import paddle_dcn`, where the program has a deformable convolution). Paddle 1.x
+    returned the names of the results, which in Paddle 3 have none.
 
     Args:
         dirname: The folder; it is created if need be.
