@@ -239,7 +239,7 @@ REFUSED = [
         {"x": "int32"},
     ),
     (TypeError, "offset: expected a tensor of the static program, got None", {"offset": None}),
-    (TypeError, "offset: expected dtype float32 (x is float32), got int64", {"offset": "int64"}),
+    (TypeError, "offset: expected dtype float32 ({x} is float32), got int64", {"offset": "int64"}),
     (TypeError, "mask: expected a tensor of the static program, got 1 (int)", {"mask": 1}),
     (ValueError, "{x}: expected 4-D [N, C, H, W], got 3-D [4, 8, 8]", {"x": (4, 8, 8)}),
     (
@@ -266,8 +266,14 @@ REFUSED = [
     (ValueError, "stride: expected positive, got 0", {"stride": 0}),
     (
         ValueError,
-        "deformable_groups: expected a divisor of 4 (channels of x), got 3",
+        "deformable_groups: expected a divisor of 4 (channels of {x}), got 3",
         {"deformable_groups": 3},
+    ),
+    (
+        ValueError,
+        "{x}: expected an output height of at least 1, got (1 + 0 + 0 - (1 * (3 - 1) + 1)) // 1 + "
+        "1 = -1",
+        {"x": (None, 4, 1, 8), "padding": 0},
     ),
     (
         ValueError,

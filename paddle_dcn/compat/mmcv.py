@@ -11,8 +11,9 @@ import paddle
 from paddle import Tensor, nn
 
 from .. import _checks, functional
+from .._wording import says
 from ._checkpoints import convert_state_dict
-from ._shared import Convolution, says, shape_of
+from ._shared import Convolution, shape_of
 
 __all__ = [
     "DeformConv2d",

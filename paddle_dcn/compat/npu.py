@@ -10,7 +10,8 @@ import paddle
 from paddle import Tensor
 
 from .. import _checks, functional
-from ._shared import says, shape_of
+from .._wording import says
+from ._shared import shape_of
 
 __all__ = ["npu_deformable_conv2d"]
 

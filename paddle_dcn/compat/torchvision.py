@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from paddle import Tensor
 
 from .. import functional
-from ._shared import Convolution, says, shape_of
+from .._wording import says
+from ._shared import Convolution, shape_of
 
 __all__ = ["DeformConv2d", "deform_conv2d"]
 

@@ -12,6 +12,7 @@ from paddle.static.nn.control_flow import Assert
 from paddle.utils import unique_name
 
 from .. import _checks
+from .._wording import says
 from ..functional import deform_conv2d
 
 _DEFAULT_STEP = 64  # what both originals take for an im2col_step of None
@@ -88,7 +89,7 @@ def add_layer(
     weight_shape = [num_filters, channels // groups, *taps]
     weight = _parameter(helper, weight_attr, weight_shape, x.dtype, default_initializer=normal)
     bias = _parameter(helper, bias_attr, [num_filters], x.dtype, is_bias=True)
-    return deform_conv2d(
+    return says(x=x_name)(deform_conv2d)(
         x,
         offset,
         weight,
