@@ -17,7 +17,8 @@ def says(**names: str) -> Callable:
 
     An error out of the adapter then names them as the caller does.
     """
-    pattern = re.compile(rf"\b({'|'.join(names)})\b")
+    # In quotes there are values, and what a wrong keyword was called.
+    pattern = re.compile(rf"(?<!')\b({'|'.join(names)})\b(?!')")
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)

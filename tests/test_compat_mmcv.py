@@ -311,6 +311,20 @@ ERRORS = [
 ]
 
 
+ERRORS += [  # what the caller wrote is repeated as it is, though the core has such a name
+    (
+        "deform_conv2d() got an unexpected keyword argument 'deformable_groups'",
+        (TypeError,),
+        lambda: mmcv.deform_conv2d(zeros(*X), zeros(*OFFSET), zeros(*WEIGHT), deformable_groups=2),
+    ),
+    (
+        "stride: expected an int or 2 ints, got 'x' (str)",
+        (TypeError,),
+        lambda: mmcv.deform_conv2d(zeros(*X), zeros(*OFFSET), zeros(*WEIGHT), "x"),
+    ),
+]
+
+
 @pytest.mark.parametrize("message, kinds, call", ERRORS, ids=[row[0] for row in ERRORS])
 def test_errors(message, kinds, call):
     with pytest.raises(kinds[0]) as caught:
