@@ -122,6 +122,29 @@ def test_initial_values(kind, bound):
         assert not layer.bias.numpy().any()
 
 
+# Layer, arguments of its constructor, what is shown of it.
+SHOWN = [
+    (mmcv.DeformConv2d, (4, 6, 3), "DeformConv2d(4, 6, kernel_size=(3, 3), stride=(1, 1))"),
+    (
+        mmcv.ModulatedDeformConv2d,
+        (4, 6, (1, 3), 2, 1, 3, 2, 4, False),
+        "ModulatedDeformConv2d(4, 6, kernel_size=(1, 3), stride=(2, 2), padding=(1, 1), "
+        "dilation=(3, 3), groups=2, deform_groups=4, bias=False)",
+    ),
+]
+
+
+@pytest.mark.parametrize("kind, arguments, text", SHOWN, ids=[row[0].__name__ for row in SHOWN])
+def test_repr(kind, arguments, text):
+    assert repr(kind(*arguments)) == text
+
+
+def test_repr_of_a_pack():
+    first, second, *_ = repr(mmcv.DeformConv2dPack(4, 6, 3)).splitlines()
+    assert first == "DeformConv2dPack(4, 6, kernel_size=(3, 3), stride=(1, 1)"
+    assert second.startswith("  (conv_offset): Conv2D(4, 18, ")
+
+
 def test_layers_call_the_functions():
     x, offset, mask = (paddle.rand([2, n, 5, 6]) for n in (4, 36, 18))
     layer = mmcv.DeformConv2d(4, 6, 3, padding=1, groups=2, deform_groups=2)
@@ -308,10 +331,7 @@ ERRORS = [
         (TypeError,),
         lambda: mmcv.modulated_deform_conv2d(zeros(*X), zeros(*OFFSET), None, zeros(*WEIGHT)),
     ),
-]
-
-
-ERRORS += [  # what the caller wrote is repeated as it is, though the core has such a name
+    # What the caller wrote is repeated as it is, though the core has such a name.
     (
         "deform_conv2d() got an unexpected keyword argument 'deformable_groups'",
         (TypeError,),

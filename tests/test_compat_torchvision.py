@@ -79,6 +79,14 @@ def test_layer():
     assert DeformConv2d(6, 4, 3, bias=False).bias is None
 
 
+def test_repr():
+    assert repr(DeformConv2d(4, 6, 3, 2, (1, 0), 2, 2, False)) == (
+        "DeformConv2d(4, 6, kernel_size=(3, 3), stride=(2, 2), padding=(1, 0), dilation=(2, 2), "
+        "groups=2, bias=False)"
+    )
+    assert repr(DeformConv2d(4, 6, 3)) == ("DeformConv2d(4, 6, kernel_size=(3, 3), stride=(1, 1))")
+
+
 def test_initial_values():
     layer = DeformConv2d(20, 500, 3, groups=2)
     bound = 1 / math.sqrt(10 * 9)

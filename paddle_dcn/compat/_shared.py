@@ -60,6 +60,19 @@ class Convolution(nn.Layer):
         self.transposed = False
         self.output_padding = (0,)
 
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments as torchvision shows them."""
+        shown = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
+        shown.append(f"stride={self.stride}")
+        defaults = {"padding": (0, 0), "dilation": (1, 1), "groups": 1, "deform_groups": 1}
+        for name, default in defaults.items():
+            value = getattr(self, name, default)
+            if value != default:
+                shown.append(f"{name}={value}")
+        if getattr(self, "bias", True) is None:
+            shown.append("bias=False")
+        return ", ".join(shown)
+
     def _uniform(self, shape: list[int], bound: float) -> Tensor:
         """Create a parameter with values from -bound to bound."""
         return self.create_parameter(
