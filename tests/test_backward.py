@@ -111,6 +111,23 @@ def test_nan_mask_at_a_nan_coordinate(dtypes, implementation, device):
         assert np.array_equal(results[name], array), name
 
 
+@pytest.mark.parametrize("name", ["weight", "grad"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("coordinate", [np.nan, 100.0, -1e9])
+def test_what_samples_nothing_has_no_gradient(coordinate, value, name, implementation, device):
+    """Not even where the gradient of its column is NaN."""
+    if implementation is deform_conv2d_reference and not EMPTY_REFERENCE:
+        pytest.skip("where() of Paddle 2.6 spreads NaN backward")
+    case = Case(1, 4, (5, 6), 4, padding=1, deformable_groups=2)
+    arrays = random_problem(case)
+    arrays["offset"][:, :18] = coordinate
+    arrays[name][:] = value
+    results = run(implementation, case, arrays)
+    assert not results["offset"][:, :18].any()
+    assert not results["mask"][:, :9].any()
+    assert np.isnan(results["offset"][:, 18:]).any()
+
+
 @pytest.mark.skipif(not EMPTY_REFERENCE, reason="where() of Paddle 2.6 spreads NaN backward")
 @pytest.mark.parametrize("name", ["x", "mask", "weight", "grad"])
 @pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)

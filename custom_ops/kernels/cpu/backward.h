@@ -248,7 +248,10 @@ template <typename T>
 void coordinate_gradients(const Plan<T>& plan, int64_t count, const T (*sums)[4], T* grad_y,
                           T* grad_x, T* grad_mask) {
   for (int64_t t = 0; t < count; ++t) {
-    const T d00 = sums[t][0], d01 = sums[t][1], d10 = sums[t][2], d11 = sums[t][3];
+    // What samples nothing has gradient 0 even if the column's gradient is NaN, and 0 * NaN is not.
+    const bool samples = plan.inside[t] != 0;
+    const T d00 = samples ? sums[t][0] : T(0), d01 = samples ? sums[t][1] : T(0);
+    const T d10 = samples ? sums[t][2] : T(0), d11 = samples ? sums[t][3] : T(0);
     const T ly = plan.ly[t], lx = plan.lx[t];
     const CornerWeights<T> w = corner_weights(ly, lx);
     grad_y[t] = plan.mask[t] * y_gradient(lx, d00, d01, d10, d11);
