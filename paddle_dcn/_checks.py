@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import paddle
@@ -61,6 +62,26 @@ class LayerArguments(NamedTuple):
     data_format: str = "NCHW"
 
 
+def _plain_errors(check: Callable) -> Callable:
+    """Let the errors of a check reach the user as they are, under to_static too.
+
+    They tell to_static(full_graph=False) to rerun the call in dynamic mode, where the same error is
+    raised again, instead of wrapping it in an InnerError.
+    """
+
+    @functools.wraps(check)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return check(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            if SotExtraInfo is not None and not paddle.in_dynamic_mode():
+                SotExtraInfo(need_breakgraph=True).attach(error)
+            raise
+
+    return checked
+
+
+@_plain_errors
 def check_call(
     x: Any,
     offset: Any,
@@ -87,34 +108,52 @@ def check_call(
         ValueError: a wrong shape, value or device.
 
     """
-    try:
-        inspect = _inspect_dynamic if paddle.in_dynamic_mode() else _inspect_static
-        x_shape, x_dtype, place = inspect("x", x, None)
-        offset_shape, offset_dtype, _ = inspect("offset", offset, place)
-        weight_shape, weight_dtype, _ = inspect("weight", weight, place)
-        bias_shape = bias_dtype = mask_shape = mask_dtype = None
-        if bias is not None:
-            bias_shape, bias_dtype, _ = inspect("bias", bias, place)
-        if mask is not None:
-            mask_shape, mask_dtype, _ = inspect("mask", mask, place)
-        arguments = Arguments(
-            _pair("stride", stride),
-            _padding(padding),
-            _pair("dilation", dilation),
-            _int("deformable_groups", deformable_groups),
-            _int("groups", groups),
-            _im2col_step(im2col_step) or 0,
-            _data_format(data_format),
-            _casts(x_dtype, offset_dtype, weight_dtype, bias_dtype, mask_dtype, amp_dtype),
-        )
-        _check_shapes(x_shape, offset_shape, weight_shape, bias_shape, mask_shape, arguments)
-    except (TypeError, ValueError) as error:
-        # Tells to_static(full_graph=False) to rerun the call in dynamic mode, where the same error
-        # reaches the user as it is, instead of wrapping it in an InnerError.
-        if SotExtraInfo is not None and not paddle.in_dynamic_mode():
-            SotExtraInfo(need_breakgraph=True).attach(error)
-        raise
+    inspect = _inspect_dynamic if paddle.in_dynamic_mode() else _inspect_static
+    x_shape, x_dtype, place = inspect("x", x, None)
+    offset_shape, offset_dtype, _ = inspect("offset", offset, place)
+    weight_shape, weight_dtype, _ = inspect("weight", weight, place)
+    bias_shape = bias_dtype = mask_shape = mask_dtype = None
+    if bias is not None:
+        bias_shape, bias_dtype, _ = inspect("bias", bias, place)
+    if mask is not None:
+        mask_shape, mask_dtype, _ = inspect("mask", mask, place)
+    arguments = Arguments(
+        _pair("stride", stride),
+        _padding(padding),
+        _pair("dilation", dilation),
+        _int("deformable_groups", deformable_groups),
+        _int("groups", groups),
+        _im2col_step(im2col_step) or 0,
+        _data_format(data_format),
+        _casts(x_dtype, offset_dtype, weight_dtype, bias_dtype, mask_dtype, amp_dtype),
+    )
+    _check_shapes(x_shape, offset_shape, weight_shape, bias_shape, mask_shape, arguments)
     return arguments
+
+
+@_plain_errors
+def check_input(x: Any, weight: Any, layer: LayerArguments, amp_dtype: str | None) -> None:
+    """Validate the input of a layer that is yet to predict its offset and mask.
+
+    Raises:
+        TypeError: x of a wrong kind or dtype.
+        ValueError: a shape of x that does not fit the layer, or a wrong device.
+
+    """
+    inspect = _inspect_dynamic if paddle.in_dynamic_mode() else _inspect_static
+    x_shape, x_dtype, place = inspect("x", x, None)
+    weight_shape, weight_dtype, _ = inspect("weight", weight, place)
+    arguments = Arguments(
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.deformable_groups,
+        layer.groups,
+        0,
+        layer.data_format,
+        _casts(x_dtype, x_dtype, weight_dtype, None, None, amp_dtype),
+    )
+    _check_shapes(x_shape, (_UNKNOWN,) * 4, weight_shape, None, None, arguments)
 
 
 def check_layer(

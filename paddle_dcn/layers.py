@@ -10,8 +10,8 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from . import _checks
-from .functional import deform_conv2d
+from . import _checks, _ops
+from .functional import _amp_dtype, deform_conv2d
 
 
 class DeformConv2D(nn.Layer):
@@ -137,6 +137,12 @@ class DeformConv2D(nn.Layer):
         return ", ".join(shown)
 
 
+@_ops._unified
+def _check_input(x: Tensor, weight: Tensor, *arguments: Any) -> None:
+    # One by one, as to_static makes a plain tuple of a named one.
+    _checks.check_input(x, weight, _checks.LayerArguments(*arguments), _amp_dtype())
+
+
 class _Pack(DeformConv2D):
     """A deformable convolution with a convolution `conv_offset` that predicts its sampling."""
 
@@ -162,6 +168,8 @@ class _Pack(DeformConv2D):
 
     def _predict(self, x: Tensor) -> Tensor:
         """Return conv_offset's result as [N, channels, Ho, Wo], the layout of offset and mask."""
+        # Before conv_offset, which does not check: Paddle's kernels can even corrupt memory.
+        _check_input(x, self.weight, *self._arguments)
         planes = self.conv_offset(x)
         return planes.transpose([0, 3, 1, 2]) if self._arguments.data_format == "NHWC" else planes
 

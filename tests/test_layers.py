@@ -216,6 +216,29 @@ def test_bad_input_raises_in_forward():
 
 # --- layers that predict their own sampling ------------------------------------------------------
 
+PACK_INPUTS = [
+    (None, TypeError, "x: expected a paddle.Tensor, got None"),
+    (np.zeros([2, 4, 8, 8], "float32"), TypeError, "x: expected a paddle.Tensor, got numpy"),
+    (paddle.zeros([2, 4, 8, 8], "int32"), TypeError, "x: expected dtype .* got int32"),
+    (paddle.zeros([2, 4, 8, 8], "float64"), TypeError, "weight: expected dtype float64"),
+    (paddle.zeros([4, 8, 8]), ValueError, "x: expected 4-D"),
+    (paddle.zeros([2, 5, 8, 8]), ValueError, "channels 5 of x"),
+    (paddle.zeros([2, 4, 0, 8]), ValueError, "x: expected positive height, got 0"),
+    (paddle.zeros([2, 4, 2, 2]), ValueError, "x: expected an output height of at least 1"),
+    (paddle.zeros([2, 4, 8, 2]), ValueError, "x: expected an output width of at least 1"),
+]
+
+
+@pytest.mark.parametrize("pack", PACKS)
+@pytest.mark.parametrize(("x", "error", "message"), PACK_INPUTS)
+def test_packs_check_before_they_predict(x, error, message, pack, monkeypatch):
+    """Paddle's convolution writes out of bounds where the image is smaller than the kernel."""
+    layer = pack(4, 6, 3)
+    monkeypatch.setattr(layer, "conv_offset", None)
+    with pytest.raises(error, match=message):
+        layer(x)
+
+
 PACK_ARGUMENTS = [
     {"kernel_size": 3, "padding": 1},
     {"kernel_size": (2, 3), "stride": (2, 1), "groups": 2},
