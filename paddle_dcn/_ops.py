@@ -24,6 +24,9 @@ with warnings.catch_warnings():
 
 PACKAGE = Path(__file__).resolve().parent
 
+# What the kernels choose from when they run: each includes those before it.
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+
 # Bits of the operators' attribute `wanted`: which gradients backward computes.
 _X, _OFFSET, _MASK, _WEIGHT, _BIAS = 1, 2, 4, 8, 16
 
@@ -68,6 +71,15 @@ def _find() -> tuple[Path, str]:
     return folder / name, "cache"
 
 
+def _check_instruction_set() -> None:
+    """Refuse a wrong name here: the library would take it for no limit at all."""
+    variable = "PADDLE_DCN_INSTRUCTION_SET"
+    name = os.environ.get(variable)
+    if name is not None and name not in INSTRUCTION_SETS:
+        raise ValueError(f"{variable}: expected one of {', '.join(INSTRUCTION_SETS)}, got {name!r}")
+
+
+_check_instruction_set()
 PATH, ORIGIN = _find()
 load_op_meta_info_and_register_op(str(PATH))
 _HANDLE = ctypes.CDLL(str(PATH))

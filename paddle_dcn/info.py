@@ -11,9 +11,6 @@ import paddle
 
 from . import __version__, _ops
 
-# Each includes those before it.
-_INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments: none."""
@@ -24,7 +21,7 @@ def main(arguments: argparse.Namespace) -> int:
     library = _ops.library()
     used = library.paddle_dcn_instruction_set().decode()
     limit = os.environ.get("PADDLE_DCN_INSTRUCTION_SET")
-    available = ", ".join(_INSTRUCTION_SETS[: _INSTRUCTION_SETS.index(used) + 1])
+    available = ", ".join(_ops.INSTRUCTION_SETS[: _ops.INSTRUCTION_SETS.index(used) + 1])
     rows = {
         "paddle_dcn": __version__,
         "Paddle": paddle.__version__,

@@ -9,9 +9,7 @@ from cases import COMPACT
 from conftest import DTYPES, assert_results_close, expected, random_problem, run
 
 from paddle_dcn import _ops, deform_conv2d
-
-# Each includes those before it.
-INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
+from paddle_dcn._ops import INSTRUCTION_SETS
 
 
 def in_use():
@@ -42,3 +40,15 @@ def test_compact_table(requested):
     if INSTRUCTION_SETS.index(used) < INSTRUCTION_SETS.index(requested):
         pytest.skip(f"the best that this processor has is {used}")
     assert used == requested
+
+
+def test_wrong_name():
+    environment = {
+        **os.environ,
+        "PADDLE_DCN_INSTRUCTION_SET": "AVX2",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", "import paddle_dcn"]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    message = "PADDLE_DCN_INSTRUCTION_SET: expected one of baseline, avx2, avx512, got 'AVX2'"
+    assert message in process.stderr
