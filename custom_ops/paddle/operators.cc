@@ -5,6 +5,7 @@
 // the process, so they answer -1 for what they cannot know and the kernels report the error.
 #include <algorithm>
 #include <new>
+#include <stdexcept>
 
 #include "dispatch.h"
 #include "errors.h"
@@ -33,6 +34,10 @@ void report_errors(const Function& function) {
     throw;
   } catch (const std::bad_alloc&) {
     throw_out_of_memory("paddle_dcn: out of memory");
+  } catch (const std::out_of_range&) {  // of Context::InputAt
+    throw_value_error(
+        "paddle_dcn: an input is gone; a second backward through the same graph needs "
+        "retain_graph=True in the first");
   } catch (const std::exception& error) {
     throw_value_error(std::string("paddle_dcn: ") + error.what());
   }
