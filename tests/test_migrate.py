@@ -296,6 +296,12 @@ IMPORTS = {
         "from mmcv.ops import *\nfrom mylib import deform_conv2d\ndeform_conv2d(nms)\n",
         None,
     ),
+    "a class that imports it": (
+        "class A:\n    import paddle.vision.ops as o\n    a = o.deform_conv2d\n"
+        "    b = lambda s: s.o.nms\n",
+        "class A:\n    import paddle.vision.ops as o\n    import paddle_dcn\n"
+        "    a = paddle_dcn.deform_conv2d\n    b = lambda s: s.o.nms\n",
+    ),
     "a relative import": ("from . import ops\nops.deform_conv2d(x)\n", None),
     "a function of the same name": (
         "from paddle.vision.ops import deform_conv2d\ndef f():\n    def deform_conv2d(): ...\n"
@@ -373,6 +379,22 @@ LEFT = {
     "assigned to": (
         OPS + "ops.deform_conv2d = x",
         "paddle.vision.ops.deform_conv2d is assigned to or deleted in this file",
+    ),
+    "attribute of a class that imports it": (
+        "class A:\n    from paddle.vision import ops\n    def f(self): self.ops.deform_conv2d(x)",
+        "it may be paddle.vision.ops.deform_conv2d: that module is used as a value",
+    ),
+    "attribute of an object": (
+        "self.fluid.layers.deformable_conv(x)",
+        "layers.deformable_conv is reached through something unknown",
+    ),
+    "attribute of an expression": (
+        "f(x)[0].static.nn.deform_conv2d(x)",
+        "nn.deform_conv2d is reached through something unknown",
+    ),
+    "attribute of a parameter": (
+        "def f(ops): return ops.DeformConv2D(x)",
+        "ops.DeformConv2D is reached through something unknown",
     ),
     "getattr": (OPS + "getattr(ops, x)", "it is reached by getattr on paddle.vision.ops"),
     "import_module": (

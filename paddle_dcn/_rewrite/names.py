@@ -37,6 +37,8 @@ MOVES = {f"{old}.{name}": f"{new}.{name}" for old, new, names in _MODULES for na
 _STARS = {"paddle.fluid"} | {old for old, _, _ in _MODULES}
 # Packages and modules that an operator is reached through.
 _PREFIXES = {path[: dot.start()] for path in MOVES for dot in re.finditer(r"\.", path)}
+# The last two parts of their names, which give them away on an object that is not known.
+_ENDS = {tuple(path.split(".")[-2:]) for path in MOVES}
 # The operators' own names: a file that has none of them needs no rewriting.
 OPERATORS = frozenset(path.rpartition(".")[2] for path in MOVES)
 
@@ -340,9 +342,12 @@ class Names:
         self.star_groups.clear()
         self.unbound: set[str] = set()
         self.fled: set[str] = set()
-        self.strange = [(node, [node.attr.value]) for node in self.scan.attributes]
+        self.strange = [(node, _attributes(node)) for node in self.scan.attributes]
         for group in self.groups.values():
-            group.uses, group.contested = [], False
+            # What a class body imports is an attribute of the class, too.
+            in_class = isinstance(group.scope, meta.ClassScope)
+            group.uses, group.contested = [], in_class
+            self.fled |= {binding.path for binding in group.bindings if in_class}
         for mention in self.scan.mentions:
             root, rest = mention.words[0], mention.words[1:]
             meaning = self._meaning(root, mention.scope)
@@ -450,9 +455,13 @@ class Names:
                 self.fled.add(use.path)
         fled = self.fled & _PREFIXES
         for node, words in self.strange:
-            for path in (f"{f}.{'.'.join(words[i:])}" for f in fled for i in range(len(words))):
-                if path in MOVES:
-                    self.left(node, f"it may be {path}: that module is used as a value")
+            tails = [".".join(words[i:]) for i in range(len(words))]
+            paths = {f"{module}.{tail}" for module in fled for tail in tails} & MOVES.keys()
+            for path in paths:
+                self.left(node, f"it may be {path}: that module is used as a value")
+            end = tuple(words_of(node) or words)[-2:]
+            if end in _ENDS and all(remark.line != self.line(node) for remark in self.remarks):
+                self.left(node, f"{'.'.join(end)} is reached through something unknown")
 
     def defines_alias(self, use: Use) -> bool:
         """Whether the use is x of a `name = x` for a module, understood wherever `name` is used."""
@@ -481,6 +490,15 @@ def words_of(node: cst.CSTNode) -> list[str] | None:
         words.append(node.attr.value)
         node = node.value
     return [*words, node.value][::-1] if isinstance(node, cst.Name) else None
+
+
+def _attributes(node: cst.Attribute) -> list[str]:
+    """Return the names behind the expression in `f().a.b`."""
+    words = []
+    while isinstance(node, cst.Attribute):
+        words.append(node.attr.value)
+        node = node.value
+    return words[::-1]
 
 
 def _prefix(node: cst.CSTNode, dropped: int) -> cst.CSTNode:
