@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Find the deformable convolutions of paddle.fluid, paddle.static, paddle.vision, mmcv and torchvision
 in Python files, under any import or alias, and move them to paddle_dcn. Prints a unified diff;
-what cannot be decided is listed with its line and left as it is. Only the deformable convolutions
-change: torch code around them is not ported to Paddle, nor what else is used of paddle.fluid.
+what cannot be decided is listed with its line and left as it is. Calls keep their arguments and
+what they do: static calls, which create their own parameters, move to paddle_dcn.fluid and
+paddle_dcn.static and still need static mode. Of the code around them, only what paddle_dcn.fluid
+has of paddle.fluid moves along; the rest of it, and torch code, is not ported.
 """
 
 _EPILOG = """\
-exit status: 0 done, or nothing to do; 1 something was left undecided or could not be read or
-written (with --check: or would be rewritten); 2 wrong usage, or libcst is missing
+Exit status: 0 if all is done or there is nothing to do (notes do not count); 1 if something was
+left undecided, or could not be read or written, or with --check would be rewritten; 2 if the usage
+is wrong or libcst is missing.
 """
 
 
@@ -48,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         choices=["modern", "legacy"],
         default="modern",
-        help="what becomes of static calls that create their own parameters: a DeformConv2D layer "
-        "where it behaves the same (modern, the default), or the same call on paddle_dcn.fluid or "
-        "paddle_dcn.static (legacy)",
+        help="the code to head for; files are rewritten in the same way, but modern (the default) "
+        "also notes for each static call why it stays one and what its dynamic counterpart is, "
+        "and legacy takes it as it is",
     )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--write", action="store_true", help="change the files, print their names")

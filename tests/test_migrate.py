@@ -26,9 +26,8 @@ TARGETS = ("modern", "legacy")
 
 
 def source(folder, name):
-    """Return a fixture's text; the legacy one is that of modern where it has no file of its own."""
-    path = DATA / folder / f"{name}.py"
-    return (path if path.exists() else DATA / "modern" / path.name).read_bytes().decode()
+    """Return a fixture's text, `before` the rewrite or `after` it."""
+    return (DATA / folder / f"{name}.py").read_bytes().decode()
 
 
 def rewrite(code, target="modern"):
@@ -40,13 +39,16 @@ def rewrite(code, target="modern"):
     return result
 
 
-STAYS = "stays paddle_dcn.{}, which creates its own parameters: {}"
-FLUID_STAYS = STAYS.format("fluid.layers.deformable_conv", "{}")
-LAYER = "now a layer: its parameters take the default dtype, not the input's"
+STAYS = (
+    "stays a static layer, as it creates its own parameters in the program, by name; "
+    "paddle_dcn.DeformConv2D is its counterpart in dynamic mode"
+)
+ENABLE = "Paddle starts in dynamic mode now: call paddle.enable_static() first"
+FAILS = "this import stays, and fails: current Paddle has no paddle.fluid"
 TORCH = "paddle_dcn.compat takes Paddle tensors; the torch code around it is not ported"
 LACKS = "paddle.fluid.{} is not in paddle_dcn.fluid: use {} of current Paddle"
 
-# The remarks on each fixture, those that only target modern has behind the others.
+# The remarks on each fixture, and the lines of the static calls that target modern notes.
 REMARKS = {
     "vision_names": [],
     "vision_module": [],
@@ -61,15 +63,18 @@ REMARKS = {
         (27, "left", "'backend' is bound in more than one way"),
         (31, "left", "paddle.vision.ops.deform_conv2d is named in a string"),
     ],
-    "fluid_script": [],
-    "fluid_aliases": [],
-    "fluid_star": [],
-    "fluid_dotted": [],
-    "fluid_named": [],
+    "fluid_script": [(9, "note", ENABLE)],
+    "fluid_aliases": [(7, "note", ENABLE)],
+    "fluid_star": [(8, "note", ENABLE)],
+    "fluid_dotted": [(11, "note", ENABLE)],
+    "fluid_named": [(8, "note", ENABLE)],
     "fluid_rest": [
+        (2, "note", FAILS),
+        (3, "note", FAILS),
         (3, "note", LACKS.format("dygraph.Conv2D", "paddle.nn")),
         (8, "note", LACKS.format("layers.concat", "paddle.concat")),
         (9, "note", LACKS.format("layers.relu", "paddle.nn.functional.relu")),
+        (10, "note", ENABLE),
     ],
     "static_calls": [],
     "mmcv_names": [],
@@ -78,25 +83,14 @@ REMARKS = {
     "torchvision_calls": [],
     "torchvision_mixed": [(3, "note", TORCH)],
 }
-MODERN_REMARKS = {
-    "fluid_script": [(9, FLUID_STAYS.format("param_attr gives its weight no fixed name"))],
-    "fluid_aliases": [(7, FLUID_STAYS.format("it is not called here"))],
-    "fluid_star": [(8, FLUID_STAYS.format("param_attr gives its weight no fixed name"))],
-    "fluid_dotted": [(11, FLUID_STAYS.format("bias_attr gives its bias no fixed name"))],
-    "fluid_named": [
-        (8, FLUID_STAYS.format("it has arguments by * or **")),
-        (9, LAYER + "; name= is dropped"),
-        (30, LAYER),
-    ],
-    "fluid_rest": [(10, FLUID_STAYS.format("param_attr gives its weight no fixed name"))],
-    "static_calls": [
-        (10, LAYER),
-        (
-            11,
-            STAYS.format("static.nn.deform_conv2d", "weight_attr gives its weight no fixed name"),
-        ),
-        (12, LAYER + "; name= is dropped"),
-    ],
+STATIC_CALLS = {
+    "fluid_script": [9],
+    "fluid_aliases": [7],
+    "fluid_star": [8],
+    "fluid_dotted": [11],
+    "fluid_named": [8, 9, 30],
+    "fluid_rest": [10],
+    "static_calls": [10, 11, 12],
 }
 
 
@@ -104,17 +98,15 @@ MODERN_REMARKS = {
 @pytest.mark.parametrize("name", REMARKS)
 def test_fixture(name, target):
     result = rewrite(source("before", name), target)
-    assert result.code == source(target, name)
-    more = MODERN_REMARKS.get(name, []) if target == "modern" else []
-    wanted = REMARKS[name] + [(line, "note", text) for line, text in more]
+    assert result.code == source("after", name)
+    lines = STATIC_CALLS.get(name, []) if target == "modern" else []
+    wanted = REMARKS[name] + [(line, "note", STAYS) for line in lines]
     assert [tuple(remark) for remark in result.remarks] == sorted(wanted)
 
 
 def test_fixtures_are_all_here():
     assert {path.stem for path in (DATA / "before").iterdir()} == set(REMARKS)
-    assert {path.stem for path in (DATA / "modern").iterdir()} == set(REMARKS)
-    for path in (DATA / "legacy").iterdir():
-        assert path.read_bytes() != (DATA / "modern" / path.name).read_bytes()
+    assert {path.stem for path in (DATA / "after").iterdir()} == set(REMARKS)
 
 
 DYNAMIC = [name for name in REMARKS if not name.startswith(("fluid", "static"))]
@@ -175,20 +167,17 @@ def test_rewritten_module_runs(name):
     arrays = inputs()
     weight = np.random.default_rng(6).normal(0, 0.2, (5, 4, 3, 3)).astype("float32")
     tensors = {k: paddle.to_tensor(v) for k, v in (arrays | {"weight": weight}).items()}
-    out = runpy.run_path(str(DATA / "modern" / f"{name}.py"))["run"](**tensors)
+    out = runpy.run_path(str(DATA / "after" / f"{name}.py"))["run"](**tensors)
     assert_close(out.numpy().astype("float64"), reference(arrays, weight), "float32", 4 * 9, name)
 
 
 @needs_paddle_3
 @pytest.mark.usefixtures("stand_ins")
-@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", STATIC)
-def test_rewritten_program_runs(name, target, tmp_path):
+def test_rewritten_program_runs(name):
     arrays = inputs()
-    path = tmp_path / f"{name}.py"
-    path.write_text(source(target, name))
     with fresh_program():
-        executor, out = runpy.run_path(str(path))["build"]()
+        executor, out = runpy.run_path(str(DATA / "after" / f"{name}.py"))["build"]()
         (result,) = executor.run(feed=arrays, fetch_list=[out])
         weight, bias = (value(parameter) if parameter else None for parameter in STATIC[name])
     if bias is not None:
@@ -448,59 +437,65 @@ def test_left(name):
     assert result.remarks[-1].line == code.count("\n") + 1
 
 
-# Calls on fluid.layers, and the layers that they become or why they do not.
-NAMED = "param_attr='w', bias_attr=False"
-CALLS = {
-    "(x, o, m, 2, 3, 1, 1, 1, 2, 4, 8, 'w', 'b')": (
-        "(in_channels=x.shape[1], out_channels=2, kernel_size=3, stride=1, padding=1, dilation=1, "
-        "groups=2, deformable_groups=4, im2col_step=8, weight_attr='w', bias_attr='b')(x, o, m)"
+# Static code, the notes on it with both targets, and the lines of those with modern only.
+LACKS_NCE = LACKS.format("layers.nce", "paddle.static.nn.nce")
+FLUID_IMPORT = "import paddle.fluid as fluid\n"
+STATIC_NOTES = {
+    "one layer for two calls": (
+        FLUID_IMPORT + "def f(x, o, m):\n"
+        "    return fluid.layers.deformable_conv(x, o, m, 2, 3, param_attr='w', bias_attr='b')\n"
+        "f(*a)\nf(*b)\n",
+        [(3, ENABLE)],
+        [3],
     ),
-    f"(x, o, None, 2, 3, modulated=False, {NAMED})": (
-        "(in_channels=x.shape[1], out_channels=2, kernel_size=3, "
-        "weight_attr='w', bias_attr=False)(x, o)"
+    "alias": (
+        FLUID_IMPORT + "conv = fluid.layers.deformable_conv\nconv(x, o, m, 2, 3)\n",
+        [(2, ENABLE)],
+        [2],
     ),
-    f"({NAMED}, mask=m, offset=o, filter_size=3, num_filters=2, input=x.y)": (
-        "(weight_attr='w', bias_attr=False, kernel_size=3, out_channels=2, "
-        "in_channels=x.y.shape[1])(x.y, o, m)"
+    "static mode is entered": (
+        "import paddle\n" + FLUID_IMPORT + "if x: paddle.enable_static()\n"
+        "fluid.layers.deformable_conv(x)\n",
+        [],
+        [4],
     ),
-    "(x, o, m, 2, 3, param_attr=f'{x}', bias_attr=ParamAttr('%s_b' % x))": (
-        "(in_channels=x.shape[1], out_channels=2, kernel_size=3, weight_attr=f'{x}', "
-        "bias_attr=ParamAttr('%s_b' % x))(x, o, m)"
+    "2.x, where it was entered": ("import paddle\npaddle.static.nn.deform_conv2d(x)\n", [], [2]),
+    "an undecided call": (FLUID_IMPORT + "fluid.layers.deformable_conv = x\n", [(1, FAILS)], []),
+    "the rest of a module stays": (
+        "from paddle.fluid.layers import deformable_conv, nce\ndeformable_conv(nce)\n",
+        [(1, LACKS_NCE), (1, FAILS), (2, ENABLE)],
+        [2],
     ),
-    f"(*x, {NAMED})": "it has arguments by * or **",
-    f"(x, o, m, 2, 3, {NAMED}, **y)": "it has arguments by * or **",
-    "(x, o, m, 2, 3, 1, 1, 1, 1, 1, 1, 'w', False, True)": (
-        "what follows bias_attr by position depends on the release"
+    "the rest of a star import stays": (
+        "from paddle.fluid.layers import *\ndeformable_conv(nce)\n",
+        [(1, FAILS), (2, LACKS_NCE), (2, ENABLE)],
+        [2],
     ),
-    f"(x, o, m, 2, {NAMED})": "its arguments are not those of deformable_conv",
-    f"(x, o, m, 2, 3, act=y, {NAMED})": "its arguments are not those of deformable_conv",
-    f"(f(x), o, m, 2, 3, {NAMED})": "an input is an expression, which the layer would come before",
-    f"(x, o, m, 2, 3, groups=y, {NAMED})": "groups may be None",
-    f"(x, o, m, 2, 3, modulated=y, {NAMED})": "modulated is not written as True or False",
-    f"(x, o, None, 2, 3, {NAMED})": "modulated is true without a mask",
-    "(x, o, m, 2, 3, bias_attr=False)": "param_attr gives its weight no fixed name",
-    "(x, o, m, 2, 3, param_attr=y, bias_attr=False)": "param_attr gives its weight no fixed name",
-    "(x, o, m, 2, 3, param_attr=ParamAttr(learning_rate=2), bias_attr=False)": (
-        "param_attr gives its weight no fixed name"
+    "another part stays": (
+        "from paddle import fluid, add\nfrom paddle.vision.ops import deform_conv2d\n"
+        "import os, paddle.fluid.layers\n",
+        [(1, FAILS), (3, FAILS)],
+        [],
     ),
-    "(x, o, m, 2, 3, param_attr='w', bias_attr=None)": "bias_attr gives its bias no fixed name",
-    f"(x, o, m, 2, 3, {NAMED},  # last\n  name=y)": "a comment stands between its arguments",
-    f"(x, o,\n  m,  # mask\n  2, 3, {NAMED})": "a comment stands between its arguments",
+    "nothing stays": (
+        "from paddle.fluid.layers import *\nfrom mmcv.ops import *\n"
+        "deformable_conv(deform_conv2d)\n",
+        [(3, ENABLE)],
+        [3],
+    ),
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
-def test_static_call_as_layer(call):
-    code = "import paddle_dcn\nx = paddle_dcn.fluid.layers.deformable_conv{}\n".format
-    result = rewrite(code(call))
-    (remark,) = result.remarks
-    if CALLS[call].startswith("("):
-        assert result.code == f"import paddle_dcn\nx = paddle_dcn.DeformConv2D{CALLS[call]}\n"
-        assert remark.text == LAYER
-    else:
-        assert result.code == code(call)
-        assert remark.text == FLUID_STAYS.format(CALLS[call])
-    assert rewrite(code(call), "legacy") == (code(call), [])
+@pytest.mark.parametrize("name", STATIC_NOTES)
+def test_notes_on_static_code(name):
+    code, both, modern = STATIC_NOTES[name]
+    for target in TARGETS:
+        result = rewrite(code, target)
+        notes = [(remark.line, remark.text) for remark in result.remarks if remark.kind == "note"]
+        more = [(line, STAYS) for line in modern] if target == "modern" else []
+        assert sorted(notes) == sorted(both + more)
+        assert result.code == rewrite(code).code
+        assert "DeformConv2D" not in result.code
 
 
 # The command line
@@ -630,9 +625,9 @@ def test_remarks_and_status(files, capsysbinary):
     Path("left.py").write_bytes(OLD + b"getattr(paddle.vision.ops, x)\n")
     Path("static.py").write_bytes(b"import paddle.fluid as f\nf.layers.deformable_conv(*x)\n")
     assert command("static.py") == 0
-    assert b"static.py:2: note: stays paddle_dcn.fluid" in capsysbinary.readouterr().err
+    assert b"static.py:2: note: stays a static layer" in capsysbinary.readouterr().err
     assert command("static.py", "--target", "legacy") == 0
-    assert b"note" not in capsysbinary.readouterr().err
+    assert b"stays a static layer" not in capsysbinary.readouterr().err
     assert command("left.py") == 1
     assert b"left.py:3: left: it is reached by getattr" in capsysbinary.readouterr().err
     assert command("left.py", "--write") == 1  # now behind one more import

@@ -7,8 +7,10 @@
 - otherwise each use gets its full new name, and `import paddle_dcn...` stands beside the old
   import, or in its place when nothing else needs that.
 
-`names` says what the names in a file stand for, `plan` decides on the edits, `edits` writes them,
-and `layers` those that make a static call a layer.
+A static call, which creates its own parameters, stays one: a layer object would create them at
+another time and under other names, and saved parameters would no longer fit.
+
+`names` says what the names in a file stand for, `plan` decides on the edits, `edits` writes them.
 """
 
 from __future__ import annotations
@@ -35,9 +37,8 @@ def rewrite(source: str, target: str = "modern") -> Rewritten:
 
     Args:
         source: A Python file's text, line ends as they are in the file.
-        target: `"legacy"` keeps calls that create their own parameters as they are, on
-            `paddle_dcn.fluid` or `paddle_dcn.static`; `"modern"` makes them `DeformConv2D` layers
-            where that keeps what the program computes.
+        target: What the user is heading for, `"modern"` or `"legacy"` code. The new source is the
+            same; with `"modern"` each static call gets a note that names its counterpart.
 
     Raises:
         ValueError: libcst cannot parse the source, or would change its line ends or form feeds.
@@ -49,6 +50,6 @@ def rewrite(source: str, target: str = "modern") -> Rewritten:
         raise ValueError(f"libcst cannot parse it: {error.message}") from error
     if module.code != source:
         raise ValueError("it has form feeds or bare carriage returns, which would not survive")
-    names = Names(module, keep_static=target == "legacy")
-    plan = Plan(names, layers=target == "modern")
+    names = Names(module)
+    plan = Plan(names, note_static=target == "modern")
     return Rewritten(plan.carried_out(), sorted(names.remarks))

@@ -215,8 +215,8 @@ class _Scan(cst.CSTVisitor):
 class Names:
     """What the names in one file stand for, and what of it cannot be told (`remarks`)."""
 
-    def __init__(self, module: cst.Module, keep_static: bool):
-        """Read a module; with `keep_static` our own static calls are as good as any."""
+    def __init__(self, module: cst.Module):
+        """Read a module."""
         wrapper = meta.MetadataWrapper(module)
         self.module = wrapper.module
         self.scopes = wrapper.resolve(meta.ScopeProvider)
@@ -225,8 +225,6 @@ class Names:
         self._positions = wrapper.resolve(meta.PositionProvider)
         self.scan = _Scan(self.scopes, contexts, self.parents)
         self.module.visit(self.scan)
-        own = () if keep_static else (FLUID_CALL, STATIC_CALL)
-        self.moves = MOVES | {call: call for call in own}
         self.fluid = False  # whether other parts of paddle.fluid move along
         self.remarks: set[Remark] = set()
 
@@ -254,6 +252,11 @@ class Names:
     def note(self, node: cst.CSTNode, text: str) -> None:
         """Remark what the user may have to know."""
         self.remarks.add(Remark(self.line(node), "note", text))
+
+    def called(self) -> set[str]:
+        """List the last names of all that is called: `c` for `a.b.c()`."""
+        functions = (call.func for call in self.scan.calls)
+        return {words[-1] for words in map(words_of, functions) if words}
 
     def _bind(self) -> None:
         """Find the groups: names that imports bind."""
@@ -322,8 +325,8 @@ class Names:
         parts = path.split(".")
         for end in range(len(parts), 0, -1):
             old = ".".join(parts[:end])
-            if old in self.moves:
-                return old, self.moves[old]
+            if old in MOVES:
+                return old, MOVES[old]
         if self.fluid and path.startswith(FLUID) and fluid_lacks(path) is None:
             return path, "paddle_dcn" + path[len("paddle") :]
         return path, None
@@ -524,6 +527,13 @@ def _bindings(statement: Import) -> Iterator[tuple[Binding, str]]:
     for alias in statement.names:
         path = f"{module}.{alias.evaluated_name}"
         yield Binding(statement, alias, path), alias.evaluated_alias or alias.evaluated_name
+
+
+def imported(statement: Import) -> list[str]:
+    """List the full names that an import needs."""
+    if isinstance(statement, cst.Import):
+        return [alias.evaluated_name for alias in statement.names]
+    return [binding.path for binding, _ in _bindings(statement)]
 
 
 def fluid_lacks(path: str) -> str | None:

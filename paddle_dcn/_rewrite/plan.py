@@ -6,8 +6,19 @@ import libcst as cst
 from libcst import metadata as meta
 
 from .edits import Apply, Edit, ImportEdit, code_of, import_lines, renamer
-from .layers import as_layer
-from .names import FLUID, FLUID_CALL, STATIC_CALL, Binding, Group, Import, Names, Use, fluid_lacks
+from .names import (
+    FLUID,
+    FLUID_CALL,
+    MOVES,
+    STATIC_CALL,
+    Binding,
+    Group,
+    Import,
+    Names,
+    Use,
+    fluid_lacks,
+    imported,
+)
 
 _TORCH = ("mmcv", "torch", "torchvision")
 
@@ -15,13 +26,15 @@ _TORCH = ("mmcv", "torch", "torchvision")
 class Plan:
     """The edits of one file."""
 
-    def __init__(self, names: Names, layers: bool):
-        """Decide on the edits; with `layers` static calls become layers where they can."""
+    def __init__(self, names: Names, note_static: bool):
+        """Decide on the edits; with `note_static` each static call gets a note."""
         self.names = names
-        self.with_layers = layers
+        self.stuck: set[Use] = set()  # the uses that cannot move
         self.expressions: dict[cst.CSTNode, Edit] = {}
         self.imports: dict[Import, ImportEdit] = {}
         self._plan()
+        self._note_static(each=note_static)
+        self._note_rest()
 
     def carried_out(self) -> str:
         """Return the file's text with all edits made."""
@@ -32,57 +45,33 @@ class Plan:
 
     def _plan(self) -> None:
         """Decide on the edits, group by group."""
-        self._plan_layers()
         wanted: list[tuple[Group, set[str]]] = []
         qualified = [group for group in self.names.all_groups() if self._needs_root(group)]
         binders = {group.scope for group in qualified}
         for group in self.names.all_groups():
-            clash = self._root_clash(group, binders) if group in qualified else None
-            if clash:
+            if group in qualified and (clash := self._root_clash(group, binders)):
                 self._give_up(group, clash)
-            modules = {"paddle_dcn"} if any(use in self.layers for use in group.uses) else set()
-            if self._binds_operator(group):
+            elif self._binds_operator(group):
                 self._plan_operator(group)
-            elif not clash and self._base(group):
-                self._point(group, self._base(group))
-            elif not clash:
-                modules |= self._plan_names(group)
-            if modules:
+            elif base := self._base(group):
+                self._point(group, base)
+            elif modules := self._plan_names(group):
                 wanted.append((group, modules))
         for group, modules in wanted:
             self._beside(group, modules)
-        for use, edit in self.layers.items():
-            self.expressions[self.names.parents[use.mention.node]] = edit
         self._plan_stars()
-        self._note_rest()
-
-    def _plan_layers(self) -> None:
-        """Find the static calls that a layer can stand in for, and why others have to stay."""
-        self.layers: dict[Use, Edit] = {}
-        self.kept: dict[Use, str] = {}
-        uses = [use for group in self.names.all_groups() for use in group.uses if not use.settled]
-        for use in uses if self.with_layers else ():
-            if use.new in (FLUID_CALL, STATIC_CALL):
-                call = self.names.parents.get(use.mention.node)
-                called = isinstance(call, cst.Call) and call.func is use.mention.node
-                whole = called and use.path == use.old
-                made = as_layer(call, use.new) if whole else "it is not called here"
-                if isinstance(made, str):
-                    self.kept[use] = made
-                else:
-                    self.layers[use] = made
 
     def _live(self, group: Group) -> list[Use]:
         """List the uses that need the group's name, whatever they become."""
-        return [use for use in group.uses if use not in self.layers and not use.settled]
+        return [use for use in group.uses if not use.settled]
 
     def _moving(self, group: Group) -> list[Use]:
         """List the uses that would get a new full name."""
         live = self._live(group)
-        moving = [use for use in live if use.new and use.new != use.old]
+        moving = [use for use in live if use.new]
         # Where part of what is used of paddle.fluid is not in ours, only the operator moves.
         if any(use.path.startswith(FLUID) and not use.new for use in live):
-            moving = [use for use in moving if use.old in self.names.moves]
+            moving = [use for use in moving if use.old in MOVES]
         return moving
 
     def _binds_operator(self, group: Group) -> bool:
@@ -100,13 +89,10 @@ class Plan:
             tail = use.old[len(group.path) :]
             movable = use.new and use.mention.loads and use.new.endswith(tail)
             bases.add(use.new[: -len(tail)] if movable and tail else None)
-        base = bases.pop() if len(bases) == 1 else None
-        return None if base == group.path else base
+        return bases.pop() if len(bases) == 1 else None
 
     def _needs_root(self, group: Group) -> bool:
         """Whether the plan for the group writes full names, which start with `paddle_dcn`."""
-        if any(use in self.layers for use in group.uses):
-            return True
         whole = self._binds_operator(group) or self._base(group)
         return not whole and bool(self._moving(group))
 
@@ -135,21 +121,18 @@ class Plan:
     def _give_up(self, group: Group, reason: str) -> None:
         """Leave the uses of a group that would need full names."""
         for use in group.uses:
-            made = self.layers.pop(use, None)
-            if made and self._binds_operator(group):
-                self.kept[use] = reason
-            elif not self._binds_operator(group) and use.new and use.new != use.old:
-                self.kept.pop(use, None)
-                self.names.left(use.mention.node, reason)
+            if use.new:
+                self._leave(use, reason)
+
+    def _leave(self, use: Use, reason: str) -> None:
+        self.stuck.add(use)
+        self.names.left(use.mention.node, reason)
 
     def _plan_operator(self, group: Group) -> None:
         """Point imports of the operator itself at ours."""
-        unused = group.uses and not self._live(group) and self._droppable(group)
         for binding in group.bindings:
             new = self.names.move(binding.path)[1]
-            if new and unused:
-                self._edit(binding).paths[binding.alias] = None
-            elif new and new != binding.path:
+            if new:
                 self._point_one(binding, group.name, new)
 
     def _plan_names(self, group: Group) -> set[str]:
@@ -158,19 +141,16 @@ class Plan:
         patched = {use.old for use in group.uses if not use.mention.loads}
         for use in self._moving(group):
             if use.old in patched:
-                self.names.left(
-                    use.mention.node, f"{use.old} is assigned to or deleted in this file"
-                )
+                self._leave(use, f"{use.old} is assigned to or deleted in this file")
             elif use.mention.quoted:
-                self.names.left(use.mention.node, f"{use.old} is named in a string")
+                self._leave(use, f"{use.old} is named in a string")
             elif "#" in code_of(use.node):
-                self.names.left(use.mention.node, "a comment stands inside the name")
+                self._leave(use, "a comment stands inside the name")
             else:
                 moving.append(use)
                 self.expressions[use.node] = renamer(use.new)
-        gone = moving + [use for use in group.uses if use in self.layers]
-        staying = [use for use in group.uses if use not in gone]
-        for binding in group.bindings if gone and self._droppable(group) else ():
+        staying = [use for use in group.uses if use not in moving]
+        for binding in group.bindings if moving and self._droppable(group) else ():
             if not staying:
                 self._edit(binding).paths[binding.alias] = None
             elif binding.attached:
@@ -243,22 +223,33 @@ class Plan:
         """Drop a star import of paddle.fluid, gone from Paddle, if no unbound name needs it."""
         stars = [star for star in self.names.stars if f"{star.path}.".startswith(FLUID)]
         edits = [self._edit(star) for star in stars if self.names.fluid]
-        named = {name for edit in edits for _, name in edit.named}
+        named = {name for edit in self.imports.values() for _, name in edit.named}
         for edit in edits:
             edit.drop_star = self.names.unbound <= named
 
-    def _note_rest(self) -> None:
-        """Say which static calls changed and which stay, and what remains of fluid and torch."""
-        for use in self.layers:
-            text = "now a layer: its parameters take the default dtype, not the input's"
-            call = self.names.parents[use.mention.node]
-            if any(arg.keyword and arg.keyword.value == "name" for arg in call.args):
-                text += "; name= is dropped"
-            self.names.note(use.mention.node, text)
-        for use, reason in self.kept.items():
-            text = f"stays {use.new}, which creates its own parameters: {reason}"
-            self.names.note(use.mention.node, text)
+    def _note_static(self, each: bool) -> None:
+        """Say that static calls stay static, and what they need for that."""
+        uses = [use for group in self.names.all_groups() for use in group.uses]
+        static = [
+            use
+            for use in uses
+            if use.new in (FLUID_CALL, STATIC_CALL) and not use.settled and use not in self.stuck
+        ]
+        for use in static if each else ():
+            self.names.note(
+                use.mention.node,
+                "stays a static layer, as it creates its own parameters in the program, by name; "
+                "paddle_dcn.DeformConv2D is its counterpart in dynamic mode",
+            )
 
+        # Code for paddle.static was written for a Paddle that starts in dynamic mode as well.
+        nodes = [use.mention.node for use in static if use.new == FLUID_CALL]
+        if nodes and "enable_static" not in self.names.called():
+            text = "Paddle starts in dynamic mode now: call paddle.enable_static() first"
+            self.names.note(min(nodes, key=self.names.line), text)
+
+    def _note_rest(self) -> None:
+        """Say what remains of fluid and torch."""
         seen: dict[str, cst.CSTNode] = {}
         for group in self.names.all_groups() if self.names.fluid else ():
             places = [(b.path, b.statement) for b in group.bindings if b.alias]
@@ -268,6 +259,13 @@ class Plan:
                     seen.setdefault(f"{path} is not in paddle_dcn.fluid: {reason}", node)
         for text, node in seen.items():
             self.names.note(node, text)
+
+        for statement in self.names.scan.imports:
+            edit = self.imports.get(statement, ImportEdit())
+            kept = [path for line in import_lines(statement, edit) for path in imported(line)]
+            if any(f"{path}.".startswith(FLUID) for path in kept):
+                text = "this import stays, and fails: current Paddle has no paddle.fluid"
+                self.names.note(statement, text)
 
         moved, others = [], False
         for group in self.names.groups.values():

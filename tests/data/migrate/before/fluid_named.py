@@ -1,4 +1,4 @@
-"""Calls whose parameters have names of their own can be layers; others have to stay calls."""
+"""Calls that name their parameters, in place or by **kwargs."""
 import paddle.fluid as fluid
 from paddle.fluid import ParamAttr
 
