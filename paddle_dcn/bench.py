@@ -399,7 +399,7 @@ def _means(results: list[dict]) -> str:
     ]
     if better:
         parts.append(f"better of the two runtimes {geometric_mean(better):.2f}x")
-        parts.append(f"on its best row {min(better):.2f}x")
+        parts.append(f"of these at least {min(better):.2f}x")
     return "geometric mean of their time over ours: " + ", ".join(parts) if parts else ""
 
 
