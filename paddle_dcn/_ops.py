@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -15,12 +14,9 @@ import paddle
 from paddle import Tensor
 from paddle.base import core
 from paddle.base.layer_helper import LayerHelper
+from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
 
 from . import _build
-
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", "No ccache found")  # nothing is compiled here
-    from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
 
 PACKAGE = Path(__file__).resolve().parent
 
