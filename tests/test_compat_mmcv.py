@@ -515,6 +515,7 @@ def test_torch_is_not_needed():
     assert converted.dtype == paddle.bfloat16 and to_array(converted).tolist() == [1.5, -2]
 
 
+@needs_paddle_3  # safetensors.paddle needs it
 def test_safetensors(tmp_path):
     numpy = pytest.importorskip("safetensors.numpy", reason="pip install safetensors")
     state = {"c.weight": filters(8), "c_offset.weight": filters(18), "bn.running_mean": ARRAY}
