@@ -287,6 +287,8 @@ def loss(function, case: Case, arrays: dict[str, np.ndarray]) -> float:
 @functools.cache
 def expected(case: Case) -> dict[str, np.ndarray]:
     """Return output and all gradients of `random_problem(case)`, by the reference in float64."""
+    if case.batch == 0 and not EMPTY_REFERENCE:
+        pytest.skip("operations of Paddle 2.6 refuse empty tensors")
     return run(paddle_dcn.deform_conv2d_reference, case, random_problem(case))
 
 
