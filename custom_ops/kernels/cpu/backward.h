@@ -21,7 +21,7 @@ struct BackwardLayout {
   int64_t tiles;   // of kMaxTile pixels in an image
   int64_t band;    // tiles whose coordinate gradients are summed at a time
   int64_t taps_in_part, tap_parts;
-  int64_t column_stride, slab_outputs, shared_bytes, thread_bytes;
+  int64_t column_stride, shared_bytes, thread_bytes;
   T* x;            // arranged in parts
   T* grad_x;       // the same
   T* grad_out;     // [image][tile][m][kMaxTile]
@@ -41,7 +41,6 @@ struct BackwardLayout {
     taps_in_part = ceil_div(p.taps(), smaller(kTapParts, p.taps()));
     tap_parts = ceil_div(p.taps(), taps_in_part);
     column_stride = widest.groups * columns_in_group(widest, p.taps());
-    slab_outputs = widest.groups * p.group_outputs();
     const int64_t x_size = p.channels * p.in_pixels();
     const int64_t grad_out_size = tiles * p.out_channels * kMaxTile;
     images = images_at_a_time(p, (2 * x_size + grad_out_size) * sizeof(T));
