@@ -21,7 +21,7 @@ from . import _build
 PACKAGE = Path(__file__).resolve().parent
 
 # What the kernels choose from when they run: each includes those before it.
-INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "avx512_bf16", "amx")
 
 # Bits of the operators' attribute `wanted`: which gradients backward computes.
 _X, _OFFSET, _MASK, _WEIGHT, _BIAS = 1, 2, 4, 8, 16

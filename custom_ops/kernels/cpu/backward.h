@@ -11,49 +11,65 @@
 constexpr int64_t kBackwardSlab = 32;
 constexpr int64_t kTapParts = 3;            // of the weight gradient's work on one slab
 constexpr int64_t kPartialBytes = 4 << 20;  // of coordinate gradients per slab, about
+constexpr int64_t kTileBytes = 1 << 20;     // of one tile's columns, about
+constexpr int64_t kOutputBlock = 16;        // outputs that are moved between layouts at a time
 
-template <typename T>
+template <typename Product>
 struct BackwardLayout {
+  using T = typename Product::Value;
+  using Pixel = typename Product::Pixel;
+  using Element = typename Product::Element;
+
   Slabs slabs;
   Parts parts;  // of x and its gradient
   bool columns_wanted, coordinates_wanted, x_wanted, weight_wanted, bias_wanted;
   int64_t images;  // at a time
-  int64_t tiles;   // of kMaxTile pixels in an image
+  int64_t tile;    // output pixels in a tile
+  int64_t tiles;   // in an image
   int64_t band;    // tiles whose coordinate gradients are summed at a time
   int64_t taps_in_part, tap_parts;
+  int64_t group_outputs, padded_outputs;  // of a group
   int64_t column_stride, shared_bytes, thread_bytes;
-  T* x;            // arranged in parts
-  T* grad_x;       // the same
-  T* grad_out;     // [image][tile][m][kMaxTile]
-  T* weight;       // per group of each slab: packed [m][columns]
-  T* grad_weight;  // per group, slab and part: [m][columns]
-  T* partials;     // [image][slab + deformable group][tap][y, x, mask][pixel of the band]
+  Pixel* x;  // arranged in parts
+  T* grad_x;  // the same
+  Element* grad_out;    // [image][tile][term][m][pixel]
+  Element* grad_pixel;  // [image][tile][term][pixel][padded m], where the product splits
+  Element* weight;      // per group of each slab: packed [m][columns]
+  T* grad_weight;       // per group, slab and part: [m][columns]
+  T* partials;          // [image][slab + deformable group][tap][y, x, mask][pixel of the band]
 
   BackwardLayout(const Problem& p, const BackwardTensors& wanted, void* workspace, int threads)
-      : slabs(p, kBackwardSlab), parts(p, slabs) {
+      : slabs(p, kBackwardSlab), parts(p, slabs), group_outputs(p.group_outputs()) {
     x_wanted = wanted.grad_x != nullptr;
     coordinates_wanted = wanted.grad_offset != nullptr || wanted.grad_mask != nullptr;
     columns_wanted = x_wanted || coordinates_wanted;
     weight_wanted = wanted.grad_weight != nullptr;
     bias_wanted = wanted.grad_bias != nullptr;
-    tiles = ceil_div(p.out_pixels(), kMaxTile);
     const Slab widest = slabs[0];
     taps_in_part = ceil_div(p.taps(), smaller(kTapParts, p.taps()));
     tap_parts = ceil_div(p.taps(), taps_in_part);
     column_stride = widest.groups * columns_in_group(widest, p.taps());
+    const int64_t fitting = kTileBytes / (column_stride * static_cast<int64_t>(sizeof(T)));
+    tile = smaller(Product::kTile, larger(1, fitting / Product::kRows) * Product::kRows);
+    tiles = ceil_div(p.out_pixels(), tile);
+    padded_outputs = round_up(group_outputs, Product::kDepthStep);
     const int64_t x_size = p.channels * p.in_pixels();
-    const int64_t grad_out_size = tiles * p.out_channels * kMaxTile;
-    images = images_at_a_time(p, (2 * x_size + grad_out_size) * sizeof(T));
-    const int64_t tile_partials = partial_rows(p) * kMaxTile;
+    const int64_t grad_out_size = tiles * grad_out_tile_size(p);
+    const int64_t grad_pixel_size =
+        Product::kSplits && columns_wanted ? tiles * grad_pixel_tile_size(p) : 0;
+    images = images_at_a_time(p, x_size * (sizeof(Pixel) + sizeof(T)) +
+                                     (grad_out_size + grad_pixel_size) * sizeof(Element));
+    const int64_t tile_partials = partial_rows(p) * tile;
     band =
         smaller(tiles, larger(1, threads * kPartialBytes /
                                      (images * tile_partials * static_cast<int64_t>(sizeof(T)))));
     Arena arena(workspace);
-    x = arena.take<T>(columns_wanted || weight_wanted ? images * x_size : 0);
+    x = arena.take<Pixel>(columns_wanted || weight_wanted ? images * x_size : 0);
     grad_x = arena.take<T>(x_wanted ? images * x_size : 0);
-    grad_out = arena.take<T>(images * grad_out_size);
-    weight = arena.take<T>(columns_wanted ? weight_size(p, p.taps()) : 0);
-    grad_weight = arena.take<T>(weight_wanted ? tap_parts * weight_size(p, taps_in_part) : 0);
+    grad_out = arena.take<Element>(images * grad_out_size);
+    grad_pixel = arena.take<Element>(images * grad_pixel_size);
+    weight = arena.take<Element>(columns_wanted ? weight_at(slabs.count, 0) : 0);
+    grad_weight = arena.take<T>(weight_wanted ? grad_weight_at(slabs.count * tap_parts, 0) : 0);
     partials = arena.take<T>(coordinates_wanted ? images * band * tile_partials : 0);
     shared_bytes = arena.used();
     Arena own(nullptr);
@@ -62,32 +78,46 @@ struct BackwardLayout {
   }
 
   struct ThreadPart {
-    T *columns, *grad_columns, *outside, *origins, *row;
+    T *columns, *grad_columns, *origins, *row, *block;
+    Element* packed;
+    Pixel* zeros;
+    T* sink;
     Plan<T>* plan;
   };
   ThreadPart thread_part(const Problem& p, Arena& arena) const {
     ThreadPart part;
-    part.columns = arena.take<T>(weight_wanted ? kMaxTile * column_stride : 0);
-    part.grad_columns = arena.take<T>(columns_wanted ? kMaxTile * column_stride : 0);
-    part.outside = arena.take<T>(2 * slabs[0].channels);
+    part.columns = arena.take<T>(weight_wanted ? tile * column_stride : 0);
+    part.grad_columns = arena.take<T>(columns_wanted ? tile * column_stride : 0);
+    part.packed = arena.take<Element>(
+        Product::kSplits && weight_wanted
+            ? Product::kTerms * tile * columns_in_group(slabs[0], taps_in_part)
+            : 0);
     part.origins = arena.take<T>(2 * kMaxTile);
     part.row = arena.take<T>(slabs[0].piece * p.taps());
+    // Operands before they are split.
+    part.block = arena.take<T>(
+        Product::kSplits
+            ? larger(2 * kOutputBlock * tile,
+                     Product::kDepthStep * columns_in_group(slabs[0], p.taps()))
+            : 0);
+    part.zeros = arena.take<Pixel>(slabs[0].channels);
+    part.sink = arena.take<T>(slabs[0].channels);
     part.plan = arena.take<Plan<T>>(1);
     return part;
   }
 
-  // Columns of one group in a slab, rounded up to whole vectors.
+  // Columns of one group in a slab, padded.
   static int64_t columns_in_group(const Slab& slab, int64_t taps) {
-    return round_up(slab.piece * taps, kVectorLanes<T>);
+    return round_up(slab.piece * taps, Product::kColumnStep);
   }
-  // Elements of all groups' and slabs' [m][columns] matrices with so many taps.
-  int64_t weight_size(const Problem& p, int64_t taps) const {
-    return weight_at(p, slabs.count, 0, taps);
+  // Where the matrices of a slab's i-th group begin. All but a group's last slab are equally wide.
+  int64_t weight_at(int64_t slab, int64_t i) const {
+    return (slab * slabs[0].groups + i) * Product::kTerms * padded_outputs * column_stride /
+           slabs[0].groups;
   }
-  // Where the matrix of a slab's i-th group begins. All but a group's last slab are equally wide.
-  int64_t weight_at(const Problem& p, int64_t slab, int64_t i, int64_t taps) const {
-    const int64_t columns = columns_in_group(slabs[0], taps);
-    return (slab * slabs[0].groups + i) * p.group_outputs() * columns;
+  int64_t grad_weight_at(int64_t slab_part, int64_t i) const {
+    return (slab_part * slabs[0].groups + i) * group_outputs *
+           columns_in_group(slabs[0], taps_in_part);
   }
   int64_t partial_rows(const Problem& p) const {
     return (slabs.count + p.deformable_groups - 1) * p.taps() * 3;
@@ -97,68 +127,164 @@ struct BackwardLayout {
   T* partial(const Problem& p, int64_t image, int64_t slab, int64_t deformable_group, int64_t tap,
              int64_t which) const {
     const int64_t row = ((slab + deformable_group) * p.taps() + tap) * 3 + which;
-    return partials + (image * partial_rows(p) + row) * band * kMaxTile;
+    return partials + (image * partial_rows(p) + row) * band * tile;
   }
-  const T* grad_out_tile(const Problem& p, int64_t image, int64_t t) const {
-    return grad_out + (image * tiles + t) * p.out_channels * kMaxTile;
+
+  int64_t grad_out_tile_size(const Problem& p) const {
+    return Product::kTerms * p.out_channels * tile;
+  }
+  int64_t grad_pixel_tile_size(const Problem& p) const {
+    return Product::kTerms * p.groups * padded_outputs * tile;
+  }
+  Element* grad_out_tile(const Problem& p, int64_t image, int64_t t) const {
+    return grad_out + (image * tiles + t) * grad_out_tile_size(p);
+  }
+  Element* grad_pixel_tile(const Problem& p, int64_t image, int64_t t) const {
+    return grad_pixel + (image * tiles + t) * grad_pixel_tile_size(p);
+  }
+  // One group's grad_out in a tile as a left operand: [m][pixel], and [pixel][m].
+  typename Product::Left by_output(const Problem& p, int64_t image, int64_t t,
+                                   int64_t group) const {
+    return Product::left(grad_out_tile(p, image, t) + group * group_outputs * tile, tile,
+                         p.out_channels * tile);
+  }
+  typename Product::Left by_pixel(const Problem& p, int64_t image, int64_t t, int64_t group) const {
+    if constexpr (Product::kSplits) {
+      return Product::left(grad_pixel_tile(p, image, t) + group * padded_outputs,
+                           p.groups * padded_outputs, p.groups * padded_outputs * tile);
+    } else {
+      return {grad_out_tile(p, image, t) + group * group_outputs * tile, 1, tile};
+    }
   }
 };
 
-// grad_out of one tile to [m][pixel], zeros behind the last pixel.
+// grad_out of `outputs` <= kOutputBlock outputs and one tile to [m][tile], zeros behind the last
+// pixel.
 template <typename T>
-void pack_grad_out(const Problem& p, const void* grad_out, int64_t image, int64_t pixel,
-                   int64_t count, T* packed) {
+void order_grad_out(const Problem& p, const void* grad_out, int64_t image, int64_t output,
+                    int64_t outputs, int64_t pixel, int64_t count, int64_t tile, T* target) {
   if (!p.channels_last) {
-    for (int64_t m = 0; m < p.out_channels; ++m) {
-      T* row = packed + m * kMaxTile;
-      const int64_t index = (image * p.out_channels + m) * p.out_pixels() + pixel;
+    for (int64_t m = 0; m < outputs; ++m) {
+      T* row = target + m * tile;
+      const int64_t index = (image * p.out_channels + output + m) * p.out_pixels() + pixel;
       const T* source = read_row(grad_out, p.dtype, index, count, row);
       if (source != row) __builtin_memcpy(row, source, count * sizeof(T));
     }
   } else {
-    constexpr int64_t kBlock = 16;
-    T converted[kMaxTile][kBlock];
-    for (int64_t m = 0; m < p.out_channels; m += kBlock) {
-      const int64_t width = smaller(kBlock, p.out_channels - m);
-      const T* source[kMaxTile];
-      for (int64_t t = 0; t < count; ++t) {
-        const int64_t index = (image * p.out_pixels() + pixel + t) * p.out_channels + m;
-        source[t] = read_row(grad_out, p.dtype, index, width, converted[t]);
-      }
-      transpose<16, 8>(
-          count, width, [&](int64_t t) { return source[t]; }, packed + m * kMaxTile, kMaxTile);
+    T converted[kMaxTile][kOutputBlock];
+    const T* source[kMaxTile];
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t index = (image * p.out_pixels() + pixel + t) * p.out_channels + output;
+      source[t] = read_row(grad_out, p.dtype, index, outputs, converted[t]);
     }
+    transpose<16, 8>(
+        count, outputs, [&](int64_t t) { return source[t]; }, target, tile);
   }
-  if (count < kMaxTile) {
-    for (int64_t m = 0; m < p.out_channels; ++m) {
-      __builtin_memset(packed + m * kMaxTile + count, 0, (kMaxTile - count) * sizeof(T));
+  for (int64_t m = 0; m < outputs && count < tile; ++m) {
+    __builtin_memset(target + m * tile + count, 0, (tile - count) * sizeof(T));
+  }
+}
+
+// Packs grad_out of one tile for both products. `block` is scratch memory.
+template <typename Product, typename T>
+void pack_grad_out(const Problem& p, const void* grad_out, const BackwardLayout<Product>& layout,
+                   int64_t first_image, int64_t image, int64_t t, int64_t count, T* block,
+                   Magnitude& largest) {
+  const int64_t tile = layout.tile, pixel = t * tile;
+  for (int64_t output = 0, outputs; output < p.out_channels; output += outputs) {
+    // Blocks do not cross the ends of groups.
+    const int64_t group = output / p.group_outputs(), within = output % p.group_outputs();
+    outputs = smaller(kOutputBlock, p.group_outputs() - within);
+    auto* rows = layout.grad_out_tile(p, image, t) + output * tile;
+    if constexpr (!Product::kSplits) {
+      order_grad_out(p, grad_out, first_image + image, output, outputs, pixel, count, tile, rows);
+    } else {
+      order_grad_out(p, grad_out, first_image + image, output, outputs, pixel, count, tile, block);
+      if (Product::kTerms > 1) largest.include(block, outputs * tile);
+      constexpr int kLanes = kVectorLanes<T>;
+      for (int64_t i = 0; i < outputs * tile; i += kLanes) {
+        Product::template store_terms<kLanes>(rows + i, p.out_channels * tile,
+                                              load<kLanes>(block + i));
+      }
+      if (!layout.columns_wanted) continue;
+      static_assert(kOutputBlock == kLanes, "a row of the transposed block is one vector");
+      T* const transposed = block + kOutputBlock * tile;
+      if (outputs < kOutputBlock) {
+        __builtin_memset(transposed, 0, tile * kOutputBlock * sizeof(T));
+      }
+      transpose<kOutputBlock, 16>(
+          outputs, count, [&](int64_t m) { return block + m * tile; }, transposed, kOutputBlock);
+      const int64_t stride = p.groups * layout.padded_outputs;
+      auto* target =
+          layout.grad_pixel_tile(p, image, t) + group * layout.padded_outputs + within;
+      // Zeros up to the padded number of outputs.
+      const bool pads = within + outputs == p.group_outputs() &&
+                        round_up(p.group_outputs(), kOutputBlock) < layout.padded_outputs;
+      for (int64_t i = 0; i < count; ++i) {
+        Product::template store_terms<kLanes>(target, stride * tile,
+                                              load<kLanes>(transposed + i * kOutputBlock));
+        if (pads) {
+          Product::template store_terms<kLanes>(target + kOutputBlock, stride * tile,
+                                                Vector<T, kLanes>{});
+        }
+        target += stride;
+      }
     }
   }
 }
 
-// Packs the weights of one group in a slab: panels of columns (tap, channel), in each row m.
-// `row` holds one output's weights if they have to be converted.
-template <typename T>
-void pack_backward_weights(const Problem& p, const void* weight, const Slab& slab, int64_t group,
-                           T* row, T* packed) {
-  const int64_t taps = p.taps(), outputs = p.group_outputs(), piece = slab.piece;
-  const int64_t columns = BackwardLayout<T>::columns_in_group(slab, taps);
-  if (columns > piece * taps) __builtin_memset(packed, 0, outputs * columns * sizeof(T));
+// Brings the weights of a slab's group and the outputs [output, output + outputs) into panels of
+// columns (tap, channel), in each panel output by output. `row` holds one output's weights if they
+// have to be converted.
+template <typename Product, typename T>
+void order_backward_weights(const Problem& p, const void* weight, const Slab& slab, int64_t group,
+                            int64_t output, int64_t outputs, int64_t all_outputs, T* row,
+                            T* target) {
+  const int64_t taps = p.taps(), piece = slab.piece;
+  const int64_t columns = BackwardLayout<Product>::columns_in_group(slab, taps);
+  if (columns > piece * taps) __builtin_memset(target, 0, all_outputs * columns * sizeof(T));
   for (int64_t m = 0; m < outputs; ++m) {
-    const int64_t first = ((slab.group + group) * outputs + m) * p.group_channels() + slab.first;
+    const int64_t first =
+        ((slab.group + group) * p.group_outputs() + output + m) * p.group_channels() + slab.first;
     const T* source = read_row(weight, p.dtype, first * taps, piece * taps, row);
-    int64_t panel = 0, width = smaller(kPanel<T>, columns), left = width;
-    T* target = packed + m * width;
+    int64_t panel = 0, width = smaller(Product::kPanel, columns), left = width;
+    T* to = target + m * width;
     for (int64_t tap = 0; tap < taps; ++tap) {
       for (int64_t c = 0; c < piece; ++c) {
         if (left == 0) {
           panel += width;
-          width = smaller(kPanel<T>, columns - panel);
+          width = smaller(Product::kPanel, columns - panel);
           left = width;
-          target = packed + panel * outputs + m * width;
+          to = target + panel * all_outputs + m * width;
         }
-        *target++ = source[c * taps + tap];
+        *to++ = source[c * taps + tap];
         --left;
+      }
+    }
+  }
+}
+
+// Packs the weights of one group in a slab for the product with grad_out.
+template <typename Product, typename T>
+void pack_backward_weights(const Problem& p, const void* weight,
+                           const BackwardLayout<Product>& layout, const Slab& slab, int64_t group,
+                           T* row, T* block, typename Product::Element* packed,
+                           Magnitude& largest) {
+  if constexpr (!Product::kSplits) {
+    order_backward_weights<Product>(p, weight, slab, group, 0, p.group_outputs(),
+                                    p.group_outputs(), row, packed);
+  } else {
+    const int64_t columns = layout.columns_in_group(slab, p.taps());
+    constexpr int64_t kRows = Product::kDepthStep;
+    for (int64_t m = 0; m < p.group_outputs(); m += kRows) {
+      const int64_t outputs = smaller(kRows, p.group_outputs() - m);
+      order_backward_weights<Product>(p, weight, slab, group, m, outputs, kRows, row, block);
+      for (int64_t column = 0; column < columns; column += Product::kPanel) {
+        const int64_t width = smaller(Product::kPanel, columns - column);
+        const T* const source = block + column * kRows;
+        if (Product::kTerms > 1) largest.include(source, outputs * width);
+        Product::pack(outputs, width, source, width,
+                      packed + Product::kTerms * (column * layout.padded_outputs + m * width));
       }
     }
   }
@@ -188,19 +314,20 @@ struct Dots<RunShape<kLanes, kPieces>, T> {
 
 // For a run of channels of one tap: adds the four D_ab of each pixel to sums[t][4] and the gradient
 // of x to grad_image.
-template <bool kCoordinates, bool kX, typename Shape, typename T>
+template <bool kCoordinates, bool kX, typename Shape, typename T, typename Pixel>
 __attribute__((noinline)) void scatter_run(Shape shape, const Plan<T>& plan, int64_t pixels,
-                                           const Image<const T>& image, const Image<T>& grad_image,
-                                           const Run& run, const T* grad_columns,
-                                           int64_t column_stride, T (*sums)[4]) {
+                                           const Image<const Pixel>& image,
+                                           const Image<T>& grad_image, const Run& run,
+                                           const T* grad_columns, int64_t column_stride,
+                                           T (*sums)[4]) {
   const int64_t count = run.count, repeats = run.repeats, column_step = run.column_step;
-  const Image<const T> channels{image.data + run.channel, image.height, image.width, image.stride,
-                                image.outside};
+  const Image<const Pixel> channels{image.data + run.channel, image.height, image.width,
+                                    image.stride, image.outside};
   const Image<T> grad_channels{grad_image.data + run.channel, image.height, image.width,
                                image.stride, grad_image.outside};
   const T* row = grad_columns + run.column;
   for (int64_t t = 0; t < pixels; ++t) {
-    Corners<const T> from = find_corners(channels, plan.corner[t], plan.inside[t]);
+    Corners<const Pixel> from = find_corners(channels, plan.corner[t], plan.inside[t]);
     Corners<T> to = find_corners(grad_channels, plan.corner[t], plan.inside[t]);
     const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
     const T* source = row;
@@ -210,8 +337,9 @@ __attribute__((noinline)) void scatter_run(Shape shape, const Plan<T>& plan, int
         constexpr int kLanes = decltype(lanes)::value;
         const auto g = load<kLanes>(source + c);
         if constexpr (kCoordinates) {
-          dots.add(lanes, g * load<kLanes>(from.p00 + c), g * load<kLanes>(from.p01 + c),
-                   g * load<kLanes>(from.p10 + c), g * load<kLanes>(from.p11 + c), sums[t]);
+          dots.add(lanes, g * load_value<kLanes>(from.p00 + c),
+                   g * load_value<kLanes>(from.p01 + c), g * load_value<kLanes>(from.p10 + c),
+                   g * load_value<kLanes>(from.p11 + c), sums[t]);
         }
         if constexpr (kX) {
           store<kLanes>(to.p00 + c, load<kLanes>(to.p00 + c) + w00 * g);
@@ -229,8 +357,8 @@ __attribute__((noinline)) void scatter_run(Shape shape, const Plan<T>& plan, int
   }
 }
 
-template <bool kCoordinates, bool kX, typename T>
-void scatter_columns(const Plan<T>& plan, int64_t pixels, const Image<const T>& image,
+template <bool kCoordinates, bool kX, typename T, typename Pixel>
+void scatter_columns(const Plan<T>& plan, int64_t pixels, const Image<const Pixel>& image,
                      const Image<T>& grad_image, const Runs& runs, const T* grad_columns,
                      int64_t column_stride, T (*sums)[4]) {
   if (kCoordinates) __builtin_memset(sums, 0, pixels * sizeof(sums[0]));
@@ -260,44 +388,44 @@ void coordinate_gradients(const Plan<T>& plan, int64_t count, const T (*sums)[4]
 }
 
 // The gradients that pass through one tile of one slab.
-template <typename T>
+template <typename Product>
 void backward_tile(const Problem& p, const BackwardTensors& tensors,
-                   const BackwardLayout<T>& layout,
-                   const typename BackwardLayout<T>::ThreadPart& own, int64_t image, int64_t s,
-                   int64_t t, int64_t band_tile, const Tile<T>& tile) {
+                   const BackwardLayout<Product>& layout,
+                   const typename BackwardLayout<Product>::ThreadPart& own, int64_t image,
+                   int64_t s, int64_t t, int64_t band_tile,
+                   const Tile<typename Product::Value>& tile) {
+  using T = typename Product::Value;
+  using Pixel = typename Product::Pixel;
   const Slab slab = layout.slabs[s];
-  const ColumnLayout columns{slab.piece, BackwardLayout<T>::columns_in_group(slab, p.taps())};
+  const ColumnLayout columns{slab.piece, layout.columns_in_group(slab, p.taps())};
   const int64_t stride = layout.column_stride;
   __builtin_memset(own.grad_columns, 0, tile.count * stride * sizeof(T));
   for (int64_t g = 0; g < slab.groups; ++g) {
-    const T* grad_out =
-        layout.grad_out_tile(p, image, t) + (slab.group + g) * p.group_outputs() * kMaxTile;
-    multiply_packed(tile.count, columns.group_stride, p.group_outputs(),
-                    LeftMatrix<T>{grad_out, 1, kMaxTile},
-                    layout.weight + layout.weight_at(p, s, g, p.taps()), p.group_outputs(), 0,
-                    own.grad_columns + g * columns.group_stride, stride);
+    Product::multiply(tile.count, columns.group_stride, p.group_outputs(),
+                      layout.by_pixel(p, image, t, slab.group + g),
+                      layout.weight + layout.weight_at(s, g), layout.padded_outputs, 0,
+                      own.grad_columns + g * columns.group_stride, stride);
   }
   const int64_t at = image * p.channels * p.in_pixels();
-  T* const sink = own.outside + layout.slabs[0].channels;
   T sums[kMaxTile][4];
   const GroupRange range = deformable_range(p, slab);
   for (int64_t d = range.first; d <= range.last; ++d) {
-    const Image<const T> x =
-        part_image<const T>(p, layout.parts, layout.x + at, slab, d, own.outside);
-    const Image<T> grad_x =
-        part_image(p, layout.parts, layout.x_wanted ? layout.grad_x + at : sink, slab, d, sink);
+    const Image<const Pixel> x =
+        part_image<const Pixel>(p, layout.parts, layout.x + at, slab, d, own.zeros);
+    const Image<T> grad_x = part_image(
+        p, layout.parts, layout.x_wanted ? layout.grad_x + at : own.sink, slab, d, own.sink);
     for (int64_t tap = 0; tap < p.taps(); ++tap) {
       make_plan(p, tensors.offset, tensors.mask, tile, d, tap, x, *own.plan);
       const Runs runs = find_runs(p, slab, columns, d, tap);
-      const auto scatter =
-          layout.coordinates_wanted
-              ? (layout.x_wanted ? scatter_columns<true, true, T> : scatter_columns<true, false, T>)
-              : scatter_columns<false, true, T>;
+      const auto scatter = layout.coordinates_wanted
+                               ? (layout.x_wanted ? scatter_columns<true, true, T, Pixel>
+                                                  : scatter_columns<true, false, T, Pixel>)
+                               : scatter_columns<false, true, T, Pixel>;
       scatter(*own.plan, tile.count, x, grad_x, runs, own.grad_columns, stride, sums);
       if (layout.coordinates_wanted) {
         T* rows[3];
         for (int64_t i = 0; i < 3; ++i) {
-          rows[i] = layout.partial(p, image, s, d, tap, i) + band_tile * kMaxTile;
+          rows[i] = layout.partial(p, image, s, d, tap, i) + band_tile * layout.tile;
         }
         coordinate_gradients(*own.plan, tile.count, sums, rows[0], rows[1], rows[2]);
       }
@@ -306,9 +434,11 @@ void backward_tile(const Problem& p, const BackwardTensors& tensors,
 }
 
 // Sums the partial coordinate gradients of one deformable group and tap over its slabs, in order.
-template <typename T>
-void sum_partials(const Problem& p, const BackwardTensors& tensors, const BackwardLayout<T>& layout,
-                  int64_t image, int64_t n, int64_t d, int64_t tap, int64_t pixel, int64_t count) {
+template <typename Product>
+void sum_partials(const Problem& p, const BackwardTensors& tensors,
+                  const BackwardLayout<Product>& layout, int64_t image, int64_t n, int64_t d,
+                  int64_t tap, int64_t pixel, int64_t count) {
+  using T = typename Product::Value;
   const int64_t plane = (n * p.deformable_groups + d) * p.taps() + tap;
   for (int64_t which = 0; which < 3; ++which) {
     void* target = which < 2 ? tensors.grad_offset : tensors.grad_mask;
@@ -330,38 +460,52 @@ void sum_partials(const Problem& p, const BackwardTensors& tensors, const Backwa
 }
 
 // Adds one tile's part of the weight gradient of a slab's taps [first, first + count).
-template <typename T>
+template <typename Product>
 void weight_gradient_tile(const Problem& p, const BackwardTensors& tensors,
-                          const BackwardLayout<T>& layout,
-                          const typename BackwardLayout<T>::ThreadPart& own, int64_t image,
-                          int64_t s, int64_t t, int64_t first, int64_t count, T* grad_weight,
-                          const Tile<T>& tile) {
+                          const BackwardLayout<Product>& layout,
+                          const typename BackwardLayout<Product>::ThreadPart& own, int64_t image,
+                          int64_t s, int64_t t, int64_t first, int64_t count,
+                          typename Product::Value* grad_weight,
+                          const Tile<typename Product::Value>& tile) {
+  using T = typename Product::Value;
+  using Pixel = typename Product::Pixel;
   const Slab slab = layout.slabs[s];
-  const ColumnLayout columns{slab.piece, BackwardLayout<T>::columns_in_group(slab, count)};
-  const T* const copy = layout.x + image * p.channels * p.in_pixels();
+  const ColumnLayout columns{slab.piece, layout.columns_in_group(slab, count)};
+  const Pixel* const copy = layout.x + image * p.channels * p.in_pixels();
+  const Columns<VectorProduct<T>> target{own.columns, layout.column_stride, 0};
   const GroupRange range = deformable_range(p, slab);
   for (int64_t d = range.first; d <= range.last; ++d) {
-    const Image<const T> x = part_image<const T>(p, layout.parts, copy, slab, d, own.outside);
+    const Image<const Pixel> x =
+        part_image<const Pixel>(p, layout.parts, copy, slab, d, own.zeros);
     for (int64_t tap = 0; tap < count; ++tap) {
       make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, x, *own.plan);
-      sample_columns(*own.plan, tile.count, x, find_runs(p, slab, columns, d, tap), own.columns,
-                     layout.column_stride);
+      sample_columns(*own.plan, tile.count, x, find_runs(p, slab, columns, d, tap), target);
     }
   }
   for (int64_t g = 0; g < slab.groups; ++g) {
-    const T* grad_out =
-        layout.grad_out_tile(p, image, t) + (slab.group + g) * p.group_outputs() * kMaxTile;
-    multiply(p.group_outputs(), columns.group_stride, tile.count,
-             LeftMatrix<T>{grad_out, kMaxTile, 1}, own.columns + g * columns.group_stride,
-             layout.column_stride, grad_weight + layout.weight_at(p, 0, g, layout.taps_in_part),
-             columns.group_stride);
+    const auto grad_out = layout.by_output(p, image, t, slab.group + g);
+    const T* const right = own.columns + g * columns.group_stride;
+    T* const sum = grad_weight + layout.grad_weight_at(0, g);
+    if constexpr (!Product::kSplits) {
+      multiply(p.group_outputs(), columns.group_stride, tile.count, grad_out, right,
+               layout.column_stride, sum, columns.group_stride);
+    } else {
+      const int64_t depth = round_up(tile.count, Product::kDepthStep);
+      for (int64_t column = 0; column < columns.group_stride; column += Product::kPanel) {
+        Product::pack(tile.count, smaller(Product::kPanel, columns.group_stride - column),
+                      right + column, layout.column_stride,
+                      own.packed + Product::kTerms * column * depth);
+      }
+      Product::multiply(p.group_outputs(), columns.group_stride, tile.count, grad_out, own.packed,
+                        depth, 0, sum, columns.group_stride);
+    }
   }
 }
 
 // Brings the weight gradient of one output into its place in memory, through `row`.
-template <typename T>
+template <typename Product, typename T>
 void unpack_weight_gradient(const Problem& p, const BackwardTensors& tensors,
-                            const BackwardLayout<T>& layout, int64_t output, T* row) {
+                            const BackwardLayout<Product>& layout, int64_t output, T* row) {
   const int64_t taps = p.taps(), group = output / p.group_outputs();
   const int64_t m = output % p.group_outputs();
   for (int64_t s = 0; s < layout.slabs.count; ++s) {
@@ -371,9 +515,8 @@ void unpack_weight_gradient(const Problem& p, const BackwardTensors& tensors,
       const int64_t first = part * layout.taps_in_part;
       const int64_t count = smaller(layout.taps_in_part, taps - first);
       const T* source = layout.grad_weight +
-                        layout.weight_at(p, s * layout.tap_parts + part, group - slab.group,
-                                         layout.taps_in_part) +
-                        m * BackwardLayout<T>::columns_in_group(slab, count);
+                        layout.grad_weight_at(s * layout.tap_parts + part, group - slab.group) +
+                        m * layout.columns_in_group(slab, count);
       for (int64_t tap = 0; tap < count; ++tap) {
         for (int64_t c = 0; c < slab.piece; ++c) row[c * taps + first + tap] = *source++;
       }
@@ -383,38 +526,45 @@ void unpack_weight_gradient(const Problem& p, const BackwardTensors& tensors,
   }
 }
 
-template <typename T>
+template <typename Product>
 int64_t backward_bytes(const Problem& p, const BackwardTensors& wanted, int threads) {
-  const BackwardLayout<T> layout(p, wanted, nullptr, threads);
+  const BackwardLayout<Product> layout(p, wanted, nullptr, threads);
   return layout.shared_bytes + threads * layout.thread_bytes +
          p.out_channels * static_cast<int64_t>(sizeof(double));
 }
 
-template <typename T>
-void backward(const Problem& p, const BackwardTensors& tensors, void* workspace, int threads) {
-  const BackwardLayout<T> layout(p, tensors, workspace, threads);
+// Returns false, leaving the results undefined, where the products would not be accurate.
+template <typename Product>
+bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace, int threads) {
+  using T = typename Product::Value;
+  using Pixel = typename Product::Pixel;
+  const BackwardLayout<Product> layout(p, tensors, workspace, threads);
   const int64_t slabs = layout.slabs.count, taps = p.taps(), tiles = layout.tiles;
   const bool needs_x = layout.columns_wanted || layout.weight_wanted;
   double* const bias_sums = reinterpret_cast<double*>(
       static_cast<char*>(workspace) + layout.shared_bytes + threads * layout.thread_bytes);
   const auto pixels_in_tile = [&](int64_t t) {
-    return smaller(kMaxTile, p.out_pixels() - t * kMaxTile);
+    return smaller(layout.tile, p.out_pixels() - t * layout.tile);
   };
+  Magnitude largest_x, largest_weight, largest_grad_out;
+  bool accurate = true;
   run_team(threads, [&](Team& team) {
     Arena arena(static_cast<char*>(workspace) + layout.shared_bytes +
                 team.thread() * layout.thread_bytes);
     const auto own = layout.thread_part(p, arena);
-    __builtin_memset(own.outside, 0, 2 * layout.slabs[0].channels * sizeof(T));
+    [[maybe_unused]] const typename Product::Scope scope;
+    __builtin_memset(own.zeros, 0, layout.slabs[0].channels * sizeof(Pixel));
+    __builtin_memset(own.sink, 0, layout.slabs[0].channels * sizeof(T));
     if (layout.weight_wanted) {
-      __builtin_memset(own.columns, 0, kMaxTile * layout.column_stride * sizeof(T));
+      __builtin_memset(own.columns, 0, layout.tile * layout.column_stride * sizeof(T));
     }
     Tile<T> tile{0, 0, 0, own.origins, own.origins + kMaxTile};
     if (layout.columns_wanted) {
       team.for_each(slabs, [&](int64_t s) {
         const Slab slab = layout.slabs[s];
         for (int64_t g = 0; g < slab.groups; ++g) {
-          pack_backward_weights(p, tensors.weight, slab, g, own.row,
-                                layout.weight + layout.weight_at(p, s, g, taps));
+          pack_backward_weights(p, tensors.weight, layout, slab, g, own.row, own.block,
+                                layout.weight + layout.weight_at(s, g), largest_weight);
         }
       });
     }
@@ -422,7 +572,7 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
       team.for_each(p.out_channels, [&](int64_t m) { bias_sums[m] = 0; });
     }
     if (layout.weight_wanted) {
-      const int64_t size = layout.weight_at(p, 1, 0, layout.taps_in_part);
+      const int64_t size = layout.grad_weight_at(1, 0);
       team.for_each(slabs * layout.tap_parts, [&](int64_t task) {
         __builtin_memset(layout.grad_weight + task * size, 0, size * sizeof(T));
       });
@@ -431,11 +581,19 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
       const int64_t images = smaller(layout.images, p.batch - first_image);
       team.for_each(images * tiles, [&](int64_t task) {
         const int64_t image = task / tiles, t = task % tiles;
-        pack_grad_out(p, tensors.grad_out, first_image + image, t * kMaxTile, pixels_in_tile(t),
-                      layout.grad_out + task * p.out_channels * kMaxTile);
+        pack_grad_out(p, tensors.grad_out, layout, first_image, image, t, pixels_in_tile(t),
+                      own.block, largest_grad_out);
       });
       if (needs_x) {
-        copy_to_parts(p, tensors.x, layout.parts, first_image, images, team, layout.x);
+        copy_to_parts(p, tensors.x, layout.parts, first_image, images, team, layout.x,
+                      [&](const Pixel* values, int64_t count) {
+                        if constexpr (Product::kTerms > 1) largest_x.include(values, count);
+                      });
+      }
+      if (Product::kTerms > 1 && !(largest_grad_out.splits_with(largest_weight) &&
+                                   largest_grad_out.splits_with(largest_x))) {
+        if (team.thread() == 0) accurate = false;
+        return;
       }
       if (layout.x_wanted) {
         team.for_each(images * layout.parts.count, [&](int64_t task) {
@@ -451,13 +609,13 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
           team.for_each(images * slabs, [&](int64_t task) {
             const int64_t image = task / slabs, s = task % slabs;
             for (int64_t t = band; t < end; ++t) {
-              set_tile(p, first_image + image, t * kMaxTile, pixels_in_tile(t), tile);
+              set_tile(p, first_image + image, t * layout.tile, pixels_in_tile(t), tile);
               backward_tile(p, tensors, layout, own, image, s, t, t - band, tile);
             }
           });
           if (!layout.coordinates_wanted) continue;
-          const int64_t pixel = band * kMaxTile;
-          const int64_t count = smaller(end * kMaxTile, p.out_pixels()) - pixel;
+          const int64_t pixel = band * layout.tile;
+          const int64_t count = smaller(end * layout.tile, p.out_pixels()) - pixel;
           team.for_each(images * p.deformable_groups * taps, [&](int64_t task) {
             const int64_t image = task / (p.deformable_groups * taps);
             sum_partials(p, tensors, layout, image, first_image + image,
@@ -469,10 +627,10 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
         team.for_each(slabs * layout.tap_parts, [&](int64_t task) {
           const int64_t s = task / layout.tap_parts;
           const int64_t first = task % layout.tap_parts * layout.taps_in_part;
-          T* grad_weight = layout.grad_weight + layout.weight_at(p, task, 0, layout.taps_in_part);
+          T* grad_weight = layout.grad_weight + layout.grad_weight_at(task, 0);
           for (int64_t i = 0; i < images * tiles; ++i) {
             const int64_t image = i / tiles, t = i % tiles;
-            set_tile(p, first_image + image, t * kMaxTile, pixels_in_tile(t), tile);
+            set_tile(p, first_image + image, t * layout.tile, pixels_in_tile(t), tile);
             weight_gradient_tile(p, tensors, layout, own, image, s, t, first,
                                  smaller(layout.taps_in_part, taps - first), grad_weight, tile);
           }
@@ -492,10 +650,13 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
       if (layout.bias_wanted) {
         team.for_each(p.out_channels, [&](int64_t m) {
           for (int64_t i = 0; i < images * tiles; ++i) {
-            const T* row = layout.grad_out + (i * p.out_channels + m) * kMaxTile;
-            T sum = 0;
-            for (int64_t t = 0; t < kMaxTile; ++t) sum += row[t];
-            bias_sums[m] += static_cast<double>(sum);
+            const auto* row = layout.grad_out_tile(p, 0, i) + m * layout.tile;
+            for (int term = 0; term < Product::kTerms; ++term) {
+              T sum = 0;
+              for (int64_t t = 0; t < layout.tile; ++t) sum += to_value(row[t]);
+              bias_sums[m] += static_cast<double>(sum);
+              row += p.out_channels * layout.tile;
+            }
           }
         });
       }
@@ -509,4 +670,5 @@ void backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
                     [&](int64_t m) { write_row(bias_sums + m, 1, tensors.grad_bias, p.dtype, m); });
     }
   });
+  return accurate;
 }

@@ -13,7 +13,7 @@
 
 namespace dcn {
 namespace cpu {
-const Engine kBaseline = {"baseline", baseline::forward_workspace, baseline::backward_workspace,
+const Engine kBaseline = {"baseline", nullptr, baseline::forward_workspace, baseline::backward_workspace,
                           baseline::run_forward, baseline::run_backward};
 }  // namespace cpu
 }  // namespace dcn

@@ -16,7 +16,11 @@ namespace DCN_ISA {
 #include "simd.h"
 #include "half.h"
 #include "layout.h"
+#include "magnitude.h"
 #include "gemm.h"
+#ifdef DCN_SPLIT
+#include "split.h"
+#endif
 #include "tile.h"
 #include "workspace.h"
 #include "team.h"
@@ -24,26 +28,44 @@ namespace DCN_ISA {
 #include "backward.h"
 // clang-format on
 
+// f(product) for the product that a data type is computed with; 0 or false where this instruction
+// set has none.
+template <typename F>
+auto with_product(DataType dtype, F f) {
+#ifndef DCN_SPLIT
+  return dtype == DataType::kFloat64 ? f(VectorProduct<double>()) : f(VectorProduct<float>());
+#else
+  if (dtype == DataType::kBFloat16) return f(SplitProduct<1, BFloat16>());
+#ifdef DCN_AMX
+  if (dtype == DataType::kFloat16) return f(SplitProduct<2, float>());
+  if (dtype == DataType::kFloat32) return f(SplitProduct<3, float>());
+#endif
+  return decltype(f(SplitProduct<1, BFloat16>()))();
+#endif
+}
+
 static int64_t forward_workspace(const Problem& p, int threads) {
-  return p.dtype == DataType::kFloat64 ? forward_bytes<double>(p, threads)
-                                       : forward_bytes<float>(p, threads);
+  return with_product(
+      p.dtype, [&](auto product) { return forward_bytes<decltype(product)>(p, threads); });
 }
 
 static int64_t backward_workspace(const Problem& p, const BackwardTensors& wanted, int threads) {
-  return p.dtype == DataType::kFloat64 ? backward_bytes<double>(p, wanted, threads)
-                                       : backward_bytes<float>(p, wanted, threads);
+  return with_product(
+      p.dtype, [&](auto product) { return backward_bytes<decltype(product)>(p, wanted, threads); });
 }
 
-static void run_forward(const Problem& p, const ForwardTensors& tensors, void* workspace,
+static bool run_forward(const Problem& p, const ForwardTensors& tensors, void* workspace,
                         int threads) {
-  const auto run = p.dtype == DataType::kFloat64 ? forward<double> : forward<float>;
-  run(p, tensors, workspace, threads);
+  return with_product(p.dtype, [&](auto product) {
+    return forward<decltype(product)>(p, tensors, workspace, threads);
+  });
 }
 
-static void run_backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
+static bool run_backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
                          int threads) {
-  const auto run = p.dtype == DataType::kFloat64 ? backward<double> : backward<float>;
-  run(p, tensors, workspace, threads);
+  return with_product(p.dtype, [&](auto product) {
+    return backward<decltype(product)>(p, tensors, workspace, threads);
+  });
 }
 
 }  // namespace DCN_ISA

@@ -19,70 +19,101 @@ inline int64_t forward_slab(const Problem& p) {
   return larger(16, smaller(512, kColumnBlock / p.taps() / 16 * 16));
 }
 
-template <typename T>
+template <typename Product>
 struct ForwardLayout {
+  using T = typename Product::Value;
+  using Pixel = typename Product::Pixel;
+  using Element = typename Product::Element;
+
   Slabs slabs;
   Parts parts;            // of the copy of x
-  bool copies_x;          // x is not channels-last in the compute type yet
+  bool copies_x;          // x is not channels-last, or not of the copy's type
   int64_t images;         // at a time
-  int64_t panel_outputs;  // outputs of a group, rounded up to whole vectors
+  int64_t panel_outputs;  // outputs of a group, padded
   int64_t tile;           // output pixels in a tile, at most
   int64_t taps_at_a_time, column_stride, out_stride;
-  T* x;              // the copy, arranged in parts
-  T *weight, *bias;  // per group and output panel: [k][kPanel], [kPanel]
+  int64_t slab_depth, group_depth;  // rows of the packed weights, padded: of a slab, of a group
+  Pixel* x;                         // the copy, arranged in parts
+  Element* weight;                  // per group and panel of outputs: packed [k][m]
+  T* bias;
   int64_t shared_bytes, thread_bytes;
 
   ForwardLayout(const Problem& p, void* workspace, int threads)
       : slabs(p, forward_slab(p)), parts(p, slabs) {
-    const int64_t lanes = kVectorLanes<T>;
-    copies_x = !p.channels_last || p.dtype != kComputeType<T>;
-    images =
-        copies_x ? images_at_a_time(p, p.channels * p.in_pixels() * sizeof(T)) : larger(1, p.batch);
-    panel_outputs = round_up(p.group_outputs(), lanes);
+    copies_x = !p.channels_last || p.dtype != kDataType<Pixel>;
+    images = copies_x ? images_at_a_time(p, p.channels * p.in_pixels() * sizeof(Pixel))
+                      : larger(1, p.batch);
+    panel_outputs = round_up(p.group_outputs(), Product::kColumnStep);
     const Slab widest = slabs[0];
     const int64_t blocks = ceil_div(p.taps() * widest.channels, kColumnBlock);
     taps_at_a_time = ceil_div(p.taps(), smaller(blocks, p.taps()));
-    // One vector more, so that the rows of a tile do not fall into the same cache sets.
-    column_stride = round_up(taps_at_a_time * widest.channels, lanes) + lanes;
-    out_stride = widest.groups * panel_outputs + lanes;
+    slab_depth = depth_of(widest.piece, p.taps());
+    group_depth = (slabs.pieces - 1) * slab_depth +
+                  depth_of(p.group_channels() - (slabs.pieces - 1) * widest.piece, p.taps());
+    // A cache line more, so that the rows of a tile do not fall into the same cache sets.
+    constexpr int64_t kLine = 64;
+    column_stride = round_up(widest.groups * padded(taps_at_a_time * widest.piece),
+                             kLine / static_cast<int64_t>(sizeof(Element))) +
+                    kLine / static_cast<int64_t>(sizeof(Element));
+    out_stride = widest.groups * panel_outputs + kLine / static_cast<int64_t>(sizeof(T));
     tile = choose_tile(p, threads);
     Arena arena(workspace);
-    x = arena.take<T>(copies_x ? images * p.channels * p.in_pixels() : 0);
-    weight = arena.take<T>(p.groups * panel_outputs * p.group_channels() * p.taps());
+    x = arena.take<Pixel>(copies_x ? images * p.channels * p.in_pixels() : 0);
+    weight = arena.take<Element>(p.groups * Product::kTerms * panel_outputs * group_depth);
     bias = arena.take<T>(p.groups * panel_outputs);
     shared_bytes = arena.used();
     Arena own(nullptr);
-    thread_part(own);
+    thread_part(p, own);
     thread_bytes = own.used();
   }
 
   struct ThreadPart {
-    T *columns, *out, *zeros, *origins;
+    Columns<Product> columns;
+    T *out, *origins, *panel;
+    Pixel* zeros;
     Plan<T>* plan;
   };
-  ThreadPart thread_part(Arena& arena) const {
+  ThreadPart thread_part(const Problem& p, Arena& arena) const {
     ThreadPart part;
-    part.columns = arena.take<T>(tile * column_stride);
+    const int64_t size = tile * column_stride;
+    part.columns = {arena.take<Element>(Product::kTerms * size), column_stride, size};
     part.out = arena.take<T>(tile * out_stride);
-    part.zeros = arena.take<T>(slabs[0].channels);
     part.origins = arena.take<T>(2 * kMaxTile);
+    // One panel of a slab's weights before they are split.
+    part.panel =
+        arena.take<T>(Product::kSplits ? Product::kPanel * slabs.piece * p.taps() : 0);
+    part.zeros = arena.take<Pixel>(slabs[0].channels);
     part.plan = arena.take<Plan<T>>(1);
     return part;
+  }
+
+  static DCN_INLINE_MEMBER int64_t padded(int64_t depth) {
+    return round_up(depth, Product::kDepthStep);
+  }
+  // Rows of the first `taps` taps of so many channels of one group, tap block by tap block.
+  int64_t depth_of(int64_t channels, int64_t taps) const {
+    return taps / taps_at_a_time * padded(taps_at_a_time * channels) +
+           padded(taps % taps_at_a_time * channels);
+  }
+  // The row of a group's packed weights at which the slab's tap block from `tap` on begins.
+  int64_t weight_row(const Slab& slab, int64_t tap) const {
+    return slab.first / slabs.piece * slab_depth +
+           tap / taps_at_a_time * padded(taps_at_a_time * slab.piece);
   }
 
   // The number of tiles is such that all threads end at about the same time. Results do not
   // depend on it: each output is a sum over k, in order.
   static int64_t choose_tile(const Problem& p, int threads) {
     const int64_t pixels = p.out_pixels();
-    const int64_t widest = smaller(kMaxTile, larger(kMaxRows, (1 << 20) / p.out_channels));
+    const int64_t widest = smaller(Product::kTile, larger(Product::kRows, (1 << 20) / p.out_channels));
     const int64_t images = larger(1, p.batch);
     const int64_t fewest = ceil_div(pixels, widest);
     int64_t best = widest, best_cost = -1;
     for (int64_t tiles = fewest; tiles <= fewest + smaller(fewest, 16); ++tiles) {
       const int64_t size = ceil_div(pixels, tiles);
       const int64_t rounds = ceil_div(images * ceil_div(pixels, size), threads);
-      // A tile costs its pixels, in steps of a third of a register block, and streams all weights.
-      const int64_t cost = rounds * (round_up(size, kMaxRows / 3) + 8);
+      // A tile costs its pixels, in steps of a part of a register block, and streams all weights.
+      const int64_t cost = rounds * (round_up(size, Product::kRowStep) + 8);
       if (best_cost < 0 || cost < best_cost) {
         best = size;
         best_cost = cost;
@@ -92,61 +123,97 @@ struct ForwardLayout {
   }
 };
 
-// Packs the weights of one group and output panel: rows in the order of the columns, that is slab
-// by slab, tap by tap, channel by channel; [row][lane of the panel].
+// Brings the weights of one slab's channels and one panel of outputs into the order of the columns:
+// [tap][channel][lane of the panel].
 template <typename T>
-void pack_forward_weights(const Problem& p, const void* weight, int64_t group, int64_t output,
-                          int64_t panel, const Slabs& slabs, T* packed) {
-  const int64_t taps = p.taps(), channels = p.group_channels(), depth = channels * taps;
+void order_weights(const Problem& p, const void* weight, int64_t group, int64_t output,
+                   int64_t panel, int64_t channel, int64_t channels, T* target) {
+  const int64_t taps = p.taps(), depth = p.group_channels() * taps;
   const int64_t outputs = smaller(panel, p.group_outputs() - output);
   const int64_t first_row = group * p.group_outputs() + output;
-  if (outputs < panel) __builtin_memset(packed, 0, depth * panel * sizeof(T));
+  if (outputs < panel) __builtin_memset(target, 0, channels * taps * panel * sizeof(T));
   constexpr int64_t kDepthBlock = 64;
   T converted[4][kDepthBlock];
-  for (int64_t piece = 0; piece < channels; piece += slabs.piece) {
-    const int64_t width = smaller(slabs.piece, channels - piece);
-    T* const target = packed + piece * taps * panel;
-    for (int64_t d0 = 0; d0 < width * taps; d0 += kDepthBlock) {
-      const int64_t block = smaller(kDepthBlock, width * taps - d0);
-      for (int64_t m = 0; m < outputs; m += 4) {
-        const int64_t rows = smaller(4, outputs - m);
-        const T* source[4];
-        for (int64_t r = 0; r < rows; ++r) {
-          source[r] = read_row(weight, p.dtype, (first_row + m + r) * depth + piece * taps + d0,
-                               block, converted[r]);
+  for (int64_t d0 = 0; d0 < channels * taps; d0 += kDepthBlock) {
+    const int64_t block = smaller(kDepthBlock, channels * taps - d0);
+    for (int64_t m = 0; m < outputs; m += 4) {
+      const int64_t rows = smaller(4, outputs - m);
+      const T* source[4];
+      for (int64_t r = 0; r < rows; ++r) {
+        source[r] = read_row(weight, p.dtype, (first_row + m + r) * depth + channel * taps + d0,
+                             block, converted[r]);
+      }
+      int64_t c = d0 / taps, tap = d0 % taps;
+      const auto next_row = [&] {
+        T* row = target + (tap * channels + c) * panel + m;
+        if (++tap == taps) {
+          tap = 0;
+          ++c;
         }
-        int64_t c = d0 / taps, tap = d0 % taps;
-        const auto next_row = [&] {
-          T* row = target + (tap * width + c) * panel + m;
-          if (++tap == taps) {
-            tap = 0;
-            ++c;
-          }
-          return row;
-        };
-        int64_t d = 0;
-        if (rows == 4) {
-          for (; d + 4 <= block; d += 4) {
-            T *r0 = next_row(), *r1 = next_row(), *r2 = next_row(), *r3 = next_row();
-            transpose4x4(source[0] + d, source[1] + d, source[2] + d, source[3] + d, r0, r1, r2,
-                         r3);
-          }
+        return row;
+      };
+      int64_t d = 0;
+      if (rows == 4) {
+        for (; d + 4 <= block; d += 4) {
+          T *r0 = next_row(), *r1 = next_row(), *r2 = next_row(), *r3 = next_row();
+          transpose4x4(source[0] + d, source[1] + d, source[2] + d, source[3] + d, r0, r1, r2, r3);
         }
-        for (; d < block; ++d) {
-          T* row = next_row();
-          for (int64_t r = 0; r < rows; ++r) row[r] = source[r][d];
-        }
+      }
+      for (; d < block; ++d) {
+        T* row = next_row();
+        for (int64_t r = 0; r < rows; ++r) row[r] = source[r][d];
+      }
+    }
+  }
+}
+
+// Packs the weights of one group and panel of outputs, slab by slab.
+template <typename Product, typename T>
+void pack_forward_weights(const Problem& p, const void* weight, int64_t group, int64_t output,
+                          int64_t panel, const ForwardLayout<Product>& layout, T* ordered,
+                          typename Product::Element* packed, Magnitude& largest) {
+  const int64_t taps = p.taps(), piece = layout.slabs.piece;
+  for (int64_t channel = 0; channel < p.group_channels(); channel += piece) {
+    const int64_t channels = smaller(piece, p.group_channels() - channel);
+    auto* target = packed + channel / piece * layout.slab_depth * panel * Product::kTerms;
+    if constexpr (!Product::kSplits) {
+      order_weights(p, weight, group, output, panel, channel, channels, target);
+    } else {
+      order_weights(p, weight, group, output, panel, channel, channels, ordered);
+      if (Product::kTerms > 1) largest.include(ordered, channels * taps * panel);
+      for (int64_t tap = 0; tap < taps; tap += layout.taps_at_a_time) {
+        const int64_t depth = smaller(layout.taps_at_a_time, taps - tap) * channels;
+        Product::pack(depth, panel, ordered + tap * channels * panel, panel, target);
+        target += layout.padded(depth) * panel * Product::kTerms;
+      }
+    }
+  }
+}
+
+// Zeros behind each group's columns, up to the depth that the product takes.
+template <typename Product>
+void clear_padding(const Columns<Product>& columns, int64_t pixels, int64_t groups, int64_t depth,
+                   int64_t group_stride) {
+  if (depth == group_stride) return;
+  for (int term = 0; term < Product::kTerms; ++term) {
+    for (int64_t t = 0; t < pixels; ++t) {
+      auto* row = columns.data + term * columns.term_stride + t * columns.stride;
+      for (int64_t g = 0; g < groups; ++g) {
+        __builtin_memset(row + g * group_stride + depth, 0, (group_stride - depth) * sizeof(*row));
       }
     }
   }
 }
 
 // One tile: every slab, a few taps at a time, into `out`, then to its place in memory.
-template <typename T>
-void forward_tile(const Problem& p, const ForwardTensors& tensors, const ForwardLayout<T>& layout,
-                  const typename ForwardLayout<T>::ThreadPart& own, const T* x,
-                  const Tile<T>& tile) {
-  const int64_t taps = p.taps(), depth = p.group_channels() * taps;
+template <typename Product>
+void forward_tile(const Problem& p, const ForwardTensors& tensors,
+                  const ForwardLayout<Product>& layout,
+                  const typename ForwardLayout<Product>::ThreadPart& own,
+                  const typename Product::Pixel* x, const Tile<typename Product::Value>& tile) {
+  using T = typename Product::Value;
+  using Pixel = typename Product::Pixel;
+  const int64_t taps = p.taps();
   for (int64_t s = 0; s < layout.slabs.count; ++s) {
     const Slab slab = layout.slabs[s];
     const int64_t out_columns = slab.groups * layout.panel_outputs;
@@ -159,25 +226,28 @@ void forward_tile(const Problem& p, const ForwardTensors& tensors, const Forward
     const GroupRange range = deformable_range(p, slab);
     for (int64_t first = 0; first < taps; first += layout.taps_at_a_time) {
       const int64_t count = smaller(layout.taps_at_a_time, taps - first);
-      const ColumnLayout columns{slab.piece, count * slab.piece};
+      const int64_t depth = count * slab.piece;
+      const ColumnLayout columns{slab.piece, layout.padded(depth)};
       for (int64_t d = range.first; d <= range.last; ++d) {
-        const Image<const T> image =
+        const Image<const Pixel> image =
             layout.copies_x
-                ? part_image<const T>(p, layout.parts, x, slab, d, own.zeros)
-                : Image<const T>{x + slab.channel, p.height, p.width, p.channels, own.zeros};
+                ? part_image<const Pixel>(p, layout.parts, x, slab, d, own.zeros)
+                : Image<const Pixel>{x + slab.channel, p.height, p.width, p.channels, own.zeros};
         for (int64_t tap = 0; tap < count; ++tap) {
           make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, image, *own.plan);
           sample_columns(*own.plan, tile.count, image, find_runs(p, slab, columns, d, tap),
-                         own.columns, layout.column_stride);
+                         own.columns);
         }
       }
+      clear_padding(own.columns, tile.count, slab.groups, depth, columns.group_stride);
       for (int64_t g = 0; g < slab.groups; ++g) {
-        const T* weight = layout.weight + (slab.group + g) * layout.panel_outputs * depth;
-        multiply_packed(
-            tile.count, layout.panel_outputs, count * slab.piece,
-            LeftMatrix<T>{own.columns + g * columns.group_stride, layout.column_stride, 1}, weight,
-            depth, slab.first * taps + first * slab.piece, own.out + g * layout.panel_outputs,
-            layout.out_stride);
+        const auto* weight = layout.weight + (slab.group + g) * Product::kTerms *
+                                                 layout.panel_outputs * layout.group_depth;
+        Product::multiply(tile.count, layout.panel_outputs, depth,
+                          Product::left(own.columns.data + g * columns.group_stride,
+                                        own.columns.stride, own.columns.term_stride), weight,
+                          layout.group_depth, layout.weight_row(slab, first),
+                          own.out + g * layout.panel_outputs, layout.out_stride);
       }
     }
     if (slab.first + slab.piece == p.group_channels()) {
@@ -191,31 +261,38 @@ void forward_tile(const Problem& p, const ForwardTensors& tensors, const Forward
   }
 }
 
-template <typename T>
+template <typename Product>
 int64_t forward_bytes(const Problem& p, int threads) {
-  const ForwardLayout<T> layout(p, nullptr, threads);
+  const ForwardLayout<Product> layout(p, nullptr, threads);
   return layout.shared_bytes + threads * layout.thread_bytes;
 }
 
-template <typename T>
-void forward(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads) {
-  const ForwardLayout<T> layout(p, workspace, threads);
-  const int64_t panels = ceil_div(layout.panel_outputs, kPanel<T>);
-  const int64_t depth = p.group_channels() * p.taps();
+// Returns false, leaving the result undefined, where the product would not be accurate.
+template <typename Product>
+bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads) {
+  using T = typename Product::Value;
+  using Pixel = typename Product::Pixel;
+  const ForwardLayout<Product> layout(p, workspace, threads);
+  const int64_t panels = ceil_div(layout.panel_outputs, Product::kPanel);
   const int64_t tiles = ceil_div(p.out_pixels(), layout.tile);
+  const int64_t image_size = p.channels * p.in_pixels();
+  Magnitude largest_x, largest_weight;
+  bool accurate = true;
   run_team(threads, [&](Team& team) {
     Arena arena(static_cast<char*>(workspace) + layout.shared_bytes +
                 team.thread() * layout.thread_bytes);
-    const auto own = layout.thread_part(arena);
-    __builtin_memset(own.zeros, 0, layout.slabs[0].channels * sizeof(T));
+    const auto own = layout.thread_part(p, arena);
+    [[maybe_unused]] const typename Product::Scope scope;
+    __builtin_memset(own.zeros, 0, layout.slabs[0].channels * sizeof(Pixel));
     team.for_each(p.groups * panels, [&](int64_t task) {
-      const int64_t group = task / panels, output = task % panels * kPanel<T>;
+      const int64_t group = task / panels, output = task % panels * Product::kPanel;
       const int64_t first = group * layout.panel_outputs + output;
-      const int64_t panel = smaller(kPanel<T>, layout.panel_outputs - output);
-      pack_forward_weights(p, tensors.weight, group, output, panel, layout.slabs,
-                           layout.weight + first * depth);
+      const int64_t panel = smaller(Product::kPanel, layout.panel_outputs - output);
+      pack_forward_weights<Product>(
+          p, tensors.weight, group, output, panel, layout, own.panel,
+          layout.weight + Product::kTerms * first * layout.group_depth, largest_weight);
       const int64_t outputs = smaller(panel, p.group_outputs() - output);
-      T converted[kPanel<T>];
+      T converted[Product::kPanel];
       const T* bias =
           read_row(tensors.bias, p.dtype, group * p.group_outputs() + output, outputs, converted);
       for (int64_t m = 0; m < panel; ++m) layout.bias[first + m] = m < outputs ? bias[m] : T(0);
@@ -223,16 +300,33 @@ void forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
     for (int64_t first_image = 0; first_image < p.batch; first_image += layout.images) {
       const int64_t images = smaller(layout.images, p.batch - first_image);
       if (layout.copies_x) {
-        copy_to_parts(p, tensors.x, layout.parts, first_image, images, team, layout.x);
+        copy_to_parts(p, tensors.x, layout.parts, first_image, images, team, layout.x,
+                      [&](const Pixel* values, int64_t count) {
+                        if constexpr (Product::kTerms > 1) largest_x.include(values, count);
+                      });
+      }
+      if constexpr (Product::kTerms > 1) {
+        if (!layout.copies_x) {
+          constexpr int64_t kBlock = 1 << 14;
+          team.for_each(ceil_div(images * image_size, kBlock), [&](int64_t task) {
+            const int64_t first = task * kBlock;
+            largest_x.include(static_cast<const T*>(tensors.x) + first_image * image_size + first,
+                              smaller(kBlock, images * image_size - first));
+          });
+        }
+        if (!largest_x.splits_with(largest_weight)) {
+          if (team.thread() == 0) accurate = false;
+          return;
+        }
       }
       team.for_each(images * tiles, [&](int64_t task) {
         Tile<T> tile{0, 0, 0, own.origins, own.origins + kMaxTile};
         const int64_t n = first_image + task / tiles, pixel = task % tiles * layout.tile;
         set_tile(p, n, pixel, smaller(layout.tile, p.out_pixels() - pixel), tile);
-        const T* x = layout.copies_x ? layout.x : static_cast<const T*>(tensors.x);
-        forward_tile(p, tensors, layout, own, x + (n - first_image) * p.channels * p.in_pixels(),
-                     tile);
+        const Pixel* x = layout.copies_x ? layout.x : static_cast<const Pixel*>(tensors.x);
+        forward_tile(p, tensors, layout, own, x + (n - first_image) * image_size, tile);
       });
     }
   });
+  return accurate;
 }

@@ -1,5 +1,4 @@
-// C += A * B on small tiles: the one product kernel that forward and backward share.
-// Included like simd.h.
+// C += A * B on small tiles, on vectors. Included like simd.h.
 
 // Registers: kRows x kVectors accumulators, kVectors of B and one broadcast of A.
 #if DCN_VECTOR_BYTES == 64
@@ -8,8 +7,6 @@ constexpr int kMaxRows = 12;
 constexpr int kMaxRows = 6;
 #endif
 constexpr int kPanelVectors = 2;
-template <typename T>
-constexpr int64_t kPanel = kPanelVectors * kVectorLanes<T>;
 
 // c[r][v] += sum over k of a[r * row_stride + k * depth_stride] * b[k][v], v over kVectors vectors.
 // Sums run over k in order, whatever kRows is, so results do not depend on how rows are tiled.
@@ -71,8 +68,9 @@ void multiply_rows(int64_t rows, int64_t depth, LeftMatrix<T> a, const T* b, int
 // Runs f(kVectors as Lanes, column) for each panel of `columns`, a multiple of the vector length.
 template <typename T, typename F>
 DCN_INLINE void for_panels(int64_t columns, F f) {
+  constexpr int64_t kPanel = kPanelVectors * kVectorLanes<T>;
   int64_t column = 0;
-  for (; column + kPanel<T> <= columns; column += kPanel<T>) f(Lanes<kPanelVectors>(), column);
+  for (; column + kPanel <= columns; column += kPanel) f(Lanes<kPanelVectors>(), column);
   if (column < columns) f(Lanes<1>(), column);
 }
 
@@ -86,15 +84,51 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, con
   });
 }
 
-// The same with rows [first, first + depth) of a packed matrix of `packed_depth` rows: panel after
-// panel, in each panel row after row.
+// Products on vectors of the type that everything is computed in. A product, here and in split.h,
+// says what its operands are made of and multiplies them:
+//
+//   Value          of sums and of what is sampled
+//   Pixel          of the channels-last copy of x
+//   Element        of the operands, each value as kTerms of them
+//   kDepthStep     depths are padded to multiples of it, with zeros in both operands
+//   kColumnStep    columns of a right operand are padded to multiples of it
+//   kPanel         columns of a right operand that stand together, [depth][column] or alike
+//   kRows          rows that are multiplied at a time; a multiple of kRowStep costs no more
+//   kTile          output pixels in a tile, at most
+//   multiply       c[rows][columns] += a[rows][depth] * rows [first, first + depth) of a packed
+//                  matrix of `packed_depth` rows
 template <typename T>
-void multiply_packed(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, const T* packed,
-                     int64_t packed_depth, int64_t first, T* c, int64_t c_stride) {
-  for_panels<T>(columns, [&](auto vectors, int64_t column) {
-    constexpr int64_t kWidth = decltype(vectors)::value * kVectorLanes<T>;
-    multiply_rows<decltype(vectors)::value, kMaxRows>(
-        rows, depth, a, packed + column * packed_depth + first * kWidth, kWidth, c + column,
-        c_stride);
-  });
-}
+struct VectorProduct {
+  using Value = T;
+  using Pixel = T;
+  using Element = T;
+  using Left = LeftMatrix<T>;
+  static constexpr bool kSplits = false;
+  static constexpr int kTerms = 1;
+  static constexpr int64_t kDepthStep = 1;
+  static constexpr int64_t kColumnStep = kVectorLanes<T>;
+  static constexpr int64_t kPanel = kPanelVectors * kVectorLanes<T>;
+  static constexpr int64_t kRows = kMaxRows;
+  static constexpr int64_t kTile = 96;  // a multiple of kMaxRows on every instruction set
+
+  static constexpr int64_t kRowStep = kMaxRows / 3;
+
+  struct Scope {};  // what a thread holds while it multiplies
+
+  static Left left(const T* data, int64_t row_stride, int64_t) { return {data, row_stride, 1}; }
+
+  template <int kLanes>
+  static DCN_INLINE_MEMBER void store_terms(T* target, int64_t, Vector<T, kLanes> v) {
+    store<kLanes>(target, v);
+  }
+
+  static void multiply(int64_t rows, int64_t columns, int64_t depth, Left a, const T* packed,
+                       int64_t packed_depth, int64_t first, T* c, int64_t c_stride) {
+    for_panels<T>(columns, [&](auto vectors, int64_t column) {
+      constexpr int64_t kWidth = decltype(vectors)::value * kVectorLanes<T>;
+      multiply_rows<decltype(vectors)::value, kMaxRows>(
+          rows, depth, a, packed + column * packed_depth + first * kWidth, kWidth, c + column,
+          c_stride);
+    });
+  }
+};

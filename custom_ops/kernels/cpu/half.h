@@ -11,6 +11,26 @@ struct Float16 {
   uint16_t bits;
 };
 
+template <int kLanes>
+DCN_INLINE Vector<float, kLanes> widen(Vector<uint16_t, kLanes> bits) {
+  return bit_cast<Vector<float, kLanes>>(
+      __builtin_convertvector(bits, Vector<uint32_t, kLanes>) << 16);
+}
+
+// Vectors of the type that everything is computed in.
+template <int kLanes>
+DCN_INLINE Vector<double, kLanes> load_value(const double* p) {
+  return load<kLanes>(p);
+}
+template <int kLanes>
+DCN_INLINE Vector<float, kLanes> load_value(const float* p) {
+  return load<kLanes>(p);
+}
+template <int kLanes>
+DCN_INLINE Vector<float, kLanes> load_value(const BFloat16* p) {
+  return widen<kLanes>(load<kLanes>(reinterpret_cast<const uint16_t*>(p)));
+}
+
 DCN_INLINE float to_float(BFloat16 v) { return bits_to_float(static_cast<uint32_t>(v.bits) << 16); }
 
 DCN_INLINE BFloat16 to_bfloat16(float value) {
@@ -42,3 +62,7 @@ DCN_INLINE Float16 to_float16(float value) {
   result = magnitude > 0x7f800000u ? 0x7e00u | ((magnitude >> 13) & 0x3ffu) : result;
   return {static_cast<uint16_t>(sign | result)};
 }
+
+DCN_INLINE float to_value(BFloat16 v) { return to_float(v); }
+DCN_INLINE float to_value(float v) { return v; }
+DCN_INLINE double to_value(double v) { return v; }

@@ -1,9 +1,10 @@
 // Moving tensors between their layout in memory and the compute type's tiles.
 // Included like simd.h.
 
-// What a tensor's elements are computed in: float, or double for double.
 template <typename T>
-constexpr DataType kComputeType = sizeof(T) == 8 ? DataType::kFloat64 : DataType::kFloat32;
+constexpr DataType kDataType = sizeof(T) == 8   ? DataType::kFloat64
+                               : sizeof(T) == 4 ? DataType::kFloat32
+                                                : DataType::kBFloat16;
 
 DCN_INLINE int64_t element_size(DataType dtype) {
   return dtype == DataType::kFloat64 ? 8 : dtype == DataType::kFloat32 ? 4 : 2;
@@ -20,7 +21,7 @@ DCN_INLINE void* element(void* data, DataType dtype, int64_t index) {
 template <typename T>
 const T* read_row(const void* data, DataType dtype, int64_t index, int64_t count, T* converted) {
   const void* row = element(data, dtype, index);
-  if (dtype == kComputeType<T>) return static_cast<const T*>(row);
+  if (dtype == kDataType<T>) return static_cast<const T*>(row);
   switch (dtype) {
     case DataType::kFloat16:
       for (int64_t i = 0; i < count; ++i) {
@@ -138,6 +139,36 @@ void to_channels_last(const Problem& p, const void* x, int64_t image, int64_t ch
   }
 }
 
+// The same for x and a copy of bfloat16 numbers.
+inline void to_channels_last(const Problem& p, const void* x, int64_t image, int64_t channel,
+                             int64_t channels, int64_t pixel, int64_t pixels, BFloat16* target) {
+  if (p.channels_last) {
+    const int64_t index = (image * p.in_pixels() + pixel) * p.channels + channel;
+    const BFloat16* source = static_cast<const BFloat16*>(x) + index;
+    for (int64_t i = 0; i < pixels; ++i) {
+      __builtin_memcpy(target + i * channels, source + i * p.channels, channels * sizeof(BFloat16));
+    }
+    return;
+  }
+  constexpr int64_t kChannelBlock = 16;
+  float rows[kChannelBlock][kPixelBlock], transposed[kPixelBlock][kChannelBlock];
+  for (int64_t c = 0; c < channels; c += kChannelBlock) {
+    const int64_t width = c + kChannelBlock < channels ? kChannelBlock : channels - c;
+    for (int64_t r = 0; r < width; ++r) {
+      const int64_t index = (image * p.channels + channel + c + r) * p.in_pixels() + pixel;
+      read_row(x, DataType::kBFloat16, index, pixels, rows[r]);
+    }
+    transpose<kChannelBlock, 16>(
+        width, pixels, [&](int64_t r) { return rows[r]; }, transposed[0], kChannelBlock);
+    for (int64_t i = 0; i < pixels; ++i) {
+      BFloat16* const row = target + i * channels + c;
+      for (int64_t r = 0; r < width; ++r) {
+        row[r].bits = static_cast<uint16_t>(float_to_bits(transposed[i][r]) >> 16);
+      }
+    }
+  }
+}
+
 // The reverse, for `pixels` of a tensor [N, size, per_image] or [N, per_image, size]: source[pixel]
 // rows are source_stride apart.
 template <typename T>
@@ -152,7 +183,7 @@ void from_channels_last(const T* source, int64_t source_stride, int64_t channels
     return;
   }
   const int64_t index = (image * all_channels + channel) * all_pixels + pixel;
-  if (dtype == kComputeType<T>) {
+  if (dtype == kDataType<T>) {
     transpose<16, 8>(
         pixels, channels, [&](int64_t i) { return source + i * source_stride; },
         static_cast<T*>(target) + index, all_pixels);

@@ -58,7 +58,7 @@ struct Tile {
   T* origin_x;
 };
 
-constexpr int64_t kMaxTile = 96;  // a multiple of kMaxRows on every instruction set
+constexpr int64_t kMaxTile = 192;  // of any product
 
 template <typename T>
 void set_tile(const Problem& p, int64_t image, int64_t pixel, int64_t count, Tile<T>& tile) {
@@ -272,39 +272,48 @@ DCN_INLINE void with_run_shape(int64_t count, F f) {
   }
 }
 
+// A product's left operand while it is sampled: [term][pixel][column].
+template <typename Product>
+struct Columns {
+  typename Product::Element* data;
+  int64_t stride, term_stride;
+};
+
 // columns[t][...] = mask * S for a run of channels of one tap, t over the tile.
-template <typename Shape, typename T>
+template <typename Product, typename Shape, typename T, typename Pixel>
 __attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int64_t pixels,
-                                          const Image<const T>& image, const Run& run, T* columns,
-                                          int64_t column_stride) {
+                                          const Image<const Pixel>& image, const Run& run,
+                                          Columns<Product> columns) {
   const int64_t count = run.count, repeats = run.repeats, column_step = run.column_step;
-  const Image<const T> channels{image.data + run.channel, image.height, image.width, image.stride,
-                                image.outside};
-  T* row = columns + run.column;
+  const Image<const Pixel> channels{image.data + run.channel, image.height, image.width,
+                                    image.stride, image.outside};
+  auto* row = columns.data + run.column;
   for (int64_t t = 0; t < pixels; ++t) {
-    Corners<const T> corner = find_corners(channels, plan.corner[t], plan.inside[t]);
+    Corners<const Pixel> corner = find_corners(channels, plan.corner[t], plan.inside[t]);
     const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
-    T* target = row;
+    auto* target = row;
     for (int64_t i = 0; i < repeats; ++i) {
       shape.for_vectors(count, [&](auto lanes, int64_t c) {
         constexpr int kLanes = decltype(lanes)::value;
-        store<kLanes>(target + c,
-                      w00 * load<kLanes>(corner.p00 + c) + w01 * load<kLanes>(corner.p01 + c) +
-                          w10 * load<kLanes>(corner.p10 + c) + w11 * load<kLanes>(corner.p11 + c));
+        Product::template store_terms<kLanes>(
+            target + c, columns.term_stride,
+            w00 * load_value<kLanes>(corner.p00 + c) + w01 * load_value<kLanes>(corner.p01 + c) +
+                w10 * load_value<kLanes>(corner.p10 + c) +
+                w11 * load_value<kLanes>(corner.p11 + c));
       });
       corner = corner.moved_by(count);
       target += column_step;
     }
-    row += column_stride;
+    row += columns.stride;
   }
 }
 
-template <typename T>
-void sample_columns(const Plan<T>& plan, int64_t pixels, const Image<const T>& image,
-                    const Runs& runs, T* columns, int64_t column_stride) {
+template <typename Product, typename T, typename Pixel>
+void sample_columns(const Plan<T>& plan, int64_t pixels, const Image<const Pixel>& image,
+                    const Runs& runs, Columns<Product> columns) {
   for (int64_t i = 0; i < runs.count; ++i) {
     with_run_shape<T>(runs.run[i].count, [&](auto shape) {
-      sample_run(shape, plan, pixels, image, runs.run[i], columns, column_stride);
+      sample_run(shape, plan, pixels, image, runs.run[i], columns);
     });
   }
 }

@@ -1,0 +1,34 @@
+// The CPU kernels for x86 processors with AMX for bfloat16 beside AVX-512.
+#include <omp.h>
+
+#include <cstdint>
+
+#include "../sampling.h"
+#include "engine.h"
+
+#ifdef DCN_HAS_AMX
+
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#endif
+#define DCN_ISA amx
+#define DCN_VECTOR_BYTES 64
+#define DCN_SPLIT
+#define DCN_AMX
+#include "engine_body.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+namespace dcn {
+namespace cpu {
+const Engine kAmx = {"amx", &kAvx512, amx::forward_workspace, amx::backward_workspace,
+                     amx::run_forward, amx::run_backward};
+}  // namespace cpu
+}  // namespace dcn
+
+#endif  // DCN_HAS_AMX

@@ -1,0 +1,33 @@
+// The CPU kernels for x86 processors with AVX-512 and its bfloat16 instructions.
+#include <omp.h>
+
+#include <cstdint>
+
+#include "../sampling.h"
+#include "engine.h"
+
+#ifdef DCN_HAS_AVX512_BF16
+
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#endif
+#define DCN_ISA avx512_bf16
+#define DCN_VECTOR_BYTES 64
+#define DCN_SPLIT
+#include "engine_body.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+namespace dcn {
+namespace cpu {
+const Engine kAvx512Bf16 = {"avx512_bf16", &kAvx512, avx512_bf16::forward_workspace, avx512_bf16::backward_workspace,
+                     avx512_bf16::run_forward, avx512_bf16::run_backward};
+}  // namespace cpu
+}  // namespace dcn
+
+#endif  // DCN_HAS_AVX512_BF16

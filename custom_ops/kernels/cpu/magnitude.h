@@ -1,0 +1,31 @@
+// When a product from bfloat16 terms will do, see split.h. Included like simd.h.
+
+// The largest magnitude of some float32 values.
+class Magnitude {
+ public:
+  void include(const float* values, int64_t count) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t bits = float_to_bits(values[i]) & 0x7fffffffu;
+      largest = bits > largest ? bits : largest;
+    }
+    uint32_t seen = __atomic_load_n(&bits_, __ATOMIC_RELAXED);
+    while (largest > seen && !__atomic_compare_exchange_n(&bits_, &seen, largest, true,
+                                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+  }
+
+  // Whether products of values up to these magnitudes are as accurate from bfloat16 terms as in
+  // float32: nothing is infinite or NaN, whose terms are not, and terms and products that count as
+  // 0 because they are subnormal are too small to matter.
+  bool splits_with(const Magnitude& other) const {
+    const uint32_t a = bits_ >> 23, b = other.bits_ >> 23;  // exponents plus 127
+    if (a > kHighest || b > kHighest) return false;
+    return bits_ == 0 || other.bits_ == 0 || (a >= kLowest && b >= kLowest && a + b >= kLowestSum);
+  }
+
+ private:
+  static constexpr uint32_t kHighest = 127 + 120, kLowest = 127 - 90, kLowestSum = 2 * 127 - 70;
+
+  uint32_t bits_ = 0;  // sorted as the magnitudes are, then infinity, then NaN
+};

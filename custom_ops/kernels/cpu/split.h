@@ -1,0 +1,309 @@
+// C += A * B on bfloat16 numbers with sums in float32: AMX, or AVX512-BF16 where DCN_AMX is not
+// defined. Included like simd.h.
+//
+// A float32 value is the sum of three bfloat16 numbers, a float16 one of two, each of which holds
+// the next 8 bits. Of the products of these terms those that are too small for the accuracy of the
+// original type are left out, so that float32 takes 6 products of 9 and float16 3 of 4. On AMX, 16
+// times as fast as float32 vectors, that pays.
+
+// The nearest bfloat16 numbers. Subnormal ones count as 0, as in the products.
+template <int kLanes>
+DCN_INLINE Vector<uint16_t, kLanes> narrow(Vector<float, kLanes> v) {
+  Vector<uint16_t, kLanes> result;
+  if constexpr (kLanes == 16 || kLanes == 8) {
+    asm("vcvtneps2bf16 %1, %0" : "=v"(result) : "v"(v));
+  } else {
+    for (int i = 0; i < kLanes; ++i) result[i] = to_bfloat16(v[i]).bits;
+  }
+  return result;
+}
+
+// Stores v as kTerms bfloat16 numbers, term_stride apart.
+template <int kTerms, int kLanes>
+DCN_INLINE void store_split(BFloat16* target, int64_t term_stride, Vector<float, kLanes> v) {
+  for (int i = 0; i < kTerms; ++i) {
+    const auto high = narrow<kLanes>(v);
+    store<kLanes>(reinterpret_cast<uint16_t*>(target + i * term_stride), high);
+    if (i + 1 < kTerms) v -= widen<kLanes>(high);
+  }
+}
+
+// A left operand: term i of element (row, k) stands at data[i * term_stride + row * row_stride + k].
+struct SplitMatrix {
+  const BFloat16* data;
+  int64_t row_stride, term_stride;
+};
+
+// A right operand is packed in panels of 32 columns, the last one perhaps of 16. A panel is
+// [depth / 32][term][16 columns at a time][16 pairs of rows][column][row of the pair]: the order in
+// which both instruction sets want it.
+constexpr int64_t kPairs = 16;                         // of rows in a block
+constexpr int64_t kBlockColumns = 16;                  //
+constexpr int64_t kBlock = 2 * kPairs * kBlockColumns; // elements
+
+// Packs `depth` rows of `width` = 16 or 32 columns, zeros behind the last row.
+template <int kTerms>
+void pack_split(int64_t depth, int64_t width, const float* source, int64_t stride,
+                BFloat16* packed) {
+  constexpr int kLanes = 16;
+  for (int64_t k = 0; k < depth; k += 2 * kPairs) {
+    for (int64_t column = 0; column < width; column += kBlockColumns) {
+      BFloat16* const block = packed + kTerms * k * width + column * 2 * kPairs;
+      for (int64_t i = 0; i < kPairs; ++i) {
+        const float* row = source + (k + 2 * i) * stride + column;
+        auto even = k + 2 * i < depth ? load<kLanes>(row) : Vector<float, kLanes>{};
+        auto odd = k + 2 * i + 1 < depth ? load<kLanes>(row + stride) : Vector<float, kLanes>{};
+        for (int term = 0; term < kTerms; ++term) {
+          const auto even_high = widen<kLanes>(narrow<kLanes>(even));
+          const auto odd_high = widen<kLanes>(narrow<kLanes>(odd));
+          const auto pairs = bit_cast<Vector<uint32_t, kLanes>>(even_high) >> 16 |
+                             bit_cast<Vector<uint32_t, kLanes>>(odd_high);
+          store<kLanes>(reinterpret_cast<uint32_t*>(block + term * 2 * kPairs * width) +
+                            i * kLanes,
+                        pairs);
+          even -= even_high;
+          odd -= odd_high;
+        }
+      }
+    }
+  }
+}
+
+#ifdef DCN_AMX
+
+struct TileShapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t column_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+// Tiles 0 to 3 are sums, [row block][column block]; 4 and 5 left, 6 and 7 right operands.
+DCN_INLINE void set_tile_rows(int64_t upper, int64_t lower) {
+  TileShapes shapes;
+  for (int i = 0; i < 8; ++i) {
+    const bool is_lower = i == 2 || i == 3 || i == 5;
+    shapes.rows[i] = static_cast<uint8_t>(i > 5 ? kPairs : is_lower ? lower : upper);
+    shapes.column_bytes[i] = shapes.rows[i] > 0 ? 64 : 0;
+  }
+  asm volatile("ldtilecfg %0" ::"m"(shapes));
+}
+
+template <int kTile>
+DCN_INLINE void load_tile(const void* data, int64_t stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(data), "r"(stride), "i"(kTile) : "memory");
+}
+template <int kTile>
+DCN_INLINE void store_tile(void* data, int64_t stride) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(data), "r"(stride), "i"(kTile) : "memory");
+}
+template <int kSum, int kLeft, int kRight>
+DCN_INLINE void multiply_tile() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight));
+}
+
+// One or two blocks of 16 rows times one or two of 16 columns; strides in bytes.
+template <int kTerms, int kRowBlocks, int kColumnBlocks>
+__attribute__((noinline)) void multiply_tiles(const BFloat16* a, int64_t row_stride,
+                                              int64_t term_stride, const BFloat16* b, float* c,
+                                              int64_t c_stride, int64_t depth) {
+  char* const c0 = reinterpret_cast<char*>(c);
+  char* const c1 = c0 + 16 * c_stride;
+  load_tile<0>(c0, c_stride);
+  if (kColumnBlocks > 1) load_tile<1>(c0 + 64, c_stride);
+  if (kRowBlocks > 1) load_tile<2>(c1, c_stride);
+  if (kRowBlocks > 1 && kColumnBlocks > 1) load_tile<3>(c1 + 64, c_stride);
+  const char* left = reinterpret_cast<const char*>(a);
+  const auto load_left = [&](int term) __attribute__((always_inline)) {
+    const char* const data = left + term * term_stride;
+    load_tile<4>(data, row_stride);
+    if (kRowBlocks > 1) load_tile<5>(data + 16 * row_stride, row_stride);
+  };
+  const auto load_right = [&](int term) __attribute__((always_inline)) {
+    const BFloat16* const data = b + term * kColumnBlocks * kBlock;
+    load_tile<6>(data, 64);
+    if (kColumnBlocks > 1) load_tile<7>(data + kBlock, 64);
+  };
+  const auto multiply = []() __attribute__((always_inline)) {
+    multiply_tile<0, 4, 6>();
+    if (kRowBlocks > 1) multiply_tile<2, 5, 6>();
+    if (kColumnBlocks > 1) multiply_tile<1, 4, 7>();
+    if (kRowBlocks > 1 && kColumnBlocks > 1) multiply_tile<3, 5, 7>();
+  };
+  for (int64_t k = 0; k < depth; k += 2 * kPairs) {
+    // Every pair of terms i, j with i + j < kTerms, in an order that loads one operand a step.
+    load_left(0);
+    if constexpr (kTerms == 3) {
+      load_right(2);
+      multiply();
+    }
+    if constexpr (kTerms >= 2) {
+      load_right(1);
+      multiply();
+    }
+    if constexpr (kTerms == 3) {
+      load_left(1);
+      multiply();
+    }
+    load_right(0);
+    multiply();
+    if constexpr (kTerms >= 2) {
+      load_left(kTerms - 1);
+      multiply();
+    }
+    if constexpr (kTerms == 3) {
+      load_left(0);
+      multiply();
+    }
+    left += 4 * kPairs;
+    b += kTerms * kColumnBlocks * kBlock;
+  }
+  store_tile<0>(c0, c_stride);
+  if (kColumnBlocks > 1) store_tile<1>(c0 + 64, c_stride);
+  if (kRowBlocks > 1) store_tile<2>(c1, c_stride);
+  if (kRowBlocks > 1 && kColumnBlocks > 1) store_tile<3>(c1 + 64, c_stride);
+}
+
+struct TileScope {
+  ~TileScope() { asm volatile("tilerelease"); }
+};
+
+template <int kTerms>
+void multiply_split(int64_t rows, int64_t columns, int64_t depth, SplitMatrix a,
+                    const BFloat16* packed, int64_t packed_depth, int64_t first, float* c,
+                    int64_t c_stride) {
+  const auto multiply_rows = [&](auto row_blocks, int64_t begin, int64_t end) {
+    constexpr int kRowBlocks = decltype(row_blocks)::value;
+    for (int64_t column = 0; column < columns; column += 2 * kBlockColumns) {
+      const bool whole = column + kBlockColumns < columns;
+      const BFloat16* const panel =
+          packed + kTerms * (column * packed_depth + first * kBlockColumns * (whole ? 2 : 1));
+      const auto kernel =
+          whole ? multiply_tiles<kTerms, kRowBlocks, 2> : multiply_tiles<kTerms, kRowBlocks, 1>;
+      for (int64_t row = begin; row < end; row += 32) {
+        kernel(a.data + row * a.row_stride, a.row_stride * 2, a.term_stride * 2, panel,
+               c + row * c_stride + column, c_stride * 4, depth);
+      }
+    }
+  };
+  const int64_t full = rows / 32 * 32, rest = rows - full;
+  if (full > 0) {
+    set_tile_rows(16, 16);
+    multiply_rows(Lanes<2>(), 0, full);
+  }
+  if (rest > 16) {
+    set_tile_rows(16, rest - 16);
+    multiply_rows(Lanes<2>(), full, rows);
+  } else if (rest > 0) {
+    set_tile_rows(rest, 0);
+    multiply_rows(Lanes<1>(), full, rows);
+  }
+}
+
+#else
+
+struct TileScope {};
+
+// As multiply_block in gemm.h, on pairs of rows.
+template <int kRows, int kVectors>
+__attribute__((noinline)) void multiply_pairs(const BFloat16* a, int64_t row_stride,
+                                              const BFloat16* b, float* c, int64_t c_stride,
+                                              int64_t depth) {
+  constexpr int kLanes = 16;
+  Vector<float, kLanes> sum[kRows][kVectors];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = load<kLanes>(c + r * c_stride + v * kLanes);
+  }
+  constexpr int kPointers = (kRows + 2) / 3;  // see multiply_block
+  const BFloat16* pointers[kPointers];
+  for (int i = 0; i < kPointers; ++i) pointers[i] = a + 3 * i * row_stride;
+  for (int64_t k = 0; k < depth; k += 2 * kPairs) {
+    for (int64_t i = 0; i < kPairs; ++i) {
+      Vector<uint32_t, kLanes> right[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        right[v] = load<kLanes>(
+            reinterpret_cast<const uint32_t*>(b + v * kBlock + i * 2 * kBlockColumns));
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        uint32_t pair;
+        __builtin_memcpy(&pair, pointers[r / 3] + (r % 3) * row_stride, sizeof(pair));
+        const Vector<uint32_t, kLanes> left = Vector<uint32_t, kLanes>{} + pair;
+        for (int v = 0; v < kVectors; ++v) {
+          asm("vdpbf16ps %2, %1, %0" : "+v"(sum[r][v]) : "v"(right[v]), "v"(left));
+        }
+      }
+      for (int p = 0; p < kPointers; ++p) pointers[p] += 2;
+    }
+    b += kVectors * kBlock;
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) store<kLanes>(c + r * c_stride + v * kLanes, sum[r][v]);
+  }
+}
+
+template <int kVectors, int kRows>
+void multiply_pair_rows(int64_t rows, int64_t depth, SplitMatrix a, const BFloat16* b, float* c,
+                        int64_t c_stride) {
+  for (; rows >= kRows; rows -= kRows) {
+    multiply_pairs<kRows, kVectors>(a.data, a.row_stride, b, c, c_stride, depth);
+    a.data += kRows * a.row_stride;
+    c += kRows * c_stride;
+  }
+  if constexpr (kRows > 1) {
+    if (rows > 0) multiply_pair_rows<kVectors, kRows - 1>(rows, depth, a, b, c, c_stride);
+  }
+}
+
+template <int kTerms>
+void multiply_split(int64_t rows, int64_t columns, int64_t depth, SplitMatrix a,
+                    const BFloat16* packed, int64_t packed_depth, int64_t first, float* c,
+                    int64_t c_stride) {
+  static_assert(kTerms == 1, "more terms are slower than float32 vectors");
+  for_panels<float>(columns, [&](auto vectors, int64_t column) {
+    constexpr int kVectors = decltype(vectors)::value;
+    multiply_pair_rows<kVectors, kMaxRows>(
+        rows, depth, a, packed + column * packed_depth + first * kVectors * kBlockColumns,
+        c + column, c_stride);
+  });
+}
+
+#endif
+
+// See VectorProduct.
+template <int terms, typename T>
+struct SplitProduct {
+  using Value = float;
+  using Pixel = T;
+  using Element = BFloat16;
+  using Left = SplitMatrix;
+  static constexpr bool kSplits = true;
+  static constexpr int kTerms = terms;
+  static constexpr int64_t kDepthStep = 2 * kPairs;
+  static constexpr int64_t kColumnStep = kBlockColumns;
+  static constexpr int64_t kPanel = 2 * kBlockColumns;
+  static constexpr int64_t kRows = 32;
+  static constexpr int64_t kTile = 192;
+
+  static constexpr int64_t kRowStep = 16;
+
+  using Scope = TileScope;
+
+  static Left left(const BFloat16* data, int64_t row_stride, int64_t term_stride) {
+    return {data, row_stride, term_stride};
+  }
+  static void pack(int64_t depth, int64_t width, const float* source, int64_t stride,
+                   BFloat16* packed) {
+    pack_split<kTerms>(depth, width, source, stride, packed);
+  }
+
+  template <int kLanes>
+  static DCN_INLINE_MEMBER void store_terms(BFloat16* target, int64_t term_stride,
+                                            Vector<float, kLanes> v) {
+    store_split<kTerms, kLanes>(target, term_stride, v);
+  }
+
+  static void multiply(int64_t rows, int64_t columns, int64_t depth, Left a, const BFloat16* packed,
+                       int64_t packed_depth, int64_t first, float* c, int64_t c_stride) {
+    multiply_split<kTerms>(rows, columns, depth, a, packed, packed_depth, first, c, c_stride);
+  }
+};
