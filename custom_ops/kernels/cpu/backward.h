@@ -50,7 +50,7 @@ struct BackwardLayout {
     tap_parts = ceil_div(p.taps(), taps_in_part);
     column_stride = widest.groups * columns_in_group(widest, p.taps());
     const int64_t fitting = kTileBytes / (column_stride * static_cast<int64_t>(sizeof(T)));
-    tile = smaller(Product::kTile, larger(1, fitting / Product::kRows) * Product::kRows);
+    tile = smaller(kMaxTile, larger(1, fitting / Product::kRows) * Product::kRows);
     tiles = ceil_div(p.out_pixels(), tile);
     padded_outputs = round_up(group_outputs, Product::kDepthStep);
     const int64_t x_size = p.channels * p.in_pixels();
@@ -363,7 +363,7 @@ void scatter_columns(const Plan<T>& plan, int64_t pixels, const Image<const Pixe
                      int64_t column_stride, T (*sums)[4]) {
   if (kCoordinates) __builtin_memset(sums, 0, pixels * sizeof(sums[0]));
   for (int64_t i = 0; i < runs.count; ++i) {
-    with_run_shape<T>(runs.run[i].count, [&](auto shape) {
+    with_run_shape<kVectorLanes<T>>(runs.run[i].count, [&](auto shape) {
       scatter_run<kCoordinates, kX>(shape, plan, pixels, image, grad_image, runs.run[i],
                                     grad_columns, column_stride, sums);
     });

@@ -2,9 +2,11 @@
 //
 //   out[t][m] = bias[m] + sum over k of columns[t][k] * weight[k][m]
 //
-// Columns exist for one tile and a few taps at a time, in the second-level cache.
+// Columns exist for one tile and a few taps at a time, in the second-level cache. A task computes
+// several tiles, which share the weights of one slab while they are in that cache, too.
 
 constexpr int64_t kColumnBlock = 640;     // elements of one pixel's columns at a time, about
+constexpr int64_t kMaxPixels = 384;       // that one task computes
 constexpr int64_t kCopyBytes = 64 << 20;  // of x in channels-last order at a time, about
 
 // Images that are in the workspace at a time. `bytes` is what one image takes.
@@ -30,7 +32,7 @@ struct ForwardLayout {
   bool copies_x;          // x is not channels-last, or not of the copy's type
   int64_t images;         // at a time
   int64_t panel_outputs;  // outputs of a group, padded
-  int64_t tile;           // output pixels in a tile, at most
+  int64_t pixels, tile;   // output pixels in a task and in a tile, at most
   int64_t taps_at_a_time, column_stride, out_stride;
   int64_t slab_depth, group_depth;  // rows of the packed weights, padded: of a slab, of a group
   Pixel* x;                         // the copy, arranged in parts
@@ -56,7 +58,9 @@ struct ForwardLayout {
                              kLine / static_cast<int64_t>(sizeof(Element))) +
                     kLine / static_cast<int64_t>(sizeof(Element));
     out_stride = widest.groups * panel_outputs + kLine / static_cast<int64_t>(sizeof(T));
-    tile = choose_tile(p, threads);
+    pixels = choose_pixels(p, threads);
+    const int64_t tiles = ceil_div(pixels, kMaxTile);
+    tile = smaller(pixels, round_up(ceil_div(pixels, tiles), Product::kRowStep));
     Arena arena(workspace);
     x = arena.take<Pixel>(copies_x ? images * p.channels * p.in_pixels() : 0);
     weight = arena.take<Element>(p.groups * Product::kTerms * panel_outputs * group_depth);
@@ -77,7 +81,7 @@ struct ForwardLayout {
     ThreadPart part;
     const int64_t size = tile * column_stride;
     part.columns = {arena.take<Element>(Product::kTerms * size), column_stride, size};
-    part.out = arena.take<T>(tile * out_stride);
+    part.out = arena.take<T>(pixels * out_stride);
     part.origins = arena.take<T>(2 * kMaxTile);
     // One panel of a slab's weights before they are split.
     part.panel =
@@ -101,19 +105,19 @@ struct ForwardLayout {
            tap / taps_at_a_time * padded(taps_at_a_time * slab.piece);
   }
 
-  // The number of tiles is such that all threads end at about the same time. Results do not
+  // The number of tasks is such that all threads end at about the same time. Results do not
   // depend on it: each output is a sum over k, in order.
-  static int64_t choose_tile(const Problem& p, int threads) {
+  int64_t choose_pixels(const Problem& p, int threads) const {
     const int64_t pixels = p.out_pixels();
-    const int64_t widest = smaller(Product::kTile, larger(Product::kRows, (1 << 20) / p.out_channels));
+    const int64_t widest = smaller(kMaxPixels, larger(Product::kRows, (1 << 18) / out_stride));
     const int64_t images = larger(1, p.batch);
     const int64_t fewest = ceil_div(pixels, widest);
     int64_t best = widest, best_cost = -1;
-    for (int64_t tiles = fewest; tiles <= fewest + smaller(fewest, 16); ++tiles) {
-      const int64_t size = ceil_div(pixels, tiles);
+    for (int64_t tasks = fewest; tasks <= fewest + smaller(fewest, 16); ++tasks) {
+      const int64_t size = ceil_div(pixels, tasks);
       const int64_t rounds = ceil_div(images * ceil_div(pixels, size), threads);
-      // A tile costs its pixels, in steps of a part of a register block, and streams all weights.
-      const int64_t cost = rounds * (round_up(size, Product::kRowStep) + 8);
+      // A task costs its pixels, in steps of a part of a register block, and streams all weights.
+      const int64_t cost = rounds * (round_up(size, Product::kRowStep) + 16);
       if (best_cost < 0 || cost < best_cost) {
         best = size;
         best_cost = cost;
@@ -205,21 +209,24 @@ void clear_padding(const Columns<Product>& columns, int64_t pixels, int64_t grou
   }
 }
 
-// One tile: every slab, a few taps at a time, into `out`, then to its place in memory.
+// The output pixels [pixel, pixel + pixels) of one image: every slab, a few taps at a time, tile
+// after tile, into `out`, then to their place in memory.
 template <typename Product>
-void forward_tile(const Problem& p, const ForwardTensors& tensors,
-                  const ForwardLayout<Product>& layout,
-                  const typename ForwardLayout<Product>::ThreadPart& own,
-                  const typename Product::Pixel* x, const Tile<typename Product::Value>& tile) {
+void forward_pixels(const Problem& p, const ForwardTensors& tensors,
+                    const ForwardLayout<Product>& layout,
+                    const typename ForwardLayout<Product>::ThreadPart& own,
+                    const typename Product::Pixel* x, int64_t image_index, int64_t pixel,
+                    int64_t pixels) {
   using T = typename Product::Value;
   using Pixel = typename Product::Pixel;
+  Tile<T> tile{0, 0, 0, own.origins, own.origins + kMaxTile};
   const int64_t taps = p.taps();
   for (int64_t s = 0; s < layout.slabs.count; ++s) {
     const Slab slab = layout.slabs[s];
     const int64_t out_columns = slab.groups * layout.panel_outputs;
     if (slab.first == 0) {
       const T* bias = layout.bias + slab.group * layout.panel_outputs;
-      for (int64_t t = 0; t < tile.count; ++t) {
+      for (int64_t t = 0; t < pixels; ++t) {
         __builtin_memcpy(own.out + t * layout.out_stride, bias, out_columns * sizeof(T));
       }
     }
@@ -228,33 +235,37 @@ void forward_tile(const Problem& p, const ForwardTensors& tensors,
       const int64_t count = smaller(layout.taps_at_a_time, taps - first);
       const int64_t depth = count * slab.piece;
       const ColumnLayout columns{slab.piece, layout.padded(depth)};
-      for (int64_t d = range.first; d <= range.last; ++d) {
-        const Image<const Pixel> image =
-            layout.copies_x
-                ? part_image<const Pixel>(p, layout.parts, x, slab, d, own.zeros)
-                : Image<const Pixel>{x + slab.channel, p.height, p.width, p.channels, own.zeros};
-        for (int64_t tap = 0; tap < count; ++tap) {
-          make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, image, *own.plan);
-          sample_columns(*own.plan, tile.count, image, find_runs(p, slab, columns, d, tap),
-                         own.columns);
+      for (int64_t start = 0; start < pixels; start += layout.tile) {
+        set_tile(p, image_index, pixel + start, smaller(layout.tile, pixels - start), tile);
+        for (int64_t d = range.first; d <= range.last; ++d) {
+          const Image<const Pixel> image =
+              layout.copies_x
+                  ? part_image<const Pixel>(p, layout.parts, x, slab, d, own.zeros)
+                  : Image<const Pixel>{x + slab.channel, p.height, p.width, p.channels, own.zeros};
+          for (int64_t tap = 0; tap < count; ++tap) {
+            make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, image, *own.plan);
+            sample_columns(*own.plan, tile.count, image, find_runs(p, slab, columns, d, tap),
+                           own.columns);
+          }
         }
-      }
-      clear_padding(own.columns, tile.count, slab.groups, depth, columns.group_stride);
-      for (int64_t g = 0; g < slab.groups; ++g) {
-        const auto* weight = layout.weight + (slab.group + g) * Product::kTerms *
-                                                 layout.panel_outputs * layout.group_depth;
-        Product::multiply(tile.count, layout.panel_outputs, depth,
-                          Product::left(own.columns.data + g * columns.group_stride,
-                                        own.columns.stride, own.columns.term_stride), weight,
-                          layout.group_depth, layout.weight_row(slab, first),
-                          own.out + g * layout.panel_outputs, layout.out_stride);
+        clear_padding(own.columns, tile.count, slab.groups, depth, columns.group_stride);
+        for (int64_t g = 0; g < slab.groups; ++g) {
+          const auto* weight = layout.weight + (slab.group + g) * Product::kTerms *
+                                                   layout.panel_outputs * layout.group_depth;
+          Product::multiply(tile.count, layout.panel_outputs, depth,
+                            Product::left(own.columns.data + g * columns.group_stride,
+                                          own.columns.stride, own.columns.term_stride),
+                            weight, layout.group_depth, layout.weight_row(slab, first),
+                            own.out + start * layout.out_stride + g * layout.panel_outputs,
+                            layout.out_stride);
+        }
       }
     }
     if (slab.first + slab.piece == p.group_channels()) {
       for (int64_t g = 0; g < slab.groups; ++g) {
         from_channels_last(own.out + g * layout.panel_outputs, layout.out_stride, p.group_outputs(),
-                           tile.count, p.channels_last, tile.image,
-                           (slab.group + g) * p.group_outputs(), p.out_channels, tile.pixel,
+                           pixels, p.channels_last, image_index,
+                           (slab.group + g) * p.group_outputs(), p.out_channels, pixel,
                            p.out_pixels(), tensors.out, p.dtype);
       }
     }
@@ -274,7 +285,7 @@ bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
   using Pixel = typename Product::Pixel;
   const ForwardLayout<Product> layout(p, workspace, threads);
   const int64_t panels = ceil_div(layout.panel_outputs, Product::kPanel);
-  const int64_t tiles = ceil_div(p.out_pixels(), layout.tile);
+  const int64_t tasks = ceil_div(p.out_pixels(), layout.pixels);
   const int64_t image_size = p.channels * p.in_pixels();
   Magnitude largest_x, largest_weight;
   bool accurate = true;
@@ -319,12 +330,11 @@ bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
           return;
         }
       }
-      team.for_each(images * tiles, [&](int64_t task) {
-        Tile<T> tile{0, 0, 0, own.origins, own.origins + kMaxTile};
-        const int64_t n = first_image + task / tiles, pixel = task % tiles * layout.tile;
-        set_tile(p, n, pixel, smaller(layout.tile, p.out_pixels() - pixel), tile);
+      team.for_each(images * tasks, [&](int64_t task) {
+        const int64_t n = first_image + task / tasks, pixel = task % tasks * layout.pixels;
         const Pixel* x = layout.copies_x ? layout.x : static_cast<const Pixel*>(tensors.x);
-        forward_tile(p, tensors, layout, own, x + (n - first_image) * image_size, tile);
+        forward_pixels(p, tensors, layout, own, x + (n - first_image) * image_size, n, pixel,
+                       smaller(layout.pixels, p.out_pixels() - pixel));
       });
     }
   });

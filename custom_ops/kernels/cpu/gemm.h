@@ -94,7 +94,7 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, con
 //   kColumnStep    columns of a right operand are padded to multiples of it
 //   kPanel         columns of a right operand that stand together, [depth][column] or alike
 //   kRows          rows that are multiplied at a time; a multiple of kRowStep costs no more
-//   kTile          output pixels in a tile, at most
+//   kSampleLanes   channels that are sampled at a time
 //   multiply       c[rows][columns] += a[rows][depth] * rows [first, first + depth) of a packed
 //                  matrix of `packed_depth` rows
 template <typename T>
@@ -109,14 +109,18 @@ struct VectorProduct {
   static constexpr int64_t kColumnStep = kVectorLanes<T>;
   static constexpr int64_t kPanel = kPanelVectors * kVectorLanes<T>;
   static constexpr int64_t kRows = kMaxRows;
-  static constexpr int64_t kTile = 96;  // a multiple of kMaxRows on every instruction set
 
   static constexpr int64_t kRowStep = kMaxRows / 3;
+  static constexpr int kSampleLanes = kVectorLanes<T>;
 
   struct Scope {};  // what a thread holds while it multiplies
 
   static Left left(const T* data, int64_t row_stride, int64_t) { return {data, row_stride, 1}; }
 
+  template <int kLanes, typename P>
+  static DCN_INLINE_MEMBER auto load(const P* p) {
+    return load_value<kLanes>(p);
+  }
   template <int kLanes>
   static DCN_INLINE_MEMBER void store_terms(T* target, int64_t, Vector<T, kLanes> v) {
     store<kLanes>(target, v);

@@ -11,24 +11,15 @@ struct Float16 {
   uint16_t bits;
 };
 
-template <int kLanes>
-DCN_INLINE Vector<float, kLanes> widen(Vector<uint16_t, kLanes> bits) {
-  return bit_cast<Vector<float, kLanes>>(
-      __builtin_convertvector(bits, Vector<uint32_t, kLanes>) << 16);
-}
-
 // Vectors of the type that everything is computed in.
-template <int kLanes>
-DCN_INLINE Vector<double, kLanes> load_value(const double* p) {
-  return load<kLanes>(p);
-}
-template <int kLanes>
-DCN_INLINE Vector<float, kLanes> load_value(const float* p) {
-  return load<kLanes>(p);
-}
-template <int kLanes>
-DCN_INLINE Vector<float, kLanes> load_value(const BFloat16* p) {
-  return widen<kLanes>(load<kLanes>(reinterpret_cast<const uint16_t*>(p)));
+template <int kLanes, typename T>
+DCN_INLINE auto load_value(const T* p) {
+  if constexpr (sizeof(T) == sizeof(BFloat16)) {
+    const auto bits = load<kLanes>(reinterpret_cast<const uint16_t*>(p));
+    return bit_cast<Vector<float, kLanes>>(widen<kLanes>(bits) << 16);
+  } else {
+    return load<kLanes>(p);
+  }
 }
 
 DCN_INLINE float to_float(BFloat16 v) { return bits_to_float(static_cast<uint32_t>(v.bits) << 16); }

@@ -23,6 +23,19 @@ DCN_INLINE void store(T* p, Vector<T, kLanes> v) {
   *reinterpret_cast<Vector<T, kLanes>*>(p) = v;
 }
 
+// Each of the lanes with zeros in front.
+template <int kLanes>
+DCN_INLINE Vector<uint32_t, kLanes> widen(Vector<uint16_t, kLanes> v) {
+#if DCN_VECTOR_BYTES == 64
+  if constexpr (kLanes == 16) {
+    Vector<uint32_t, kLanes> result;
+    asm("vpmovzxwd %1, %0" : "=v"(result) : "vm"(v));  // which GCC 12 does in halves
+    return result;
+  }
+#endif
+  return __builtin_convertvector(v, Vector<uint32_t, kLanes>);
+}
+
 template <typename To, typename From>
 DCN_INLINE To bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");

@@ -58,7 +58,7 @@ struct Tile {
   T* origin_x;
 };
 
-constexpr int64_t kMaxTile = 192;  // of any product
+constexpr int64_t kMaxTile = 96;  // a multiple of every product's kRows
 
 template <typename T>
 void set_tile(const Problem& p, int64_t image, int64_t pixel, int64_t count, Tile<T>& tile) {
@@ -254,9 +254,9 @@ struct RunShape {
   }
 };
 
-template <typename T, typename F>
+template <int kFull, typename F>
 DCN_INLINE void with_run_shape(int64_t count, F f) {
-  constexpr int kFull = kVectorLanes<T>, kHalf = kFull / 2, kQuarter = kFull > 4 ? kFull / 4 : 1;
+  constexpr int kHalf = kFull / 2, kQuarter = kFull > 4 ? kFull / 4 : 1;
   if (count == kFull) {
     f(RunShape<kFull, 1>());
   } else if (count == 2 * kFull) {
@@ -297,9 +297,10 @@ __attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int6
         constexpr int kLanes = decltype(lanes)::value;
         Product::template store_terms<kLanes>(
             target + c, columns.term_stride,
-            w00 * load_value<kLanes>(corner.p00 + c) + w01 * load_value<kLanes>(corner.p01 + c) +
-                w10 * load_value<kLanes>(corner.p10 + c) +
-                w11 * load_value<kLanes>(corner.p11 + c));
+            w00 * Product::template load<kLanes>(corner.p00 + c) +
+                w01 * Product::template load<kLanes>(corner.p01 + c) +
+                w10 * Product::template load<kLanes>(corner.p10 + c) +
+                w11 * Product::template load<kLanes>(corner.p11 + c));
       });
       corner = corner.moved_by(count);
       target += column_step;
@@ -312,7 +313,7 @@ template <typename Product, typename T, typename Pixel>
 void sample_columns(const Plan<T>& plan, int64_t pixels, const Image<const Pixel>& image,
                     const Runs& runs, Columns<Product> columns) {
   for (int64_t i = 0; i < runs.count; ++i) {
-    with_run_shape<T>(runs.run[i].count, [&](auto shape) {
+    with_run_shape<Product::kSampleLanes>(runs.run[i].count, [&](auto shape) {
       sample_run(shape, plan, pixels, image, runs.run[i], columns);
     });
   }
