@@ -7,12 +7,17 @@
 // pixels in order: nothing is written by two tasks, every sum has a fixed order, and results do
 // not depend on the number of threads.
 
-// A slab must not be much wider than a register panel: its image and gradient stay in the cache.
-constexpr int64_t kBackwardSlab = 32;
-constexpr int64_t kTapParts = 3;            // of the weight gradient's work on one slab
+constexpr int64_t kTapParts = 3;            // of the weight gradient's work on one slab, at most
 constexpr int64_t kPartialBytes = 4 << 20;  // of coordinate gradients per slab, about
 constexpr int64_t kTileBytes = 1 << 20;     // of one tile's columns, about
 constexpr int64_t kOutputBlock = 16;        // outputs that are moved between layouts at a time
+
+// A slab must not be much wider than a register panel: its image and gradient stay in the cache.
+// Where products are fast, reading grad_out for each slab weighs more, if there are enough tasks.
+template <typename Product>
+int64_t backward_slab(const Problem& p) {
+  return Product::kSplits && p.batch * p.channels >= 256 ? 64 : 32;
+}
 
 template <typename Product>
 struct BackwardLayout {
@@ -39,14 +44,15 @@ struct BackwardLayout {
   T* partials;          // [image][slab + deformable group][tap][y, x, mask][pixel of the band]
 
   BackwardLayout(const Problem& p, const BackwardTensors& wanted, void* workspace, int threads)
-      : slabs(p, kBackwardSlab), parts(p, slabs), group_outputs(p.group_outputs()) {
+      : slabs(p, backward_slab<Product>(p)), parts(p, slabs), group_outputs(p.group_outputs()) {
     x_wanted = wanted.grad_x != nullptr;
     coordinates_wanted = wanted.grad_offset != nullptr || wanted.grad_mask != nullptr;
     columns_wanted = x_wanted || coordinates_wanted;
     weight_wanted = wanted.grad_weight != nullptr;
     bias_wanted = wanted.grad_bias != nullptr;
     const Slab widest = slabs[0];
-    taps_in_part = ceil_div(p.taps(), smaller(kTapParts, p.taps()));
+    const bool balanced = slabs.count % threads == 0 || slabs.count >= 4 * threads;
+    taps_in_part = ceil_div(p.taps(), balanced ? 1 : smaller(kTapParts, p.taps()));
     tap_parts = ceil_div(p.taps(), taps_in_part);
     column_stride = widest.groups * columns_in_group(widest, p.taps());
     const int64_t fitting = kTileBytes / (column_stride * static_cast<int64_t>(sizeof(T)));

@@ -28,17 +28,19 @@ namespace DCN_ISA {
 #include "backward.h"
 // clang-format on
 
-// f(product) for the product that a data type is computed with; 0 or false where this instruction
-// set has none.
+// f(product) for the product that a problem is computed with; 0 or false where this instruction set
+// has none that would be faster than that of a lower one.
 template <typename F>
-auto with_product(DataType dtype, F f) {
+auto with_product(const Problem& p, F f) {
 #ifndef DCN_SPLIT
-  return dtype == DataType::kFloat64 ? f(VectorProduct<double>()) : f(VectorProduct<float>());
+  return p.dtype == DataType::kFloat64 ? f(VectorProduct<double>()) : f(VectorProduct<float>());
 #else
-  if (dtype == DataType::kBFloat16) return f(SplitProduct<1, BFloat16>());
+  if (p.dtype == DataType::kBFloat16) return f(SplitProduct<1, BFloat16>());
 #ifdef DCN_AMX
-  if (dtype == DataType::kFloat16) return f(SplitProduct<2, float>());
-  if (dtype == DataType::kFloat32) return f(SplitProduct<3, float>());
+  if (p.group_outputs() > kBlockColumns) {
+    if (p.dtype == DataType::kFloat16) return f(SplitProduct<2, float>());
+    if (p.dtype == DataType::kFloat32) return f(SplitProduct<3, float>());
+  }
 #endif
   return decltype(f(SplitProduct<1, BFloat16>()))();
 #endif
@@ -46,24 +48,24 @@ auto with_product(DataType dtype, F f) {
 
 static int64_t forward_workspace(const Problem& p, int threads) {
   return with_product(
-      p.dtype, [&](auto product) { return forward_bytes<decltype(product)>(p, threads); });
+      p, [&](auto product) { return forward_bytes<decltype(product)>(p, threads); });
 }
 
 static int64_t backward_workspace(const Problem& p, const BackwardTensors& wanted, int threads) {
   return with_product(
-      p.dtype, [&](auto product) { return backward_bytes<decltype(product)>(p, wanted, threads); });
+      p, [&](auto product) { return backward_bytes<decltype(product)>(p, wanted, threads); });
 }
 
 static bool run_forward(const Problem& p, const ForwardTensors& tensors, void* workspace,
                         int threads) {
-  return with_product(p.dtype, [&](auto product) {
+  return with_product(p, [&](auto product) {
     return forward<decltype(product)>(p, tensors, workspace, threads);
   });
 }
 
 static bool run_backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
                          int threads) {
-  return with_product(p.dtype, [&](auto product) {
+  return with_product(p, [&](auto product) {
     return backward<decltype(product)>(p, tensors, workspace, threads);
   });
 }
