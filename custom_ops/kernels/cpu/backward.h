@@ -28,6 +28,7 @@ struct BackwardLayout {
   Slabs slabs;
   Parts parts;  // of x and its gradient
   bool columns_wanted, coordinates_wanted, x_wanted, weight_wanted, bias_wanted;
+  bool sums_partials;  // some deformable group's channels are in several slabs
   int64_t images;  // at a time
   int64_t tile;    // output pixels in a tile
   int64_t tiles;   // in an image
@@ -65,10 +66,11 @@ struct BackwardLayout {
         Product::kSplits && columns_wanted ? tiles * grad_pixel_tile_size(p) : 0;
     images = images_at_a_time(p, x_size * (sizeof(Pixel) + sizeof(T)) +
                                      (grad_out_size + grad_pixel_size) * sizeof(Element));
+    sums_partials = coordinates_wanted && shares_deformable_groups(p);
     const int64_t tile_partials = partial_rows(p) * tile;
-    band =
-        smaller(tiles, larger(1, threads * kPartialBytes /
-                                     (images * tile_partials * static_cast<int64_t>(sizeof(T)))));
+    const int64_t fitting_tiles =
+        threads * kPartialBytes / (images * tile_partials * static_cast<int64_t>(sizeof(T)));
+    band = sums_partials ? smaller(tiles, larger(1, fitting_tiles)) : tiles;
     Arena arena(workspace);
     x = arena.take<Pixel>(columns_wanted || weight_wanted ? images * x_size : 0);
     grad_x = arena.take<T>(x_wanted ? images * x_size : 0);
@@ -76,7 +78,7 @@ struct BackwardLayout {
     grad_pixel = arena.take<Element>(images * grad_pixel_size);
     weight = arena.take<Element>(columns_wanted ? weight_at(slabs.count, 0) : 0);
     grad_weight = arena.take<T>(weight_wanted ? grad_weight_at(slabs.count * tap_parts, 0) : 0);
-    partials = arena.take<T>(coordinates_wanted ? images * band * tile_partials : 0);
+    partials = arena.take<T>(sums_partials ? images * band * tile_partials : 0);
     shared_bytes = arena.used();
     Arena own(nullptr);
     thread_part(p, own);
@@ -124,6 +126,12 @@ struct BackwardLayout {
   int64_t grad_weight_at(int64_t slab_part, int64_t i) const {
     return (slab_part * slabs[0].groups + i) * group_outputs *
            columns_in_group(slabs[0], taps_in_part);
+  }
+  bool shares_deformable_groups(const Problem& p) const {
+    for (int64_t s = 0; s + 1 < slabs.count; ++s) {
+      if (deformable_range(p, slabs[s]).last == deformable_range(p, slabs[s + 1]).first) return true;
+    }
+    return false;
   }
   int64_t partial_rows(const Problem& p) const {
     return (slabs.count + p.deformable_groups - 1) * p.taps() * 3;
@@ -376,21 +384,40 @@ void scatter_columns(const Plan<T>& plan, int64_t pixels, const Image<const Pixe
   }
 }
 
-// The coordinate and mask gradients of one tap and tile from the D_ab, see sampling.h.
+// The gradients of one tap's offset and mask in one tile.
 template <typename T>
-void coordinate_gradients(const Plan<T>& plan, int64_t count, const T (*sums)[4], T* grad_y,
-                          T* grad_x, T* grad_mask) {
-  for (int64_t t = 0; t < count; ++t) {
-    // What samples nothing has gradient 0 even if the column's gradient is NaN, and 0 * NaN is not.
-    const bool samples = plan.inside[t] != 0;
-    const T d00 = samples ? sums[t][0] : T(0), d01 = samples ? sums[t][1] : T(0);
-    const T d10 = samples ? sums[t][2] : T(0), d11 = samples ? sums[t][3] : T(0);
-    const T ly = plan.ly[t], lx = plan.lx[t];
-    const CornerWeights<T> w = corner_weights(ly, lx);
-    grad_y[t] = plan.mask[t] * y_gradient(lx, d00, d01, d10, d11);
-    grad_x[t] = plan.mask[t] * x_gradient(ly, d00, d01, d10, d11);
-    grad_mask[t] = w.w00 * d00 + w.w01 * d01 + w.w10 * d10 + w.w11 * d11;
+struct CoordinateGradients {
+  T y[kMaxTile], x[kMaxTile], mask[kMaxTile];
+
+  // From the D_ab, see sampling.h.
+  CoordinateGradients(const Plan<T>& plan, int64_t count, const T (*sums)[4]) {
+    T d[4][kMaxTile];
+    transpose<16, 4>(
+        count, 4, [&](int64_t t) { return sums[t]; }, d[0], kMaxTile);
+    for (int64_t t = 0; t < count; ++t) {
+      // What samples nothing has gradient 0 even if the column's gradient is NaN: 0 * NaN is not.
+      const bool samples = plan.inside[t] != 0;
+      const T d00 = samples ? d[0][t] : T(0), d01 = samples ? d[1][t] : T(0);
+      const T d10 = samples ? d[2][t] : T(0), d11 = samples ? d[3][t] : T(0);
+      const T ly = plan.ly[t], lx = plan.lx[t];
+      const CornerWeights<T> w = corner_weights(ly, lx);
+      y[t] = plan.mask[t] * y_gradient(lx, d00, d01, d10, d11);
+      x[t] = plan.mask[t] * x_gradient(ly, d00, d01, d10, d11);
+      mask[t] = w.w00 * d00 + w.w01 * d01 + w.w10 * d10 + w.w11 * d11;
+    }
   }
+};
+
+// Brings a row of one tap's gradients into its place in memory, of y (which = 0), x (1) or mask (2).
+template <typename T>
+void write_coordinate_gradient(const Problem& p, const BackwardTensors& tensors, int64_t n,
+                               int64_t d, int64_t tap, int64_t which, int64_t pixel, int64_t count,
+                               const T* row) {
+  void* const target = which < 2 ? tensors.grad_offset : tensors.grad_mask;
+  if (target == nullptr) return;
+  const int64_t plane = (n * p.deformable_groups + d) * p.taps() + tap;
+  write_row(row, count, target, p.offset_dtype,
+            (which < 2 ? 2 * plane + which : plane) * p.out_pixels() + pixel);
 }
 
 // The gradients that pass through one tile of one slab.
@@ -429,11 +456,17 @@ void backward_tile(const Problem& p, const BackwardTensors& tensors,
                                : scatter_columns<false, true, T, Pixel>;
       scatter(*own.plan, tile.count, x, grad_x, runs, own.grad_columns, stride, sums);
       if (layout.coordinates_wanted) {
-        T* rows[3];
+        const CoordinateGradients<T> gradients(*own.plan, tile.count, sums);
+        const T* const rows[3] = {gradients.y, gradients.x, gradients.mask};
         for (int64_t i = 0; i < 3; ++i) {
-          rows[i] = layout.partial(p, image, s, d, tap, i) + band_tile * layout.tile;
+          if (layout.sums_partials) {
+            T* const target = layout.partial(p, image, s, d, tap, i) + band_tile * layout.tile;
+            __builtin_memcpy(target, rows[i], tile.count * sizeof(T));
+          } else {
+            write_coordinate_gradient(p, tensors, tile.image, d, tap, i, tile.pixel, tile.count,
+                                      rows[i]);
+          }
         }
-        coordinate_gradients(*own.plan, tile.count, sums, rows[0], rows[1], rows[2]);
       }
     }
   }
@@ -445,10 +478,7 @@ void sum_partials(const Problem& p, const BackwardTensors& tensors,
                   const BackwardLayout<Product>& layout, int64_t image, int64_t n, int64_t d,
                   int64_t tap, int64_t pixel, int64_t count) {
   using T = typename Product::Value;
-  const int64_t plane = (n * p.deformable_groups + d) * p.taps() + tap;
   for (int64_t which = 0; which < 3; ++which) {
-    void* target = which < 2 ? tensors.grad_offset : tensors.grad_mask;
-    if (target == nullptr) continue;
     T* sum = nullptr;
     for (int64_t s = 0; s < layout.slabs.count; ++s) {
       const GroupRange range = deformable_range(p, layout.slabs[s]);
@@ -460,8 +490,7 @@ void sum_partials(const Problem& p, const BackwardTensors& tensors,
         for (int64_t t = 0; t < count; ++t) sum[t] += part[t];
       }
     }
-    const int64_t row = which < 2 ? 2 * plane + which : plane;
-    write_row(sum, count, target, p.offset_dtype, row * p.out_pixels() + pixel);
+    write_coordinate_gradient(p, tensors, n, d, tap, which, pixel, count, sum);
   }
 }
 
@@ -537,6 +566,24 @@ int64_t backward_bytes(const Problem& p, const BackwardTensors& wanted, int thre
   const BackwardLayout<Product> layout(p, wanted, nullptr, threads);
   return layout.shared_bytes + threads * layout.thread_bytes +
          p.out_channels * static_cast<int64_t>(sizeof(double));
+}
+
+template <typename T, typename Element>
+T sum_row(const Element* row, int64_t count) {
+  constexpr int kLanes = kVectorLanes<T>;
+  Vector<T, kLanes> sums = {};
+  T sum = 0;
+  for_lanes<kLanes>(count, [&](auto lanes, int64_t i) {
+    constexpr int kTail = decltype(lanes)::value;
+    const auto values = load_value<kTail>(row + i);
+    if constexpr (kTail == kLanes) {
+      sums += values;
+    } else {
+      for (int j = 0; j < kTail; ++j) sum += values[j];
+    }
+  });
+  for (int j = 0; j < kLanes; ++j) sum += sums[j];
+  return sum;
 }
 
 // Returns false, leaving the results undefined, where the products would not be accurate.
@@ -619,7 +666,7 @@ bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
               backward_tile(p, tensors, layout, own, image, s, t, t - band, tile);
             }
           });
-          if (!layout.coordinates_wanted) continue;
+          if (!layout.sums_partials) continue;
           const int64_t pixel = band * layout.tile;
           const int64_t count = smaller(end * layout.tile, p.out_pixels()) - pixel;
           team.for_each(images * p.deformable_groups * taps, [&](int64_t task) {
@@ -658,9 +705,7 @@ bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
           for (int64_t i = 0; i < images * tiles; ++i) {
             const auto* row = layout.grad_out_tile(p, 0, i) + m * layout.tile;
             for (int term = 0; term < Product::kTerms; ++term) {
-              T sum = 0;
-              for (int64_t t = 0; t < layout.tile; ++t) sum += to_value(row[t]);
-              bias_sums[m] += static_cast<double>(sum);
+              bias_sums[m] += static_cast<double>(sum_row<T>(row, layout.tile));
               row += p.out_channels * layout.tile;
             }
           }

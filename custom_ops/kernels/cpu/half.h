@@ -53,7 +53,3 @@ DCN_INLINE Float16 to_float16(float value) {
   result = magnitude > 0x7f800000u ? 0x7e00u | ((magnitude >> 13) & 0x3ffu) : result;
   return {static_cast<uint16_t>(sign | result)};
 }
-
-DCN_INLINE float to_value(BFloat16 v) { return to_float(v); }
-DCN_INLINE float to_value(float v) { return v; }
-DCN_INLINE double to_value(double v) { return v; }
