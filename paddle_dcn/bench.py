@@ -70,6 +70,7 @@ CASES = (
 )
 
 OURS, BUILTIN, ORT, OPENVINO, CONV = "ours", "builtin", "onnxruntime", "openvino", "plain conv"
+FLOAT32 = "ours, float32"
 FORWARD, TRAINING = "forward", "forward+backward"
 
 _ROUNDS = 7
@@ -97,17 +98,26 @@ def _arrays(case: Case) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _rounded(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the nearest values that the dtype has, as float32."""
+    import paddle
+
+    return paddle.to_tensor(array).astype(dtype).astype("float32").numpy()
+
+
 # Each contestant: (case, arrays, threads, training) -> a call that returns the outputs as arrays,
 # or None where it cannot run the case.
 Call = Callable[[], Any]
 
 
-def _paddle_call(function: Callable, case: Case, arrays: dict, training: bool) -> Call:
+def _paddle_call(
+    function: Callable, case: Case, arrays: dict, training: bool, dtype: str = "float32"
+) -> Call:
     import paddle
 
     names = ["x", "offset", "weight", "bias"] + ["mask"] * case.modulated
-    tensors = {name: paddle.to_tensor(arrays[name]) for name in names}
-    grad = paddle.to_tensor(arrays["grad"])
+    tensors = {name: paddle.to_tensor(arrays[name]).astype(dtype) for name in names}
+    grad = paddle.to_tensor(arrays["grad"]).astype(dtype)
     for tensor in tensors.values():
         tensor.stop_gradient = not training
 
@@ -128,10 +138,10 @@ def _paddle_call(function: Callable, case: Case, arrays: dict, training: bool) -
     return call
 
 
-def _ours(case: Case, arrays: dict, threads: int, training: bool) -> Call:
+def _ours(case: Case, arrays: dict, threads: int, training: bool, dtype: str = "float32") -> Call:
     from .functional import deform_conv2d
 
-    return _paddle_call(deform_conv2d, case, arrays, training)
+    return _paddle_call(deform_conv2d, case, arrays, training, dtype)
 
 
 def _builtin(case: Case, arrays: dict, threads: int, training: bool) -> Call:
@@ -221,15 +231,18 @@ def _openvino(case: Case, arrays: dict, threads: int, training: bool) -> Call | 
     return call
 
 
-def _plain_conv(case: Case, arrays: dict, threads: int, training: bool) -> Call | None:
+def _plain_conv(
+    case: Case, arrays: dict, threads: int, training: bool, dtype: str = "float32"
+) -> Call | None:
     """PyTorch's plain convolution of the same shape: no sampling, so a floor and not a rival."""
     if not importlib.util.find_spec("torch"):
         return None
     import torch
 
     torch.set_num_threads(threads)
-    x, weight, bias = (torch.from_numpy(arrays[n]) for n in ("x", "weight", "bias"))
-    grad = torch.from_numpy(arrays["grad"])
+    names = ("x", "weight", "bias", "grad")
+    dtype = getattr(torch, dtype)
+    x, weight, bias, grad = (torch.from_numpy(arrays[n]).to(dtype) for n in names)
     for tensor in (x, weight, bias):
         tensor.requires_grad_(training)
 
@@ -244,12 +257,22 @@ def _plain_conv(case: Case, arrays: dict, threads: int, training: bool) -> Call 
 
 
 CONTESTANTS = {
-    OURS: _ours,
-    BUILTIN: _builtin,
-    ORT: _onnxruntime,
-    OPENVINO: _openvino,
-    CONV: _plain_conv,
+    "float32": {
+        OURS: _ours,
+        BUILTIN: _builtin,
+        ORT: _onnxruntime,
+        OPENVINO: _openvino,
+        CONV: _plain_conv,
+    },
+    "bfloat16": {
+        OURS: functools.partial(_ours, dtype="bfloat16"),
+        FLOAT32: _ours,
+        CONV: functools.partial(_plain_conv, dtype="bfloat16"),
+    },
 }
+
+# How far outputs may be apart, as a share of the largest: enough to tell a mistake from rounding.
+_TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
 
 
 def _seconds(call: Call) -> float:
@@ -258,19 +281,21 @@ def _seconds(call: Call) -> float:
     return time.perf_counter() - start
 
 
-def _compare(case: Case, name: str, ours: tuple, theirs: tuple) -> None:
+def _compare(case: Case, name: str, ours: tuple, theirs: tuple, tolerance: float) -> None:
     for i, (a, b) in enumerate(zip(ours, theirs)):
-        a, b = np.asarray(a), np.asarray(b)
+        a, b = (np.asarray(v.astype("float32")) for v in (a, b))
         scale = np.abs(b).max()
         difference = np.abs(a - b).max()
-        if not difference <= 1e-3 * scale:
+        if not difference <= tolerance * scale:
             raise SystemExit(
                 f"{case.name}: result {i} of {name} differs from ours by {difference:.3g} "
                 f"(largest value {scale:.3g}); nothing was timed"
             )
 
 
-def measure(case: Case, threads: int, training: bool, peers: bool = True) -> dict[str, float]:
+def measure(
+    case: Case, threads: int, training: bool, peers: bool = True, dtype: str = "float32"
+) -> dict[str, float]:
     """Return the median milliseconds of each contestant that can run the case.
 
     Args:
@@ -279,11 +304,12 @@ def measure(case: Case, threads: int, training: bool, peers: bool = True) -> dic
             OMP_NUM_THREADS or `paddle.base.core.set_num_threads`.
         training: Forward and backward, with all gradients, instead of forward only.
         peers: Also time the peers that are installed.
+        dtype: "float32", or "bfloat16" to time this operator in it beside itself in float32.
 
     """
-    arrays = _arrays(case)
+    arrays = {name: _rounded(array, dtype) for name, array in _arrays(case).items()}
     calls = {}
-    for name, contestant in CONTESTANTS.items():
+    for name, contestant in CONTESTANTS[dtype].items():
         call = contestant(case, arrays, threads, training) if peers or name == OURS else None
         if call is not None:
             calls[name] = call
@@ -291,7 +317,7 @@ def measure(case: Case, threads: int, training: bool, peers: bool = True) -> dic
     rounds = {}
     for name, call in calls.items():
         start = time.perf_counter()
-        _compare(case, name, ours, call())
+        _compare(case, name, ours, call(), _TOLERANCE[dtype])
         rounds[name] = 1 if time.perf_counter() - start > _SLOW_SECONDS else _ROUNDS
     times = {name: [] for name in calls}
     for i in range(_ROUNDS):
@@ -340,11 +366,12 @@ def _child(arguments: argparse.Namespace, threads: int) -> None:
     paddle.base.core.set_num_threads(threads)
     peers = not arguments.no_peers
     print(json.dumps({"threads": threads, "peak": peak_gflops()}), flush=True)
-    for training in (False, True):
-        for case in _chosen(arguments.cases):
-            times = measure(case, threads, training, peers)
-            row = {"case": case.name, "threads": threads, "training": training, "ms": times}
-            print(json.dumps(row), flush=True)
+    for dtype in arguments.dtypes:
+        for training in (False, True):
+            for case in _chosen(arguments.cases):
+                row = {"case": case.name, "dtype": dtype, "threads": threads, "training": training}
+                row["ms"] = measure(case, threads, training, peers, dtype)
+                print(json.dumps(row), flush=True)
 
 
 def _chosen(names: list[str]) -> list[Case]:
@@ -378,7 +405,7 @@ def _row(result: dict, peak: float) -> str:
     flop = case.flop * (3 if result["training"] else 1)
     rate = flop / ours * 1e-6
     cells = [f"{case.name:16} {ours:9.2f}"]
-    for name in (BUILTIN, ORT, OPENVINO, CONV):
+    for name in list(CONTESTANTS[result["dtype"]])[1:]:
         cells.append(
             f"{times[name]:9.2f} {times[name] / ours:6.2f}x" if name in times else f"{'-':>17}"
         )
@@ -386,9 +413,15 @@ def _row(result: dict, peak: float) -> str:
     return " ".join(cells)
 
 
+def _print_means(tables: dict[tuple, list[dict]]) -> None:
+    """Print the summary of the last table, if there is one."""
+    if tables:
+        print(_means(list(tables.values())[-1]))
+
+
 def _means(results: list[dict]) -> str:
     parts = []
-    for name in (BUILTIN, ORT, OPENVINO, CONV):
+    for name in (BUILTIN, ORT, OPENVINO, FLOAT32, CONV):
         ratios = [r["ms"][name] / r["ms"][OURS] for r in results if name in r["ms"]]
         if ratios:
             parts.append(f"{name} {geometric_mean(ratios):.2f}x")
@@ -403,11 +436,11 @@ def _means(results: list[dict]) -> str:
     return "geometric mean of their time over ours: " + ", ".join(parts) if parts else ""
 
 
-def _header(training: bool, threads: int, peak: float) -> str:
-    columns = " ".join(f"{name:>16} " for name in (BUILTIN, ORT, OPENVINO, CONV))
+def _header(threads: int, dtype: str, training: bool, peak: float) -> str:
+    columns = " ".join(f"{name:>16} " for name in list(CONTESTANTS[dtype])[1:])
     return (
-        f"\n{TRAINING if training else FORWARD}, float32, {threads} thread(s); ms, and how many "
-        f"times ours; GFLOP/s and share of the best matrix product ({peak:.0f} GFLOP/s)\n"
+        f"\n{TRAINING if training else FORWARD}, {dtype}, {threads} thread(s); ms, and how many "
+        f"times ours; GFLOP/s and share of the best float32 matrix product ({peak:.0f} GFLOP/s)\n"
         f"{'case':16} {OURS:>9} {columns}GFLOP/s share"
     )
 
@@ -420,6 +453,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads", type=int, nargs="+", default=sorted({1, min(2, cores)}), metavar="N"
+    )
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="DTYPE"
     )
     parser.add_argument("--no-peers", action="store_true", help="time this operator only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
@@ -435,22 +471,20 @@ def main(arguments: argparse.Namespace) -> int:
     if _THREADS_VARIABLE in os.environ:
         _child(arguments, int(os.environ[_THREADS_VARIABLE]))
         return 0
-    results, peaks, shown = [], {}, None
+    tables, peaks = {}, {}
     for result in _run_children(arguments):
         threads = result["threads"]
         if "peak" in result:
             peaks[threads] = result["peak"]
             continue
-        part = (threads, result["training"])
-        if part != shown:
-            if shown:
-                print(_means([r for r in results if (r["threads"], r["training"]) == shown]))
-            print(_header(result["training"], threads, peaks[threads]))
-            shown = part
-        results.append(result)
+        part = (threads, result["dtype"], result["training"])
+        if part not in tables:
+            _print_means(tables)
+            print(_header(*part, peaks[threads]))
+        tables.setdefault(part, []).append(result)
         print(_row(result, peaks[threads]), flush=True)
-    if shown:
-        print(_means([r for r in results if (r["threads"], r["training"]) == shown]))
+    _print_means(tables)
+    results = [result for table in tables.values() for result in table]
     if arguments.json:
         arguments.json.write_text(json.dumps({"peaks": peaks, "results": results}, indent=1))
     if arguments.picture:
@@ -467,13 +501,21 @@ def draw(results: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    parts = sorted({(r["training"], r["threads"]) for r in results})
+    parts = {}
+    for result in results:
+        key = (result["dtype"] == "bfloat16", result["training"], result["threads"])
+        parts.setdefault(key, []).append(result)
     figure, axes = pyplot.subplots(
         len(parts), 1, figsize=(11, 3.2 * len(parts)), squeeze=False, layout="constrained"
     )
-    colors = {BUILTIN: "#b0413e", ORT: "#4c72b0", OPENVINO: "#55a868", CONV: "#999999"}
-    for axis, (training, threads) in zip(axes[:, 0], parts):
-        rows = [r for r in results if (r["training"], r["threads"]) == (training, threads)]
+    colors = {
+        BUILTIN: "#b0413e",
+        ORT: "#4c72b0",
+        OPENVINO: "#55a868",
+        FLOAT32: "#8172b3",
+        CONV: "#999999",
+    }
+    for axis, (_, rows) in zip(axes[:, 0], sorted(parts.items())):
         names = [name for name in colors if any(name in r["ms"] for r in rows)]
         width = 0.8 / max(len(names), 1)
         for i, name in enumerate(names):
@@ -484,11 +526,12 @@ def draw(results: list[dict], path: Path) -> None:
         axis.set_yscale("log")
         axis.set_xticks(range(len(rows)), [r["case"] for r in rows], rotation=20, ha="right")
         axis.set_ylabel("time over ours")
+        mode = TRAINING if rows[0]["training"] else FORWARD
+        threads = rows[0]["threads"]
         plural = "s" if threads > 1 else ""
-        mode = TRAINING if training else FORWARD
-        axis.set_title(f"{mode}, float32, {threads} thread{plural}", loc="left")
+        axis.set_title(f"{mode}, {rows[0]['dtype']}, {threads} thread{plural}", loc="left")
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
-    axes[0, 0].legend(ncols=4, loc="upper left", frameon=False)
+        axis.legend(ncols=4, loc="upper left", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
