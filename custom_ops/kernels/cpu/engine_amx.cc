@@ -1,5 +1,6 @@
 // The CPU kernels for x86 processors with AMX for bfloat16 beside AVX-512.
 #include <omp.h>
+#include <sched.h>
 
 #include <cstdint>
 

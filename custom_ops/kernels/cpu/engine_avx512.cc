@@ -2,6 +2,7 @@
 #if defined(__x86_64__)
 
 #include <omp.h>
+#include <sched.h>
 
 #include <cstdint>
 

@@ -1,5 +1,6 @@
 // The CPU kernels for x86 processors with AVX-512 and its bfloat16 instructions.
 #include <omp.h>
+#include <sched.h>
 
 #include <cstdint>
 

@@ -1,6 +1,7 @@
 // The CPU kernels for any machine: 16-byte vectors, which every 64-bit x86 and Arm processor has.
 
 #include <omp.h>
+#include <sched.h>
 
 #include <cstdint>
 
