@@ -130,15 +130,32 @@ def test_what_samples_nothing_has_no_gradient(coordinate, value, name, implement
 
 @pytest.mark.skipif(not EMPTY_REFERENCE, reason="where() of Paddle 2.6 spreads NaN backward")
 @pytest.mark.parametrize("name", ["x", "mask", "weight", "grad"])
+@pytest.mark.parametrize("outputs", [6, 40])
 @pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
-def test_nan_spreads_as_in_a_convolution(name, dtypes, device):
+def test_nan_spreads_as_in_a_convolution(name, outputs, dtypes, device):
     """To the gradients that use the value, and to no other."""
-    case = Case(2, 6, (9, 8), 6, groups=2, deformable_groups=3)
+    case = Case(2, 6, (9, 8), outputs, groups=2, deformable_groups=3)
     arrays = inside_problem(case)
     arrays[name][tuple(size // 2 for size in arrays[name].shape)] = np.nan
     wanted = run(deform_conv2d_reference, case, arrays)
     results = run(deform_conv2d, case, arrays, dtypes)
     assert_results_close(results, wanted, case, dtypes)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "grad"),
+    [(1, 1, 1e-33), (1e-25, 1, 1e-8), (1e20, 1, 1e15), (1e-3, 1e-30, 1e25), (1e30, 1e-30, 1e-5),
+     (1e-30, 1e36, 1e-36), (1, 1, 1e36)],
+)  # fmt: skip
+def test_magnitudes(x, weight, grad, device):
+    """All that float32 can hold."""
+    case = Case(2, 64, (9, 10), 24, padding=1, deformable_groups=2)
+    arrays = random_problem(case)
+    for name, scale in (("x", x), ("weight", weight), ("grad", grad)):
+        arrays[name] = (arrays[name] * scale).astype("float32").astype("float64")
+    wanted = run(deform_conv2d_reference, case, arrays)
+    results = run(deform_conv2d, case, arrays, ("float32", "float32"))
+    assert_results_close(results, wanted, case, ("float32", "float32"))
 
 
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])

@@ -140,10 +140,11 @@ def test_nothing_is_read_for_samples_beyond_the_image(beyond, dtype, axes, imple
     [(n, v) for n in ("x", "weight") for v in (np.nan, np.inf, -np.inf)] + [("mask", np.nan)],
 )
 @pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+@pytest.mark.parametrize("outputs", [6, 40])
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_nonfinite_values_spread_as_in_a_convolution(name, value, dtypes, implementation):
+def test_nonfinite_values_spread_as_in_a_convolution(name, value, outputs, dtypes, implementation):
     """To the outputs that use the value, and to no other."""
-    case = Case(2, 6, (9, 8), 6, groups=2, deformable_groups=3)
+    case = Case(2, 6, (9, 8), outputs, groups=2, deformable_groups=3)
     arrays = inside_problem(case)
     spot = tuple(size // 2 for size in arrays[name].shape)
     arrays[name][spot] = value
@@ -151,6 +152,23 @@ def test_nonfinite_values_spread_as_in_a_convolution(name, value, dtypes, implem
     assert 0 < np.isfinite(wanted).sum() < wanted.size
     out = forward(case, dtypes, arrays, implementation)
     assert_close(out, wanted, dtypes[0], case.depth["out"], "out")
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize(
+    ("x", "weight"),
+    [(1e-30, 1), (1e-36, 1e6), (1e-20, 1e-15), (1, 1e-36), (1e-36, 1e36), (1e36, 1e-36),
+     (1e37, 1e-12), (1e30, 1e4)],
+)  # fmt: skip
+def test_magnitudes(x, weight, data_format, device):
+    """All that float32 can hold, with bias and result of about x * weight."""
+    case = Case(2, 64, (9, 10), 24, padding=1, deformable_groups=2, data_format=data_format)
+    arrays = random_problem(case)
+    for name, scale in (("x", x), ("weight", weight), ("bias", x * weight)):
+        arrays[name] = (arrays[name] * scale).astype("float32").astype("float64")
+    wanted = forward(case, DOUBLE, arrays, deform_conv2d_reference)
+    out = forward(case, ("float32", "float32"), arrays)
+    assert_close(out, wanted, "float32", case.depth["out"], "out")
 
 
 def strided(tensor):

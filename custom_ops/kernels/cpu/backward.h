@@ -29,15 +29,15 @@ struct BackwardLayout {
   Parts parts;  // of x and its gradient
   bool columns_wanted, coordinates_wanted, x_wanted, weight_wanted, bias_wanted;
   bool sums_partials;  // some deformable group's channels are in several slabs
-  int64_t images;  // at a time
-  int64_t tile;    // output pixels in a tile
-  int64_t tiles;   // in an image
-  int64_t band;    // tiles whose coordinate gradients are summed at a time
+  int64_t images;      // at a time
+  int64_t tile;        // output pixels in a tile
+  int64_t tiles;       // in an image
+  int64_t band;        // tiles whose coordinate gradients are summed at a time
   int64_t taps_in_part, tap_parts;
   int64_t group_outputs, padded_outputs;  // of a group
   int64_t column_stride, shared_bytes, thread_bytes;
-  Pixel* x;  // arranged in parts
-  T* grad_x;  // the same
+  Pixel* x;             // arranged in parts
+  T* grad_x;            // the same
   Element* grad_out;    // [image][tile][term][m][pixel]
   Element* grad_pixel;  // [image][tile][term][pixel][padded m], where the product splits
   Element* weight;      // per group of each slab: packed [m][columns]
@@ -96,18 +96,17 @@ struct BackwardLayout {
     ThreadPart part;
     part.columns = arena.take<T>(weight_wanted ? tile * column_stride : 0);
     part.grad_columns = arena.take<T>(columns_wanted ? tile * column_stride : 0);
-    part.packed = arena.take<Element>(
-        Product::kSplits && weight_wanted
-            ? Product::kTerms * tile * columns_in_group(slabs[0], taps_in_part)
-            : 0);
+    part.packed =
+        arena.take<Element>(Product::kSplits && weight_wanted
+                                ? Product::kTerms * tile * columns_in_group(slabs[0], taps_in_part)
+                                : 0);
     part.origins = arena.take<T>(2 * kMaxTile);
     part.row = arena.take<T>(slabs[0].piece * p.taps());
     // Operands before they are split.
     part.block = arena.take<T>(
-        Product::kSplits
-            ? larger(2 * kOutputBlock * tile,
-                     Product::kDepthStep * columns_in_group(slabs[0], p.taps()))
-            : 0);
+        Product::kSplits ? larger(2 * kOutputBlock * tile,
+                                  Product::kDepthStep * columns_in_group(slabs[0], p.taps()))
+                         : 0);
     part.zeros = arena.take<Pixel>(slabs[0].channels);
     part.sink = arena.take<T>(slabs[0].channels);
     part.plan = arena.take<Plan<T>>(1);
@@ -129,7 +128,8 @@ struct BackwardLayout {
   }
   bool shares_deformable_groups(const Problem& p) const {
     for (int64_t s = 0; s + 1 < slabs.count; ++s) {
-      if (deformable_range(p, slabs[s]).last == deformable_range(p, slabs[s + 1]).first) return true;
+      if (deformable_range(p, slabs[s]).last == deformable_range(p, slabs[s + 1]).first)
+        return true;
     }
     return false;
   }
@@ -191,8 +191,7 @@ void order_grad_out(const Problem& p, const void* grad_out, int64_t image, int64
       const int64_t index = (image * p.out_pixels() + pixel + t) * p.out_channels + output;
       source[t] = read_row(grad_out, p.dtype, index, outputs, converted[t]);
     }
-    transpose<16, 8>(
-        count, outputs, [&](int64_t t) { return source[t]; }, target, tile);
+    transpose<16, 8>(count, outputs, [&](int64_t t) { return source[t]; }, target, tile);
   }
   for (int64_t m = 0; m < outputs && count < tile; ++m) {
     __builtin_memset(target + m * tile + count, 0, (tile - count) * sizeof(T));
@@ -229,8 +228,7 @@ void pack_grad_out(const Problem& p, const void* grad_out, const BackwardLayout<
       transpose<kOutputBlock, 16>(
           outputs, count, [&](int64_t m) { return block + m * tile; }, transposed, kOutputBlock);
       const int64_t stride = p.groups * layout.padded_outputs;
-      auto* target =
-          layout.grad_pixel_tile(p, image, t) + group * layout.padded_outputs + within;
+      auto* target = layout.grad_pixel_tile(p, image, t) + group * layout.padded_outputs + within;
       // Zeros up to the padded number of outputs.
       const bool pads = within + outputs == p.group_outputs() &&
                         round_up(p.group_outputs(), kOutputBlock) < layout.padded_outputs;
@@ -285,8 +283,8 @@ void pack_backward_weights(const Problem& p, const void* weight,
                            T* row, T* block, typename Product::Element* packed,
                            Magnitude& largest) {
   if constexpr (!Product::kSplits) {
-    order_backward_weights<Product>(p, weight, slab, group, 0, p.group_outputs(),
-                                    p.group_outputs(), row, packed);
+    order_backward_weights<Product>(p, weight, slab, group, 0, p.group_outputs(), p.group_outputs(),
+                                    row, packed);
   } else {
     const int64_t columns = layout.columns_in_group(slab, p.taps());
     constexpr int64_t kRows = Product::kDepthStep;
@@ -392,8 +390,7 @@ struct CoordinateGradients {
   // From the D_ab, see sampling.h.
   CoordinateGradients(const Plan<T>& plan, int64_t count, const T (*sums)[4]) {
     T d[4][kMaxTile];
-    transpose<16, 4>(
-        count, 4, [&](int64_t t) { return sums[t]; }, d[0], kMaxTile);
+    transpose<16, 4>(count, 4, [&](int64_t t) { return sums[t]; }, d[0], kMaxTile);
     for (int64_t t = 0; t < count; ++t) {
       // What samples nothing has gradient 0 even if the column's gradient is NaN: 0 * NaN is not.
       const bool samples = plan.inside[t] != 0;
@@ -408,7 +405,8 @@ struct CoordinateGradients {
   }
 };
 
-// Brings a row of one tap's gradients into its place in memory, of y (which = 0), x (1) or mask (2).
+// Brings a row of one tap's gradients into its place in memory, of y (which = 0), x (1) or mask
+// (2).
 template <typename T>
 void write_coordinate_gradient(const Problem& p, const BackwardTensors& tensors, int64_t n,
                                int64_t d, int64_t tap, int64_t which, int64_t pixel, int64_t count,
@@ -510,8 +508,7 @@ void weight_gradient_tile(const Problem& p, const BackwardTensors& tensors,
   const Columns<VectorProduct<T>> target{own.columns, layout.column_stride, 0};
   const GroupRange range = deformable_range(p, slab);
   for (int64_t d = range.first; d <= range.last; ++d) {
-    const Image<const Pixel> x =
-        part_image<const Pixel>(p, layout.parts, copy, slab, d, own.zeros);
+    const Image<const Pixel> x = part_image<const Pixel>(p, layout.parts, copy, slab, d, own.zeros);
     for (int64_t tap = 0; tap < count; ++tap) {
       make_plan(p, tensors.offset, tensors.mask, tile, d, first + tap, x, *own.plan);
       sample_columns(*own.plan, tile.count, x, find_runs(p, slab, columns, d, tap), target);

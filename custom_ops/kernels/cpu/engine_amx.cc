@@ -27,8 +27,12 @@
 
 namespace dcn {
 namespace cpu {
-const Engine kAmx = {"amx", &kAvx512, amx::forward_workspace, amx::backward_workspace,
-                     amx::run_forward, amx::run_backward};
+const Engine kAmx = {"amx",
+                     &kAvx512,
+                     amx::forward_workspace,
+                     amx::backward_workspace,
+                     amx::run_forward,
+                     amx::run_backward};
 }  // namespace cpu
 }  // namespace dcn
 

@@ -24,7 +24,11 @@
 
 namespace dcn {
 namespace cpu {
-const Engine kAvx2 = {"avx2", nullptr, avx2::forward_workspace, avx2::backward_workspace, avx2::run_forward,
+const Engine kAvx2 = {"avx2",
+                      nullptr,
+                      avx2::forward_workspace,
+                      avx2::backward_workspace,
+                      avx2::run_forward,
                       avx2::run_backward};
 }  // namespace cpu
 }  // namespace dcn

@@ -25,8 +25,12 @@
 
 namespace dcn {
 namespace cpu {
-const Engine kAvx512 = {"avx512", nullptr, avx512::forward_workspace, avx512::backward_workspace,
-                        avx512::run_forward, avx512::run_backward};
+const Engine kAvx512 = {"avx512",
+                        nullptr,
+                        avx512::forward_workspace,
+                        avx512::backward_workspace,
+                        avx512::run_forward,
+                        avx512::run_backward};
 }  // namespace cpu
 }  // namespace dcn
 

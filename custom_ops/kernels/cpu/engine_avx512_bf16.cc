@@ -26,8 +26,12 @@
 
 namespace dcn {
 namespace cpu {
-const Engine kAvx512Bf16 = {"avx512_bf16", &kAvx512, avx512_bf16::forward_workspace, avx512_bf16::backward_workspace,
-                     avx512_bf16::run_forward, avx512_bf16::run_backward};
+const Engine kAvx512Bf16 = {"avx512_bf16",
+                            &kAvx512,
+                            avx512_bf16::forward_workspace,
+                            avx512_bf16::backward_workspace,
+                            avx512_bf16::run_forward,
+                            avx512_bf16::run_backward};
 }  // namespace cpu
 }  // namespace dcn
 

@@ -14,7 +14,11 @@
 
 namespace dcn {
 namespace cpu {
-const Engine kBaseline = {"baseline", nullptr, baseline::forward_workspace, baseline::backward_workspace,
-                          baseline::run_forward, baseline::run_backward};
+const Engine kBaseline = {"baseline",
+                          nullptr,
+                          baseline::forward_workspace,
+                          baseline::backward_workspace,
+                          baseline::run_forward,
+                          baseline::run_backward};
 }  // namespace cpu
 }  // namespace dcn

@@ -47,8 +47,8 @@ auto with_product(const Problem& p, F f) {
 }
 
 static int64_t forward_workspace(const Problem& p, int threads) {
-  return with_product(
-      p, [&](auto product) { return forward_bytes<decltype(product)>(p, threads); });
+  return with_product(p,
+                      [&](auto product) { return forward_bytes<decltype(product)>(p, threads); });
 }
 
 static int64_t backward_workspace(const Problem& p, const BackwardTensors& wanted, int threads) {
@@ -58,16 +58,14 @@ static int64_t backward_workspace(const Problem& p, const BackwardTensors& wante
 
 static bool run_forward(const Problem& p, const ForwardTensors& tensors, void* workspace,
                         int threads) {
-  return with_product(p, [&](auto product) {
-    return forward<decltype(product)>(p, tensors, workspace, threads);
-  });
+  return with_product(
+      p, [&](auto product) { return forward<decltype(product)>(p, tensors, workspace, threads); });
 }
 
 static bool run_backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
                          int threads) {
-  return with_product(p, [&](auto product) {
-    return backward<decltype(product)>(p, tensors, workspace, threads);
-  });
+  return with_product(
+      p, [&](auto product) { return backward<decltype(product)>(p, tensors, workspace, threads); });
 }
 
 }  // namespace DCN_ISA

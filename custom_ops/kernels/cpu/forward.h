@@ -84,8 +84,7 @@ struct ForwardLayout {
     part.out = arena.take<T>(pixels * out_stride);
     part.origins = arena.take<T>(2 * kMaxTile);
     // One panel of a slab's weights before they are split.
-    part.panel =
-        arena.take<T>(Product::kSplits ? Product::kPanel * slabs.piece * p.taps() : 0);
+    part.panel = arena.take<T>(Product::kSplits ? Product::kPanel * slabs.piece * p.taps() : 0);
     part.zeros = arena.take<Pixel>(slabs[0].channels);
     part.plan = arena.take<Plan<T>>(1);
     return part;
@@ -299,9 +298,9 @@ bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
       const int64_t group = task / panels, output = task % panels * Product::kPanel;
       const int64_t first = group * layout.panel_outputs + output;
       const int64_t panel = smaller(Product::kPanel, layout.panel_outputs - output);
-      pack_forward_weights<Product>(
-          p, tensors.weight, group, output, panel, layout, own.panel,
-          layout.weight + Product::kTerms * first * layout.group_depth, largest_weight);
+      pack_forward_weights<Product>(p, tensors.weight, group, output, panel, layout, own.panel,
+                                    layout.weight + Product::kTerms * first * layout.group_depth,
+                                    largest_weight);
       const int64_t outputs = smaller(panel, p.group_outputs() - output);
       T converted[Product::kPanel];
       const T* bias =

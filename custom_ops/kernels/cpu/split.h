@@ -17,8 +17,7 @@ DCN_INLINE Pair operator+(Pair a, Pair b) { return {a.first + b.first, a.second 
 DCN_INLINE Pair load_pair(const float* p) { return {load<16>(p), load<16>(p + 16)}; }
 DCN_INLINE Pair load_pair(const BFloat16* p) {
   const auto bits = load<16>(reinterpret_cast<const uint32_t*>(p));
-  return {bit_cast<Vector<float, 16>>(bits << 16),
-          bit_cast<Vector<float, 16>>(bits & 0xffff0000u)};
+  return {bit_cast<Vector<float, 16>>(bits << 16), bit_cast<Vector<float, 16>>(bits & 0xffff0000u)};
 }
 
 // The nearest bfloat16 numbers to 32 values. Subnormal ones count as 0, as in the products.
@@ -59,7 +58,8 @@ DCN_INLINE Pair take_term(Pair& v) {
   return {first, take_term(v.second)};
 }
 
-// A left operand: term i of element (row, k) stands at data[i * term_stride + row * row_stride + k].
+// A left operand: term i of element (row, k) stands at data[i * term_stride + row * row_stride +
+// k].
 struct SplitMatrix {
   const BFloat16* data;
   int64_t row_stride, term_stride;
@@ -68,9 +68,9 @@ struct SplitMatrix {
 // A right operand is packed in panels of 32 columns, the last one perhaps of 16. A panel is
 // [depth / 32][term][16 columns at a time][16 pairs of rows][column][row of the pair]: the order in
 // which both instruction sets want it.
-constexpr int64_t kPairs = 16;                         // of rows in a block
-constexpr int64_t kBlockColumns = 16;                  //
-constexpr int64_t kBlock = 2 * kPairs * kBlockColumns; // elements
+constexpr int64_t kPairs = 16;  // of rows in a block
+constexpr int64_t kBlockColumns = 16;
+constexpr int64_t kBlock = 2 * kPairs * kBlockColumns;  // elements
 
 // Packs `depth` rows of `width` = 16 or 32 columns, zeros behind the last row.
 template <int kTerms>
@@ -248,8 +248,8 @@ __attribute__((noinline)) void multiply_pairs(const BFloat16* a, int64_t row_str
     for (int64_t i = 0; i < kPairs; ++i) {
       Vector<uint32_t, kLanes> right[kVectors];
       for (int v = 0; v < kVectors; ++v) {
-        right[v] = load<kLanes>(
-            reinterpret_cast<const uint32_t*>(b + v * kBlock + i * 2 * kBlockColumns));
+        right[v] =
+            load<kLanes>(reinterpret_cast<const uint32_t*>(b + v * kBlock + i * 2 * kBlockColumns));
       }
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {

@@ -87,12 +87,11 @@ void for_each_part(const Problem& p, const Parts& parts, int64_t images, Team& t
 template <typename Pixel, typename F>
 void copy_to_parts(const Problem& p, const void* x, const Parts& parts, int64_t first_image,
                    int64_t images, Team& team, Pixel* target, F f) {
-  for_each_part(p, parts, images, team,
-                [&](int64_t image, Parts::Range part, int64_t pixel, int64_t pixels) {
-                  Pixel* const copy = target + (image * p.channels + part.first) * p.in_pixels() +
-                                      pixel * part.count;
-                  to_channels_last(p, x, first_image + image, part.first, part.count, pixel, pixels,
-                                   copy);
-                  f(copy, pixels * part.count);
-                });
+  for_each_part(
+      p, parts, images, team, [&](int64_t image, Parts::Range part, int64_t pixel, int64_t pixels) {
+        Pixel* const copy =
+            target + (image * p.channels + part.first) * p.in_pixels() + pixel * part.count;
+        to_channels_last(p, x, first_image + image, part.first, part.count, pixel, pixels, copy);
+        f(copy, pixels * part.count);
+      });
 }
