@@ -74,7 +74,7 @@ FLOAT32 = "ours, float32"
 FORWARD, TRAINING = "forward", "forward+backward"
 
 _ROUNDS = 7
-_SLOW_SECONDS = 1.0  # a contestant that takes longer than this is timed once only
+_SLOW_SECONDS = 1.0  # of a contestant that takes longer than this the first call is the only one
 _THREADS_VARIABLE = "PADDLE_DCN_BENCH_THREADS"
 
 
@@ -314,19 +314,19 @@ def measure(
         if call is not None:
             calls[name] = call
     ours = calls[OURS]()
-    rounds = {}
+    times = {}
     for name, call in calls.items():
         start = time.perf_counter()
-        _compare(case, name, ours, call(), _TOLERANCE[dtype])
-        rounds[name] = 1 if time.perf_counter() - start > _SLOW_SECONDS else _ROUNDS
-    times = {name: [] for name in calls}
-    for i in range(_ROUNDS):
-        for name, call in calls.items():
-            if i < rounds[name]:
-                if rounds[name] == _ROUNDS:
-                    call()  # wakes its thread pool, puts those of the others to sleep
-                times[name].append(_seconds(call))
-    return {name: 1000 * median(values) for name, values in times.items()}
+        results = call()
+        seconds = time.perf_counter() - start
+        _compare(case, name, ours, results, _TOLERANCE[dtype])
+        times[name] = [seconds] if seconds > _SLOW_SECONDS else []
+    quick = [name for name, seconds in times.items() if not seconds]
+    for _ in range(_ROUNDS):
+        for name in quick:
+            calls[name]()  # wakes its thread pool, puts those of the others to sleep
+            times[name].append(_seconds(calls[name]))
+    return {name: 1000 * median(seconds) for name, seconds in times.items()}
 
 
 def _gemm_contestants(m: int, n: int, k: int) -> Iterator[Call]:

@@ -68,4 +68,6 @@ ARRANGED = [
 TABLE = KINDS + SMALL + GROUPED + LARGE + ARRANGED
 
 # What each instruction set and thread count is run on: every code path, as few cases as will do.
-COMPACT = KINDS[:4] + SMALL[-3:] + GROUPED[1:4] + LARGE[:2] + LARGE[4:5] + LARGE[-1:] + ARRANGED[1:2]
+COMPACT = (
+    KINDS[:4] + SMALL[-3:] + GROUPED[1:4] + LARGE[:2] + LARGE[4:5] + LARGE[-1:] + ARRANGED[1:2]
+)
