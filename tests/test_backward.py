@@ -145,7 +145,7 @@ def test_nan_spreads_as_in_a_convolution(name, outputs, dtypes, device):
 @pytest.mark.parametrize(
     ("x", "weight", "grad"),
     [(1, 1, 1e-33), (1e-25, 1, 1e-8), (1e20, 1, 1e15), (1e-3, 1e-30, 1e25), (1e30, 1e-30, 1e-5),
-     (1e-30, 1e36, 1e-36), (1, 1, 1e36)],
+     (1e-30, 1e30, 1e-5), (1, 1, 1e36)],
 )  # fmt: skip
 def test_magnitudes(x, weight, grad, device):
     """All that float32 can hold."""

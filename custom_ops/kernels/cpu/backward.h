@@ -35,6 +35,7 @@ struct BackwardLayout {
   int64_t band;        // tiles whose coordinate gradients are summed at a time
   int64_t taps_in_part, tap_parts;
   int64_t group_outputs, padded_outputs;  // of a group
+  int64_t group_columns, part_columns;    // of a group in a slab, padded, and with taps_in_part
   int64_t column_stride, shared_bytes, thread_bytes;
   Pixel* x;             // arranged in parts
   T* grad_x;            // the same
@@ -55,7 +56,9 @@ struct BackwardLayout {
     const bool balanced = slabs.count % threads == 0 || slabs.count >= 4 * threads;
     taps_in_part = ceil_div(p.taps(), balanced ? 1 : smaller(kTapParts, p.taps()));
     tap_parts = ceil_div(p.taps(), taps_in_part);
-    column_stride = widest.groups * columns_in_group(widest, p.taps());
+    group_columns = columns_in_group(widest, p.taps());
+    part_columns = columns_in_group(widest, taps_in_part);
+    column_stride = widest.groups * group_columns;
     const int64_t fitting = kTileBytes / (column_stride * static_cast<int64_t>(sizeof(T)));
     tile = smaller(kMaxTile, larger(1, fitting / Product::kRows) * Product::kRows);
     tiles = ceil_div(p.out_pixels(), tile);
@@ -96,16 +99,13 @@ struct BackwardLayout {
     ThreadPart part;
     part.columns = arena.take<T>(weight_wanted ? tile * column_stride : 0);
     part.grad_columns = arena.take<T>(columns_wanted ? tile * column_stride : 0);
-    part.packed =
-        arena.take<Element>(Product::kSplits && weight_wanted
-                                ? Product::kTerms * tile * columns_in_group(slabs[0], taps_in_part)
-                                : 0);
+    part.packed = arena.take<Element>(
+        Product::kSplits && weight_wanted ? Product::kTerms * tile * part_columns : 0);
     part.origins = arena.take<T>(2 * kMaxTile);
     part.row = arena.take<T>(slabs[0].piece * p.taps());
     // Operands before they are split.
     part.block = arena.take<T>(
-        Product::kSplits ? larger(2 * kOutputBlock * tile,
-                                  Product::kDepthStep * columns_in_group(slabs[0], p.taps()))
+        Product::kSplits ? larger(2 * kOutputBlock * tile, Product::kDepthStep * group_columns)
                          : 0);
     part.zeros = arena.take<Pixel>(slabs[0].channels);
     part.sink = arena.take<T>(slabs[0].channels);
@@ -119,12 +119,10 @@ struct BackwardLayout {
   }
   // Where the matrices of a slab's i-th group begin. All but a group's last slab are equally wide.
   int64_t weight_at(int64_t slab, int64_t i) const {
-    return (slab * slabs[0].groups + i) * Product::kTerms * padded_outputs * column_stride /
-           slabs[0].groups;
+    return (slab * slabs[0].groups + i) * Product::kTerms * padded_outputs * group_columns;
   }
   int64_t grad_weight_at(int64_t slab_part, int64_t i) const {
-    return (slab_part * slabs[0].groups + i) * group_outputs *
-           columns_in_group(slabs[0], taps_in_part);
+    return (slab_part * slabs[0].groups + i) * group_outputs * part_columns;
   }
   bool shares_deformable_groups(const Problem& p) const {
     for (int64_t s = 0; s + 1 < slabs.count; ++s) {
@@ -205,13 +203,14 @@ void pack_grad_out(const Problem& p, const void* grad_out, const BackwardLayout<
                    Magnitude& largest) {
   const int64_t tile = layout.tile, pixel = t * tile;
   for (int64_t output = 0, outputs; output < p.out_channels; output += outputs) {
-    // Blocks do not cross the ends of groups.
-    const int64_t group = output / p.group_outputs(), within = output % p.group_outputs();
-    outputs = smaller(kOutputBlock, p.group_outputs() - within);
     auto* rows = layout.grad_out_tile(p, image, t) + output * tile;
     if constexpr (!Product::kSplits) {
+      outputs = smaller(kOutputBlock, p.out_channels - output);
       order_grad_out(p, grad_out, first_image + image, output, outputs, pixel, count, tile, rows);
     } else {
+      // Blocks do not cross the ends of groups.
+      const int64_t group = output / p.group_outputs(), within = output % p.group_outputs();
+      outputs = smaller(kOutputBlock, p.group_outputs() - within);
       order_grad_out(p, grad_out, first_image + image, output, outputs, pixel, count, tile, block);
       if (Product::kTerms > 1) largest.include(block, outputs * tile);
       constexpr int kLanes = kVectorLanes<T>;
