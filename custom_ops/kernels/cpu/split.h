@@ -46,16 +46,17 @@ DCN_INLINE Vector<uint16_t, kLanes> narrow(Vector<float, kLanes> v) {
 }
 
 // Takes the first term of every value away from it.
-template <typename V>
-DCN_INLINE V take_term(V& v) {
-  typedef Vector<uint32_t, sizeof(V) / sizeof(float)> Bits;
-  const V term = bit_cast<V>((bit_cast<Bits>(v) + 0x8000u) & 0xffff0000u);
+template <int kLanes>
+DCN_INLINE Vector<float, kLanes> take_term(Vector<float, kLanes>& v) {
+  const auto bits = (bit_cast<Vector<uint32_t, kLanes>>(v) + 0x8000u) & 0xffff0000u;
+  const auto term = bit_cast<Vector<float, kLanes>>(bits);
   v -= term;
   return term;
 }
+template <int kLanes>
 DCN_INLINE Pair take_term(Pair& v) {
-  const auto first = take_term(v.first);
-  return {first, take_term(v.second)};
+  const auto first = take_term<16>(v.first);
+  return {first, take_term<16>(v.second)};
 }
 
 // A left operand: term i of element (row, k) stands at data[i * term_stride + row * row_stride +
@@ -86,7 +87,7 @@ void pack_split(int64_t depth, int64_t width, const float* source, int64_t strid
         if (k + 2 * i + 1 < depth) rows.second = load<16>(row + stride);
         auto* target = reinterpret_cast<uint32_t*>(block) + i * kBlockColumns;
         for (int term = 0; term + 1 < kTerms; ++term) {
-          const Pair high = take_term(rows);
+          const Pair high = take_term<32>(rows);
           store<16>(target, bit_cast<Vector<uint32_t, 16>>(high.first) >> 16 |
                                 bit_cast<Vector<uint32_t, 16>>(high.second));
           target += kPairs * width;
@@ -336,7 +337,7 @@ struct SplitProduct {
   template <int kLanes, typename V>
   static DCN_INLINE_MEMBER void store_terms(BFloat16* target, int64_t term_stride, V v) {
     for (int i = 0; i + 1 < kTerms; ++i) {
-      store_term<kLanes>(target, take_term(v));
+      store_term<kLanes>(target, take_term<kLanes>(v));
       target += term_stride;
     }
     store_term<kLanes>(target, v);

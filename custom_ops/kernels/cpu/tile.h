@@ -167,8 +167,8 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
         locate(tile.origin_y[t] + tap_y + dy[t], tile.origin_x[t] + tap_x + dx[t], height, width);
     plan.corner[t] = s.y0 * row + s.x0 * image.stride;
     plan.inside[t] =
-        (s.y0 >= 0 ? kTop : 0) | ((s.y0 >= -1) & (s.y0 + 1 < image.height) ? kBottom : 0) |
-        (s.x0 >= 0 ? kLeft : 0) | ((s.x0 >= -1) & (s.x0 + 1 < image.width) ? kRight : 0);
+        (s.y0 >= 0 ? kTop : 0) | (((s.y0 >= -1) & (s.y0 + 1 < image.height)) ? kBottom : 0) |
+        (s.x0 >= 0 ? kLeft : 0) | (((s.x0 >= -1) & (s.x0 + 1 < image.width)) ? kRight : 0);
     plan.ly[t] = s.ly;
     plan.lx[t] = s.lx;
     // What samples nothing contributes 0 whatever its mask value is: NaN must not come through.
