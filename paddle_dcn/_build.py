@@ -20,7 +20,6 @@ CXX_FLAGS = [
     "-O3",
     "-std=c++17",
     "-fPIC",
-    "-fopenmp",
     "-fvisibility=hidden",
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -147,9 +146,7 @@ def build(root: Path, target: Path, work: Path) -> Path:
         with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
             objects = list(pool.map(compile_one, sources + cuda_sources))
         unfinished = Path(scratch) / name
-        # Not linked with -fopenmp: the symbols come from the OpenMP runtime that Paddle loads. A
-        # second runtime in the process would ignore Paddle's thread setting.
-        _run([*link, *map(str, objects), "-o", str(unfinished), *libraries])
+        _run([*link, *map(str, objects), "-o", str(unfinished), *libraries, "-ldl"])
         return unfinished.replace(target / name)
 
 

@@ -1,7 +1,6 @@
 // Chooses the device's kernels and gives them their workspace and threads.
 #include "dispatch.h"
 
-#include <omp.h>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -102,14 +101,13 @@ void will_write(const paddle::Tensor& tensor) {
   advise_huge_pages(const_cast<void*>(tensor.data()), bytes);
 }
 
-// Paddle's own OpenMP runtime is the one in this process, so its thread setting is ours.
 void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x) {
 #ifdef PADDLE_DCN_WITH_CUDA
   if (x.is_gpu()) return cuda_forward(problem, tensors, x);
 #else
   (void)x;
 #endif
-  const int threads = omp_get_max_threads();
+  const int threads = cpu::max_threads();
   const Workspace workspace(cpu::forward_workspace(problem, threads));
   cpu::forward(problem, tensors, workspace.data(), threads);
 }
@@ -120,7 +118,7 @@ void backward(const Problem& problem, const BackwardTensors& tensors, const padd
 #else
   (void)x;
 #endif
-  const int threads = omp_get_max_threads();
+  const int threads = cpu::max_threads();
   const Workspace workspace(cpu::backward_workspace(problem, tensors, threads));
   cpu::backward(problem, tensors, workspace.data(), threads);
 }

@@ -582,7 +582,7 @@ T sum_row(const Element* row, int64_t count) {
   return sum;
 }
 
-// Returns false, leaving the results undefined, where the products would not be accurate.
+// Returns false, the results being wrong, where the products are not accurate.
 template <typename Product>
 bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace, int threads) {
   using T = typename Product::Value;
@@ -595,13 +595,13 @@ bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
   const auto pixels_in_tile = [&](int64_t t) {
     return smaller(layout.tile, p.out_pixels() - t * layout.tile);
   };
-  Magnitude largest_x, largest_weight, largest_grad_out;
-  bool accurate = true;
+  Magnitude largest_x, largest_mask, largest_weight, largest_grad_out;
   run_team(threads, [&](Team& team) {
     Arena arena(static_cast<char*>(workspace) + layout.shared_bytes +
                 team.thread() * layout.thread_bytes);
     const auto own = layout.thread_part(p, arena);
     [[maybe_unused]] const typename Product::Scope scope;
+    own.plan->largest_mask = 0;
     __builtin_memset(own.zeros, 0, layout.slabs[0].channels * sizeof(Pixel));
     __builtin_memset(own.sink, 0, layout.slabs[0].channels * sizeof(T));
     if (layout.weight_wanted) {
@@ -638,11 +638,6 @@ bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
                       [&](const Pixel* values, int64_t count) {
                         if constexpr (Product::kTerms > 1) largest_x.include(values, count);
                       });
-      }
-      if (Product::kTerms > 1 && !(largest_grad_out.splits_with(largest_weight) &&
-                                   largest_grad_out.splits_with(largest_x))) {
-        if (team.thread() == 0) accurate = false;
-        return;
       }
       if (layout.x_wanted) {
         team.for_each(images * layout.parts.count, [&](int64_t task) {
@@ -716,6 +711,8 @@ bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
       team.for_each(p.out_channels,
                     [&](int64_t m) { write_row(bias_sums + m, 1, tensors.grad_bias, p.dtype, m); });
     }
+    largest_mask.include_bits(own.plan->largest_mask);
   });
-  return accurate;
+  return Product::kTerms == 1 || (largest_grad_out.splits_with(largest_weight) &&
+                                  largest_grad_out.splits_with(largest_x.times(largest_mask)));
 }

@@ -16,6 +16,9 @@ size_t backward_workspace(const Problem& problem, const BackwardTensors& tensors
 void forward(const Problem& problem, const ForwardTensors& tensors, void* workspace, int threads);
 void backward(const Problem& problem, const BackwardTensors& tensors, void* workspace, int threads);
 
+// Paddle's number of threads, which is that of its OpenMP runtime.
+int max_threads();
+
 // The instruction set in use: "baseline", "avx2" or "avx512". The environment variable
 // PADDLE_DCN_INSTRUCTION_SET, read once, chooses a lower one than the processor has.
 const char* instruction_set();

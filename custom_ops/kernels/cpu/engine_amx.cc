@@ -1,11 +1,11 @@
 // The CPU kernels for x86 processors with AMX for bfloat16 beside AVX-512.
-#include <omp.h>
 #include <sched.h>
 
 #include <cstdint>
 
 #include "../sampling.h"
 #include "engine.h"
+#include "threads.h"
 
 #ifdef DCN_HAS_AMX
 

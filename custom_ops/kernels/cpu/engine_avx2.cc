@@ -1,13 +1,13 @@
 // The CPU kernels for x86 processors with AVX2 and FMA.
 #if defined(__x86_64__)
 
-#include <omp.h>
 #include <sched.h>
 
 #include <cstdint>
 
 #include "../sampling.h"
 #include "engine.h"
+#include "threads.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

@@ -1,11 +1,11 @@
 // The CPU kernels for x86 processors with AVX-512 and its bfloat16 instructions.
-#include <omp.h>
 #include <sched.h>
 
 #include <cstdint>
 
 #include "../sampling.h"
 #include "engine.h"
+#include "threads.h"
 
 #ifdef DCN_HAS_AVX512_BF16
 

@@ -1,12 +1,12 @@
 // The CPU kernels for any machine: 16-byte vectors, which every 64-bit x86 and Arm processor has.
 
-#include <omp.h>
 #include <sched.h>
 
 #include <cstdint>
 
 #include "../sampling.h"
 #include "engine.h"
+#include "threads.h"
 
 #define DCN_ISA baseline
 #define DCN_VECTOR_BYTES 16

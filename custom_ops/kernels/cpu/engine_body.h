@@ -37,9 +37,8 @@ auto with_product(const Problem& p, F f) {
 #else
   if (p.dtype == DataType::kBFloat16) return f(SplitProduct<1, BFloat16>());
 #ifdef DCN_AMX
-  if (p.group_outputs() > kBlockColumns) {
-    if (p.dtype == DataType::kFloat16) return f(SplitProduct<2, float>());
-    if (p.dtype == DataType::kFloat32) return f(SplitProduct<3, float>());
+  if (p.dtype != DataType::kFloat64 && p.group_outputs() > kBlockColumns) {
+    return f(SplitProduct<3, float>());
   }
 #endif
   return decltype(f(SplitProduct<1, BFloat16>()))();

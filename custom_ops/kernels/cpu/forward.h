@@ -277,7 +277,7 @@ int64_t forward_bytes(const Problem& p, int threads) {
   return layout.shared_bytes + threads * layout.thread_bytes;
 }
 
-// Returns false, leaving the result undefined, where the product would not be accurate.
+// Returns false, the result being wrong, where the product is not accurate.
 template <typename Product>
 bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads) {
   using T = typename Product::Value;
@@ -286,13 +286,13 @@ bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
   const int64_t panels = ceil_div(layout.panel_outputs, Product::kPanel);
   const int64_t tasks = ceil_div(p.out_pixels(), layout.pixels);
   const int64_t image_size = p.channels * p.in_pixels();
-  Magnitude largest_x, largest_weight;
-  bool accurate = true;
+  Magnitude largest_x, largest_mask, largest_weight;
   run_team(threads, [&](Team& team) {
     Arena arena(static_cast<char*>(workspace) + layout.shared_bytes +
                 team.thread() * layout.thread_bytes);
     const auto own = layout.thread_part(p, arena);
     [[maybe_unused]] const typename Product::Scope scope;
+    own.plan->largest_mask = 0;
     __builtin_memset(own.zeros, 0, layout.slabs[0].channels * sizeof(Pixel));
     team.for_each(p.groups * panels, [&](int64_t task) {
       const int64_t group = task / panels, output = task % panels * Product::kPanel;
@@ -324,10 +324,6 @@ bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
                               smaller(kBlock, images * image_size - first));
           });
         }
-        if (!largest_x.splits_with(largest_weight)) {
-          if (team.thread() == 0) accurate = false;
-          return;
-        }
       }
       team.for_each(images * tasks, [&](int64_t task) {
         const int64_t n = first_image + task / tasks, pixel = task % tasks * layout.pixels;
@@ -336,6 +332,7 @@ bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
                        smaller(layout.pixels, p.out_pixels() - pixel));
       });
     }
+    largest_mask.include_bits(own.plan->largest_mask);
   });
-  return accurate;
+  return Product::kTerms == 1 || largest_x.times(largest_mask).splits_with(largest_weight);
 }

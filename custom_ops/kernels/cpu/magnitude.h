@@ -1,18 +1,34 @@
 // When a product from bfloat16 terms will do, see split.h. Included like simd.h.
 
+// The bits of a number's magnitude: they sort as the magnitudes do, then infinity, then NaN.
+DCN_INLINE uint32_t magnitude_bits(float value) { return float_to_bits(value) & 0x7fffffffu; }
+
 // The largest magnitude of some float32 values.
 class Magnitude {
  public:
   void include(const float* values, int64_t count) {
     uint32_t largest = 0;
     for (int64_t i = 0; i < count; ++i) {
-      const uint32_t bits = float_to_bits(values[i]) & 0x7fffffffu;
+      const uint32_t bits = magnitude_bits(values[i]);
       largest = bits > largest ? bits : largest;
     }
+    include_bits(largest);
+  }
+  // Several threads may call it at a time.
+  void include_bits(uint32_t bits) {
     uint32_t seen = __atomic_load_n(&bits_, __ATOMIC_RELAXED);
-    while (largest > seen && !__atomic_compare_exchange_n(&bits_, &seen, largest, true,
-                                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    while (bits > seen && !__atomic_compare_exchange_n(&bits_, &seen, bits, true, __ATOMIC_RELAXED,
+                                                       __ATOMIC_RELAXED)) {
     }
+  }
+
+  // Of the values' products.
+  Magnitude times(const Magnitude& other) const {
+    Magnitude product;
+    if (bits_ == 0 || other.bits_ == 0) return product;
+    const uint32_t bits = magnitude_bits(bits_to_float(bits_) * bits_to_float(other.bits_));
+    product.bits_ = bits > 0 ? bits : 1;
+    return product;
   }
 
   // Whether products of values up to these magnitudes are as accurate from bfloat16 terms as in
@@ -27,5 +43,5 @@ class Magnitude {
  private:
   static constexpr uint32_t kHighest = 127 + 120, kLowest = 127 - 90, kLowestSum = 2 * 127 - 70;
 
-  uint32_t bits_ = 0;  // sorted as the magnitudes are, then infinity, then NaN
+  uint32_t bits_ = 0;
 };

@@ -1,4 +1,5 @@
-// The threads of one call, and how they share work. Included like simd.h; needs <omp.h>, <sched.h>.
+// The threads of one call, and how they share work. Included like simd.h; needs threads.h,
+// <sched.h>.
 
 // Work is handed out task by task; what a task computes must not depend on who runs it.
 class Team {
@@ -64,12 +65,19 @@ class Team {
 template <typename F>
 void run_team(int threads, F f) {
   Team::Shared shared{};
-  shared.spins = threads <= omp_get_num_procs() ? 4000 : 0;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    Team team(omp_get_thread_num(), omp_get_num_threads(), shared);
-    f(team);
-  }
+  shared.spins = threads <= processors() ? 4000 : 0;
+  struct Call {
+    F& f;
+    Team::Shared& shared;
+  } call{f, shared};
+  run_threads(
+      threads,
+      [](void* data, int thread, int threads) {
+        Call& c = *static_cast<Call*>(data);
+        Team team(thread, threads, c.shared);
+        c.f(team);
+      },
+      &call);
 }
 
 // Runs f(image, part's channels, first pixel, pixels) over all pixels of `images` images.

@@ -129,6 +129,7 @@ struct Plan {
   int32_t inside[kMaxTile];  // which sides of the corners' square lie inside the image
   T ly[kMaxTile], lx[kMaxTile], mask[kMaxTile];
   T w00[kMaxTile], w01[kMaxTile], w10[kMaxTile], w11[kMaxTile];  // corner weights times mask
+  uint32_t largest_mask;  // of all that were planned with this Plan, as bits; of float only
 };
 
 enum Side : int32_t { kTop = 1, kBottom = 2, kLeft = 4, kRight = 8, kAllSides = 15 };
@@ -162,6 +163,7 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
   const T tap_x = static_cast<T>(tap % p.kernel_w * p.dilation_w);
   const T height = static_cast<T>(image.height), width = static_cast<T>(image.width);
   const int64_t row = image.width * image.stride;
+  uint32_t largest_mask = plan.largest_mask;
   for (int64_t t = 0; t < count; ++t) {
     const Sample<T> s =
         locate(tile.origin_y[t] + tap_y + dy[t], tile.origin_x[t] + tap_x + dx[t], height, width);
@@ -174,12 +176,17 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
     // What samples nothing contributes 0 whatever its mask value is: NaN must not come through.
     const T factor = s.y0 == -2 ? T(0) : m[t];
     plan.mask[t] = factor;
+    if constexpr (sizeof(T) == sizeof(float)) {
+      const uint32_t bits = magnitude_bits(factor);
+      largest_mask = bits > largest_mask ? bits : largest_mask;
+    }
     const CornerWeights<T> w = corner_weights(s.ly, s.lx);
     plan.w00[t] = w.w00 * factor;
     plan.w01[t] = w.w01 * factor;
     plan.w10[t] = w.w10 * factor;
     plan.w11[t] = w.w11 * factor;
   }
+  plan.largest_mask = largest_mask;
 }
 
 // The channels of the four corners of a sample.
