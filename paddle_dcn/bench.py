@@ -445,6 +445,27 @@ def _header(threads: int, dtype: str, training: bool, peak: float) -> str:
     )
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value
+
+
+def _new_file(text: str) -> Path:
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.parent} is not a folder")
+    return path
+
+
+def _picture(text: str) -> Path:
+    path = _new_file(text)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"expected a .png, .svg or .pdf file, got {text}")
+    return path
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `python -m paddle_dcn bench`."""
     cores = os.cpu_count() or 1
@@ -452,14 +473,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "cases", nargs="*", metavar="CASE", help=f"of {', '.join(c.name for c in CASES)}; all"
     )
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=sorted({1, min(2, cores)}), metavar="N"
+        "--threads", type=_count, nargs="+", default=sorted({1, min(2, cores)}), metavar="N"
     )
     parser.add_argument(
         "--dtypes", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="DTYPE"
     )
     parser.add_argument("--no-peers", action="store_true", help="time this operator only")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw them into FILE")
+    parser.add_argument(
+        "--json", type=_new_file, metavar="FILE", help="also write all figures to FILE"
+    )
+    parser.add_argument("--picture", type=_picture, metavar="FILE", help="also draw them into FILE")
 
 
 def main(arguments: argparse.Namespace) -> int:

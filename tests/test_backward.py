@@ -143,15 +143,15 @@ def test_nan_spreads_as_in_a_convolution(name, outputs, dtypes, device):
 
 
 @pytest.mark.parametrize(
-    ("x", "weight", "grad"),
-    [(1, 1, 1e-33), (1e-25, 1, 1e-8), (1e20, 1, 1e15), (1e-3, 1e-30, 1e25), (1e30, 1e-30, 1e-5),
-     (1e-30, 1e30, 1e-5), (1, 1, 1e36)],
+    ("x", "mask", "weight", "grad"),
+    [(1, 1, 1, 1e-33), (1e-25, 1, 1, 1e-8), (1e20, 1, 1, 1e15), (1e-3, 1, 1e-30, 1e25),
+     (1e30, 1, 1e-30, 1e-5), (1e-30, 1, 1e30, 1e-5), (1, 1, 1, 1e36), (1e-5, 1e-32, 1e5, 1e5)],
 )  # fmt: skip
-def test_magnitudes(x, weight, grad, device):
+def test_magnitudes(x, mask, weight, grad, device):
     """All that float32 can hold."""
     case = Case(2, 64, (9, 10), 24, padding=1, deformable_groups=2)
     arrays = random_problem(case)
-    for name, scale in (("x", x), ("weight", weight), ("grad", grad)):
+    for name, scale in (("x", x), ("mask", mask), ("weight", weight), ("grad", grad)):
         arrays[name] = (arrays[name] * scale).astype("float32").astype("float64")
     wanted = run(deform_conv2d_reference, case, arrays)
     results = run(deform_conv2d, case, arrays, ("float32", "float32"))

@@ -156,15 +156,17 @@ def test_nonfinite_values_spread_as_in_a_convolution(name, value, outputs, dtype
 
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
 @pytest.mark.parametrize(
-    ("x", "weight"),
-    [(1e-30, 1), (1e-36, 1e6), (1e-20, 1e-15), (1, 1e-36), (1e-36, 1e36), (1e36, 1e-36),
-     (1e37, 1e-12), (1e30, 1e4)],
+    ("x", "mask", "weight"),
+    [(1e-30, 1, 1), (1e-36, 1, 1e6), (1e-20, 1, 1e-15), (1, 1, 1e-36), (1e-36, 1, 1e36),
+     (1e36, 1, 1e-36), (1e37, 1, 1e-12), (1e30, 1, 1e4), (1e34, 1e3, 1e-10), (1e-20, 1e-20, 1e20),
+     (1, 1e-37, 1e30), (1e-30, 1e30, 1), (1e30, 1e-30, 1e-5)],
 )  # fmt: skip
-def test_magnitudes(x, weight, data_format, device):
-    """All that float32 can hold, with bias and result of about x * weight."""
+def test_magnitudes(x, mask, weight, data_format, device):
+    """All that float32 can hold, with bias and result of about x * mask * weight."""
     case = Case(2, 64, (9, 10), 24, padding=1, deformable_groups=2, data_format=data_format)
     arrays = random_problem(case)
-    for name, scale in (("x", x), ("weight", weight), ("bias", x * weight)):
+    scales = {"x": x, "mask": mask, "weight": weight, "bias": x * mask * weight}
+    for name, scale in scales.items():
         arrays[name] = (arrays[name] * scale).astype("float32").astype("float64")
     wanted = forward(case, DOUBLE, arrays, deform_conv2d_reference)
     out = forward(case, ("float32", "float32"), arrays)

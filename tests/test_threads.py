@@ -63,3 +63,23 @@ def test_paddles_thread_setting_takes_effect():
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines()[-1] == "[0, 1, 2]"
+
+
+def test_beside_another_openmp_runtime():
+    """PyTorch, for one, puts its own in front of Paddle's."""
+    code = """
+import ctypes
+ctypes.CDLL("libgomp.so.1", mode=ctypes.RTLD_GLOBAL)
+import paddle
+from paddle_dcn import _ops
+for threads in (1, 3, 2):
+    paddle.base.core.set_num_threads(threads)
+    assert _ops.library().paddle_dcn_threads() == threads
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    del environment["OMP_NUM_THREADS"]
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if "libgomp.so.1: cannot open" in process.stderr:
+        pytest.skip("libgomp is not installed")
+    assert process.returncode == 0, process.stderr

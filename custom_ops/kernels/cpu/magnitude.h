@@ -1,18 +1,20 @@
 // When a product from bfloat16 terms will do, see split.h. Included like simd.h.
 
-// The bits of a number's magnitude: they sort as the magnitudes do, then infinity, then NaN.
-DCN_INLINE uint32_t magnitude_bits(float value) { return float_to_bits(value) & 0x7fffffffu; }
+// The largest of some magnitudes, as bits: they sort as the magnitudes do, then infinity, then NaN.
+inline uint32_t largest_magnitude(const float* values, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = float_to_bits(values[i]) & 0x7fffffffu;
+    largest = bits > largest ? bits : largest;
+  }
+  return largest;
+}
 
 // The largest magnitude of some float32 values.
 class Magnitude {
  public:
   void include(const float* values, int64_t count) {
-    uint32_t largest = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      const uint32_t bits = magnitude_bits(values[i]);
-      largest = bits > largest ? bits : largest;
-    }
-    include_bits(largest);
+    include_bits(largest_magnitude(values, count));
   }
   // Several threads may call it at a time.
   void include_bits(uint32_t bits) {
@@ -26,7 +28,8 @@ class Magnitude {
   Magnitude times(const Magnitude& other) const {
     Magnitude product;
     if (bits_ == 0 || other.bits_ == 0) return product;
-    const uint32_t bits = magnitude_bits(bits_to_float(bits_) * bits_to_float(other.bits_));
+    const float value = bits_to_float(bits_) * bits_to_float(other.bits_);
+    const uint32_t bits = largest_magnitude(&value, 1);
     product.bits_ = bits > 0 ? bits : 1;
     return product;
   }

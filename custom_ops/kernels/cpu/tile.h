@@ -163,7 +163,6 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
   const T tap_x = static_cast<T>(tap % p.kernel_w * p.dilation_w);
   const T height = static_cast<T>(image.height), width = static_cast<T>(image.width);
   const int64_t row = image.width * image.stride;
-  uint32_t largest_mask = plan.largest_mask;
   for (int64_t t = 0; t < count; ++t) {
     const Sample<T> s =
         locate(tile.origin_y[t] + tap_y + dy[t], tile.origin_x[t] + tap_x + dx[t], height, width);
@@ -176,17 +175,16 @@ void make_plan(const Problem& p, const void* offset, const void* mask, const Til
     // What samples nothing contributes 0 whatever its mask value is: NaN must not come through.
     const T factor = s.y0 == -2 ? T(0) : m[t];
     plan.mask[t] = factor;
-    if constexpr (sizeof(T) == sizeof(float)) {
-      const uint32_t bits = magnitude_bits(factor);
-      largest_mask = bits > largest_mask ? bits : largest_mask;
-    }
     const CornerWeights<T> w = corner_weights(s.ly, s.lx);
     plan.w00[t] = w.w00 * factor;
     plan.w01[t] = w.w01 * factor;
     plan.w10[t] = w.w10 * factor;
     plan.w11[t] = w.w11 * factor;
   }
-  plan.largest_mask = largest_mask;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    const uint32_t largest = largest_magnitude(plan.mask, count);
+    plan.largest_mask = largest > plan.largest_mask ? largest : plan.largest_mask;
+  }
 }
 
 // The channels of the four corners of a sample.
