@@ -9,18 +9,9 @@
 #include "engine.h"
 #include "threads.h"
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC target("avx2,fma")
-#endif
 #define DCN_ISA avx2
 #define DCN_VECTOR_BYTES 32
 #include "engine_body.h"
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#endif
 
 namespace dcn {
 namespace cpu {

@@ -9,20 +9,10 @@
 
 #ifdef DCN_HAS_AVX512_BF16
 
-#if defined(__clang__)
-#pragma clang attribute push( \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
-#else
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
-#endif
 #define DCN_ISA avx512_bf16
 #define DCN_VECTOR_BYTES 64
 #define DCN_SPLIT
 #include "engine_body.h"
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#endif
 
 namespace dcn {
 namespace cpu {

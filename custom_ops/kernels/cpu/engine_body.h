@@ -1,7 +1,19 @@
 // All CPU kernels, compiled into namespace dcn::cpu::DCN_ISA. The source file of an instruction
-// set includes the headers outside this folder, sets its target and includes this file once.
+// set includes the headers outside this folder and includes this file once, which compiles for
+// AVX-512 (F, BW, DQ, VL) where DCN_VECTOR_BYTES is 64, for AVX2 and FMA where it is 32.
 //
 // The namespace keeps functions of one name but different instructions apart at link time.
+
+#if DCN_VECTOR_BYTES == 64 && defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#elif DCN_VECTOR_BYTES == 64
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#elif DCN_VECTOR_BYTES == 32 && defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#elif DCN_VECTOR_BYTES == 32
+#pragma GCC target("avx2,fma")
+#endif
 
 // Vectors that are passed are passed between functions that are always inlined: no ABI matters.
 #pragma GCC diagnostic ignored "-Wpsabi"
@@ -70,3 +82,7 @@ static bool run_backward(const Problem& p, const BackwardTensors& tensors, void*
 }  // namespace DCN_ISA
 }  // namespace cpu
 }  // namespace dcn
+
+#if DCN_VECTOR_BYTES >= 32 && defined(__clang__)
+#pragma clang attribute pop
+#endif

@@ -109,7 +109,6 @@ struct VectorProduct {
   static constexpr int64_t kColumnStep = kVectorLanes<T>;
   static constexpr int64_t kPanel = kPanelVectors * kVectorLanes<T>;
   static constexpr int64_t kRows = kMaxRows;
-
   static constexpr int64_t kRowStep = kMaxRows / 3;
   static constexpr int kSampleLanes = kVectorLanes<T>;
 

@@ -305,7 +305,6 @@ struct SplitProduct {
   static constexpr int64_t kColumnStep = kBlockColumns;
   static constexpr int64_t kPanel = 2 * kBlockColumns;
   static constexpr int64_t kRows = 32;
-
   static constexpr int64_t kRowStep = 16;
   static constexpr int kSampleLanes = 32;
 
