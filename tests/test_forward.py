@@ -173,6 +173,17 @@ def test_magnitudes(x, mask, weight, data_format, device):
     assert_close(out, wanted, "float32", case.depth["out"], "out")
 
 
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_nothing_of_an_earlier_call_is_left(dtypes, device):
+    """Not even NaN, in memory that a call leaves for the next."""
+    before = Case(1, 64, (40, 40), 64, padding=1)
+    arrays = random_problem(before)
+    arrays["x"] = np.full_like(arrays["x"], np.nan)
+    forward(before, dtypes, arrays)
+    case = Case(1, 6, (40, 40), 40, padding=1, groups=2)
+    assert np.isfinite(forward(case, dtypes, random_problem(case))).all()
+
+
 def strided(tensor):
     """Put the values two elements apart in memory."""
     return paddle.stack([tensor, -tensor], axis=-1)[..., 0]
