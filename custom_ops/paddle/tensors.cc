@@ -32,19 +32,30 @@ void require(bool holds, const Parts&... parts) {
   if (!holds) throw_value_error(text(parts...));
 }
 
-std::string shape_text(const Tensor& tensor) {
-  std::string result = "[";
-  for (const int64_t size : tensor.shape()) {
-    if (result.size() > 1) result += ", ";
-    result += std::to_string(size);
+// What a message may say of a tensor, put into words only if there is a message.
+struct ShapeOf {
+  const Tensor& tensor;
+};
+std::ostream& operator<<(std::ostream& stream, ShapeOf shape) {
+  const char* before = "[";
+  for (const int64_t size : shape.tensor.shape()) {
+    stream << before << size;
+    before = ", ";
   }
-  return result + "]";
+  return stream << (shape.tensor.dims().size() == 0 ? "[]" : "]");
+}
+struct DeviceOf {
+  const Tensor& tensor;
+};
+std::ostream& operator<<(std::ostream& stream, DeviceOf device) {
+  return stream << device.tensor.place().DebugString();
 }
 
 // Expected against found, one dimension at a time: `formula` says where the number comes from.
+template <typename... Formula>
 void require_size(const char* name, int64_t found, int64_t expected, const char* dimension,
-                  const std::string& formula) {
-  require(found == expected, name, ": expected ", expected, " ", dimension, " (", formula,
+                  const Formula&... formula) {
+  require(found == expected, name, ": expected ", expected, " ", dimension, " (", formula...,
           "), got ", found);
 }
 
@@ -77,9 +88,9 @@ void check_tensor(const char* name, const Tensor& tensor, size_t rank, const Ten
   require(static_cast<const phi::DenseTensor&>(*tensor.impl()).meta().is_contiguous(), name,
           ": expected contiguous memory");
   require(tensor.dims().size() == static_cast<int>(rank), name, ": expected ", rank,
-          " dimensions, got shape ", shape_text(tensor));
-  require(tensor.place() == x.place(), name, ": expected a tensor on x's device ",
-          x.place().DebugString(), ", got one on ", tensor.place().DebugString());
+          " dimensions, got shape ", ShapeOf{tensor});
+  require(tensor.place() == x.place(), name, ": expected a tensor on x's device ", DeviceOf{x},
+          ", got one on ", DeviceOf{tensor});
 }
 
 DataType element_type(const char* name, const Tensor& tensor) {
@@ -149,9 +160,9 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   p.im2col_step = a.im2col_step;
 
   require(p.channels > 0 && p.height > 0 && p.width > 0,
-          "x: expected a positive number of channels, rows and columns, got shape ", shape_text(x));
+          "x: expected a positive number of channels, rows and columns, got shape ", ShapeOf{x});
   require(p.out_channels > 0 && p.kernel_h > 0 && p.kernel_w > 0,
-          "weight: expected positive sizes, got shape ", shape_text(weight));
+          "weight: expected positive sizes, got shape ", ShapeOf{weight});
   require(p.channels % p.groups == 0, "groups: expected a divisor of the ", p.channels,
           " channels of x, got ", p.groups);
   require(p.out_channels % p.groups == 0, "groups: expected a divisor of the ", p.out_channels,
@@ -159,7 +170,7 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   require(p.channels % p.deformable_groups == 0, "deformable_groups: expected a divisor of the ",
           p.channels, " channels of x, got ", p.deformable_groups);
   require_size("weight", weight.dims()[1], p.group_channels(), "channels",
-               text("channels of x ", p.channels, " / groups ", p.groups));
+               "channels of x ", p.channels, " / groups ", p.groups);
 
   p.out_height =
       output_size(p.height, p.kernel_h, p.stride_h, p.pad_top, p.pad_bottom, p.dilation_h);
@@ -194,7 +205,7 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   }
   if (in.grad_out) {
     require(in.grad_out->shape() == output_shape(p), "out@GRAD: expected the output's shape, got ",
-            shape_text(*in.grad_out));
+            ShapeOf{*in.grad_out});
   }
   return p;
 }
