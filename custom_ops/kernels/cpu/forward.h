@@ -8,6 +8,9 @@
 constexpr int64_t kColumnBlock = 640;     // elements of one pixel's columns at a time, about
 constexpr int64_t kMaxPixels = 384;       // that one task computes
 constexpr int64_t kCopyBytes = 64 << 20;  // of x in channels-last order at a time, about
+// About how many products of a pixel's columns with the weights of one output take as long as
+// sampling the pixel, and as reading these weights anew.
+constexpr int64_t kSampleCost = 64, kReadCost = 40;
 
 // Images that are in the workspace at a time. `bytes` is what one image takes.
 inline int64_t images_at_a_time(const Problem& p, int64_t bytes) {
@@ -33,6 +36,7 @@ struct ForwardLayout {
   int64_t images;         // at a time
   int64_t panel_outputs;  // outputs of a group, padded
   int64_t pixels, tile;   // output pixels in a task and in a tile, at most
+  int64_t outputs;        // of a group, padded, in a task at most; all if there are several groups
   int64_t taps_at_a_time, column_stride, out_stride;
   int64_t slab_depth, group_depth;  // rows of the packed weights, padded: of a slab, of a group
   Pixel* x;                         // the copy, arranged in parts
@@ -57,8 +61,8 @@ struct ForwardLayout {
     column_stride = round_up(widest.groups * padded(taps_at_a_time * widest.piece),
                              kLine / static_cast<int64_t>(sizeof(Element))) +
                     kLine / static_cast<int64_t>(sizeof(Element));
-    out_stride = widest.groups * panel_outputs + kLine / static_cast<int64_t>(sizeof(T));
-    pixels = choose_pixels(p, threads);
+    choose_task(p, threads, widest.groups);
+    out_stride = widest.groups * outputs + kLine / static_cast<int64_t>(sizeof(T));
     const int64_t tiles = ceil_div(pixels, kMaxTile);
     tile = smaller(pixels, round_up(ceil_div(pixels, tiles), Product::kRowStep));
     Arena arena(workspace);
@@ -104,25 +108,33 @@ struct ForwardLayout {
            tap / taps_at_a_time * padded(taps_at_a_time * slab.piece);
   }
 
-  // The number of tasks is such that all threads end at about the same time. Results do not
-  // depend on it: each output is a sum over k, in order.
-  int64_t choose_pixels(const Problem& p, int threads) const {
-    const int64_t pixels = p.out_pixels();
-    const int64_t widest = smaller(kMaxPixels, larger(Product::kRows, (1 << 18) / out_stride));
-    const int64_t images = larger(1, p.batch);
-    const int64_t fewest = ceil_div(pixels, widest);
-    int64_t best = widest, best_cost = -1;
-    for (int64_t tasks = fewest; tasks <= fewest + smaller(fewest, 16); ++tasks) {
-      const int64_t size = ceil_div(pixels, tasks);
-      const int64_t rounds = ceil_div(images * ceil_div(pixels, size), threads);
-      // A task costs its pixels, in steps of a part of a register block, and streams all weights.
-      const int64_t cost = rounds * (round_up(size, Product::kRowStep) + 16);
-      if (best_cost < 0 || cost < best_cost) {
-        best = size;
-        best_cost = cost;
+  // Tasks are such that all threads end at about the same time, and share the outputs where there
+  // are few pixels. Results do not depend on it: each output is a sum over k, in order.
+  void choose_task(const Problem& p, int threads, int64_t slab_groups) {
+    const int64_t all_pixels = p.out_pixels(), batch = larger(1, p.batch);
+    const int64_t panels = ceil_div(panel_outputs, Product::kPanel);
+    const bool few = p.groups == 1 && batch * ceil_div(all_pixels, kMaxPixels) < 4 * threads;
+    int64_t least = -1;
+    for (int64_t blocks = 1; blocks <= (few ? smaller(panels, threads) : 1); blocks *= 2) {
+      const int64_t block = smaller(panel_outputs, ceil_div(panels, blocks) * Product::kPanel);
+      const int64_t widest =
+          smaller(kMaxPixels, larger(Product::kRows, (1 << 18) / (slab_groups * block)));
+      const int64_t fewest = ceil_div(all_pixels, widest);
+      for (int64_t tasks = fewest; tasks <= fewest + smaller(fewest, 16); ++tasks) {
+        const int64_t size = ceil_div(all_pixels, tasks);
+        const int64_t rounds =
+            ceil_div(batch * ceil_div(all_pixels, size) * ceil_div(panel_outputs, block), threads);
+        // A task samples its pixels, in steps of a part of a register block, multiplies them by
+        // its weights, and reads these.
+        const int64_t cost = rounds * (round_up(size, Product::kRowStep) * (block + kSampleCost) +
+                                       kReadCost * block);
+        if (least < 0 || cost < least) {
+          least = cost;
+          pixels = size;
+          outputs = block;
+        }
       }
     }
-    return best;
   }
 };
 
@@ -208,25 +220,25 @@ void clear_padding(const Columns<Product>& columns, int64_t pixels, int64_t grou
   }
 }
 
-// The output pixels [pixel, pixel + pixels) of one image: every slab, a few taps at a time, tile
-// after tile, into `out`, then to their place in memory.
+// Of one image the output pixels [pixel, pixel + pixels), of each group the outputs from `output`
+// on: every slab, a few taps at a time, tile after tile, into `out`, then to their place in memory.
 template <typename Product>
 void forward_pixels(const Problem& p, const ForwardTensors& tensors,
                     const ForwardLayout<Product>& layout,
                     const typename ForwardLayout<Product>::ThreadPart& own,
                     const typename Product::Pixel* x, int64_t image_index, int64_t pixel,
-                    int64_t pixels) {
+                    int64_t pixels, int64_t output) {
   using T = typename Product::Value;
   using Pixel = typename Product::Pixel;
   Tile<T> tile{0, 0, 0, own.origins, own.origins + kMaxTile};
   const int64_t taps = p.taps();
+  const int64_t outputs = smaller(layout.outputs, layout.panel_outputs - output);
   for (int64_t s = 0; s < layout.slabs.count; ++s) {
     const Slab slab = layout.slabs[s];
-    const int64_t out_columns = slab.groups * layout.panel_outputs;
     if (slab.first == 0) {
-      const T* bias = layout.bias + slab.group * layout.panel_outputs;
+      const T* bias = layout.bias + slab.group * layout.panel_outputs + output;
       for (int64_t t = 0; t < pixels; ++t) {
-        __builtin_memcpy(own.out + t * layout.out_stride, bias, out_columns * sizeof(T));
+        __builtin_memcpy(own.out + t * layout.out_stride, bias, slab.groups * outputs * sizeof(T));
       }
     }
     const GroupRange range = deformable_range(p, slab);
@@ -249,23 +261,22 @@ void forward_pixels(const Problem& p, const ForwardTensors& tensors,
         }
         clear_padding(own.columns, tile.count, slab.groups, depth, columns.group_stride);
         for (int64_t g = 0; g < slab.groups; ++g) {
-          const auto* weight = layout.weight + (slab.group + g) * Product::kTerms *
-                                                   layout.panel_outputs * layout.group_depth;
-          Product::multiply(tile.count, layout.panel_outputs, depth,
+          const int64_t first_output = (slab.group + g) * layout.panel_outputs + output;
+          const auto* weight = layout.weight + Product::kTerms * first_output * layout.group_depth;
+          Product::multiply(tile.count, outputs, depth,
                             Product::left(own.columns.data + g * columns.group_stride,
                                           own.columns.stride, own.columns.term_stride),
                             weight, layout.group_depth, layout.weight_row(slab, first),
-                            own.out + start * layout.out_stride + g * layout.panel_outputs,
-                            layout.out_stride);
+                            own.out + start * layout.out_stride + g * outputs, layout.out_stride);
         }
       }
     }
     if (slab.first + slab.piece == p.group_channels()) {
       for (int64_t g = 0; g < slab.groups; ++g) {
-        from_channels_last(own.out + g * layout.panel_outputs, layout.out_stride, p.group_outputs(),
-                           pixels, p.channels_last, image_index,
-                           (slab.group + g) * p.group_outputs(), p.out_channels, pixel,
-                           p.out_pixels(), tensors.out, p.dtype);
+        from_channels_last(own.out + g * outputs, layout.out_stride,
+                           smaller(outputs, p.group_outputs() - output), pixels, p.channels_last,
+                           image_index, (slab.group + g) * p.group_outputs() + output,
+                           p.out_channels, pixel, p.out_pixels(), tensors.out, p.dtype);
       }
     }
   }
@@ -284,7 +295,8 @@ bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
   using Pixel = typename Product::Pixel;
   const ForwardLayout<Product> layout(p, workspace, threads);
   const int64_t panels = ceil_div(layout.panel_outputs, Product::kPanel);
-  const int64_t tasks = ceil_div(p.out_pixels(), layout.pixels);
+  const int64_t blocks = ceil_div(layout.panel_outputs, layout.outputs);
+  const int64_t tasks = ceil_div(p.out_pixels(), layout.pixels) * blocks;  // of an image
   const int64_t image_size = p.channels * p.in_pixels();
   Magnitude largest_x, largest_mask, largest_weight;
   run_team(threads, [&](Team& team) {
@@ -326,10 +338,11 @@ bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
         }
       }
       team.for_each(images * tasks, [&](int64_t task) {
-        const int64_t n = first_image + task / tasks, pixel = task % tasks * layout.pixels;
+        const int64_t n = first_image + task / tasks, output = task % blocks * layout.outputs;
+        const int64_t pixel = task % tasks / blocks * layout.pixels;
         const Pixel* x = layout.copies_x ? layout.x : static_cast<const Pixel*>(tensors.x);
         forward_pixels(p, tensors, layout, own, x + (n - first_image) * image_size, n, pixel,
-                       smaller(layout.pixels, p.out_pixels() - pixel));
+                       smaller(layout.pixels, p.out_pixels() - pixel), output);
       });
     }
     largest_mask.include_bits(own.plan->largest_mask);
