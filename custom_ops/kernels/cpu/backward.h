@@ -102,7 +102,7 @@ struct BackwardLayout {
     part.packed = arena.take<Element>(
         Product::kSplits && weight_wanted ? Product::kTerms * tile * part_columns : 0);
     part.origins = arena.take<T>(2 * kMaxTile);
-    part.row = arena.take<T>(slabs[0].piece * p.taps());
+    part.row = arena.take<T>(2 * slabs[0].piece * p.taps());
     // Operands before they are split.
     part.block = arena.take<T>(
         Product::kSplits ? larger(2 * kOutputBlock * tile, Product::kDepthStep * group_columns)
@@ -245,8 +245,7 @@ void pack_grad_out(const Problem& p, const void* grad_out, const BackwardLayout<
 }
 
 // Brings the weights of a slab's group and the outputs [output, output + outputs) into panels of
-// columns (tap, channel), in each panel output by output. `row` holds one output's weights if they
-// have to be converted.
+// columns (tap, channel), in each panel output by output. `row` holds one output's weights twice.
 template <typename Product, typename T>
 void order_backward_weights(const Problem& p, const void* weight, const Slab& slab, int64_t group,
                             int64_t output, int64_t outputs, int64_t all_outputs, T* row,
@@ -258,19 +257,12 @@ void order_backward_weights(const Problem& p, const void* weight, const Slab& sl
     const int64_t first =
         ((slab.group + group) * p.group_outputs() + output + m) * p.group_channels() + slab.first;
     const T* source = read_row(weight, p.dtype, first * taps, piece * taps, row);
-    int64_t panel = 0, width = smaller(Product::kPanel, columns), left = width;
-    T* to = target + m * width;
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      for (int64_t c = 0; c < piece; ++c) {
-        if (left == 0) {
-          panel += width;
-          width = smaller(Product::kPanel, columns - panel);
-          left = width;
-          to = target + panel * all_outputs + m * width;
-        }
-        *to++ = source[c * taps + tap];
-        --left;
-      }
+    T* const ordered = row + piece * taps;
+    transpose<16, 8>(piece, taps, [&](int64_t c) { return source + c * taps; }, ordered, piece);
+    for (int64_t column = 0; column < piece * taps; column += Product::kPanel) {
+      const int64_t width = smaller(Product::kPanel, columns - column);
+      __builtin_memcpy(target + column * all_outputs + m * width, ordered + column,
+                       smaller(width, piece * taps - column) * sizeof(T));
     }
   }
 }
@@ -548,9 +540,9 @@ void unpack_weight_gradient(const Problem& p, const BackwardTensors& tensors,
       const T* source = layout.grad_weight +
                         layout.grad_weight_at(s * layout.tap_parts + part, group - slab.group) +
                         m * layout.columns_in_group(slab, count);
-      for (int64_t tap = 0; tap < count; ++tap) {
-        for (int64_t c = 0; c < slab.piece; ++c) row[c * taps + first + tap] = *source++;
-      }
+      transpose<8, 16>(
+          count, slab.piece, [&](int64_t tap) { return source + tap * slab.piece; }, row + first,
+          taps);
     }
     write_row(row, slab.piece * taps, tensors.grad_weight, p.dtype,
               (output * p.group_channels() + slab.first) * taps);
