@@ -32,6 +32,8 @@ DTYPE_IDS = [main if main == other else f"{main}+{other}" for main, other in DTY
 
 EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 
+FULL_BITS = ("tensor_float32", "float32", "float64")  # what random values keep 24 bits for
+
 # An empty batch needs matrix products without rows, which Paddle 2.6 refuses in the reference.
 EMPTY_REFERENCE = not paddle.__version__.startswith("2.")
 
@@ -182,19 +184,21 @@ _OFFSETS = {
 }
 
 
-def representable(values: np.ndarray, step: float = 2.0**-12) -> np.ndarray:
-    """Round to 8 significant bits and multiples of `step`: values that every dtype has."""
+def representable(values: np.ndarray, step: float, bits: int) -> np.ndarray:
+    """Round to multiples of `step` and `bits` significant bits, of which every dtype has 8."""
     finite = np.isfinite(values)
     mantissa, exponent = np.frexp(np.where(finite, np.round(values / step) * step, 0))
-    return np.where(finite, np.ldexp(np.round(mantissa * 256) / 256, exponent), values)
+    rounded = np.round(np.ldexp(mantissa, bits))
+    return np.where(finite, np.ldexp(rounded, exponent - bits), values)
 
 
-def random_problem(case: Case) -> dict[str, np.ndarray]:
+def random_problem(case: Case, dtype: str = "bfloat16") -> dict[str, np.ndarray]:
     """Draw float64 arrays x, offset, mask, weight, bias and grad (of the output), all NCHW.
 
-    All values exist in every dtype, so one float64 result is the expected one of them all.
-    Offsets are multiples of 1/64: coordinates are exact, so no rounding can move a sample across
-    an integer, where the offset gradient jumps.
+    All values exist in `dtype`, so that a float64 result is the expected one: with as many bits as
+    float32 has for it and float64, else as few as every dtype has. Offsets are multiples of 1/64:
+    coordinates are exact, so no rounding can move a sample across an integer, where the offset
+    gradient jumps.
     """
     rng = np.random.default_rng(zlib.crc32(repr(case).encode()))
     taps = math.prod(pair(case.kernel))
@@ -210,9 +214,10 @@ def random_problem(case: Case) -> dict[str, np.ndarray]:
         "bias": rng.normal(0, 1, case.outputs) if case.bias else None,
         "grad": rng.normal(0, 1, (case.batch, case.outputs, *case.out_size)),
     }
-    arrays = {name: None if a is None else representable(a) for name, a in arrays.items()}
+    form = (2.0**-40, 24) if dtype in FULL_BITS else (2.0**-12, 8)
+    arrays = {name: None if a is None else representable(a, *form) for name, a in arrays.items()}
     offset = offset.reshape(case.batch, 2 * masks[0], *case.out_size)
-    arrays["offset"] = representable(offset, 2.0**-6)
+    arrays["offset"] = representable(offset, 2.0**-6, 8)
     return arrays
 
 
@@ -284,12 +289,16 @@ def loss(function, case: Case, arrays: dict[str, np.ndarray]) -> float:
     return (run(function, case, arrays, backward=False)["out"] * arrays["grad"]).sum()
 
 
+def expected(case: Case, dtype: str = "bfloat16") -> dict[str, np.ndarray]:
+    """Return output and gradients of `random_problem(case, dtype)`, by the reference in float64."""
+    return _expected(case, "float32" if dtype in FULL_BITS else "bfloat16")
+
+
 @functools.cache
-def expected(case: Case) -> dict[str, np.ndarray]:
-    """Return output and all gradients of `random_problem(case)`, by the reference in float64."""
+def _expected(case: Case, dtype: str) -> dict[str, np.ndarray]:
     if case.batch == 0 and not EMPTY_REFERENCE:
         pytest.skip("operations of Paddle 2.6 refuse empty tensors")
-    return run(paddle_dcn.deform_conv2d_reference, case, random_problem(case))
+    return run(paddle_dcn.deform_conv2d_reference, case, random_problem(case, dtype))
 
 
 def tolerance(dtype: str, depth: int, scale: float, k: float = 4.0) -> float:

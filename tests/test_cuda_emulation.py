@@ -40,7 +40,7 @@ def library():
 
 def job(case: Case, dtypes=("float32", "float32"), **how) -> Job:
     """A case as the emulation takes it."""
-    arrays = random_problem(case)
+    arrays = random_problem(case, dtypes[0])
     if arrays["bias"] is None:
         arrays["bias"] = np.zeros(case.outputs)
     options = {
@@ -63,7 +63,7 @@ def job(case: Case, dtypes=("float32", "float32"), **how) -> Job:
 
 def compare(actual: dict, case: Case, dtypes=("float32", "float32")) -> None:
     """Every result of a job against the reference's."""
-    wanted = {name: array for name, array in expected(case).items() if name in actual}
+    wanted = {name: array for name, array in expected(case, dtypes[0]).items() if name in actual}
     actual = {name: array for name, array in actual.items() if name in wanted}
     assert_results_close(actual, wanted, case, dtypes)
 

@@ -29,7 +29,9 @@ ONNX = json.loads((pathlib.Path(__file__).parent / "data/onnx_deform_conv.json")
 
 
 def forward(case, dtypes=("float32", "float32"), arrays=None, function=deform_conv2d):
-    return run(function, case, arrays or random_problem(case), dtypes, backward=False)["out"]
+    return run(function, case, arrays or random_problem(case, dtypes[0]), dtypes, backward=False)[
+        "out"
+    ]
 
 
 @pytest.mark.parametrize("case", TABLE, ids=str)
@@ -39,7 +41,7 @@ def test_table(case, dtypes, device):
     if case.batch == 0:
         assert out.shape == (0, case.outputs, *case.out_size)
     else:
-        assert_close(out, expected(case)["out"], dtypes[0], case.depth["out"], "out")
+        assert_close(out, expected(case, dtypes[0])["out"], dtypes[0], case.depth["out"], "out")
 
 
 @pytest.mark.parametrize("vector", ONNX["cases"], ids=lambda vector: vector["name"])
@@ -97,7 +99,9 @@ def test_onnxruntime(case):
     runtime = pytest.importorskip(
         "onnxruntime", minversion="1.25", reason="pip install 'onnxruntime>=1.25' onnx"
     )
-    arrays = {n: a.astype("float32") for n, a in random_problem(case).items() if a is not None}
+    arrays = {
+        n: a.astype("float32") for n, a in random_problem(case, "float32").items() if a is not None
+    }
     del arrays["grad"]
     session = runtime.InferenceSession(onnx_model(case, arrays), providers=["CPUExecutionProvider"])
     wanted = session.run(None, arrays)[0].astype("float64")
