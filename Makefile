@@ -39,6 +39,9 @@ $(VENV)/.paddle:
 	$(PYTHON) -m pip install -q "setuptools>=77" wheel $(REQUIREMENTS)
 	touch $@
 
+# Whose plain convolution is the floor of every row.
+$(VENV)/.bench: REQUIREMENTS += "torch==2.13.0"
+
 # The package in place, its library built, and one set of the extras in pyproject.toml.
 $(VENV)/.%: $(SOURCES) | $(VENV)/.paddle
 	$(PYTHON) -m pip install -q --no-build-isolation -e ".[$*]" $(REQUIREMENTS)

@@ -12,9 +12,11 @@ import ctypes
 import functools
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,6 +52,36 @@ class Case:
         height, width = self.out_size
         return 2 * n * height * width * 9 * c // self.groups * self.outputs
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every input, and of the gradient of the output."""
+        n, c, _, _ = self.x
+        taps = 9 * self.deformable_groups
+        shapes = {
+            "x": self.x,
+            "offset": (n, 2 * taps, *self.out_size),
+            "mask": (n, taps, *self.out_size),
+            "weight": (self.outputs, c // self.groups, 3, 3),
+            "bias": (self.outputs,),
+            "grad": (n, self.outputs, *self.out_size),
+        }
+        return {name: shape for name, shape in shapes.items() if name != "mask" or self.modulated}
+
+    def floors(self, dtype: str, training: bool, gflops: float, gbytes: float) -> dict[str, float]:
+        """Milliseconds that the products take at a rate, and every tensor once at a bandwidth.
+
+        In training every product is there three times, and backward reads all inputs and the
+        gradient of the output and writes the gradients of the inputs.
+        """
+        out = math.prod(self.shapes["grad"])
+        inputs = sum(map(math.prod, self.shapes.values())) - out
+        elements = 3 * inputs + 2 * out if training else inputs + out
+        size = 2 if dtype == "bfloat16" else 4
+        return {
+            "product": self.flop * (3 if training else 1) / gflops * 1e-6,
+            "memory": elements * size / gbytes * 1e-6,
+        }
+
 
 CASES = (
     Case("resnet_c4", (1, 256, 64, 64), 256),
@@ -80,21 +112,11 @@ _THREADS_VARIABLE = "PADDLE_DCN_BENCH_THREADS"
 
 def _arrays(case: Case) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    n, c, _, _ = case.x
-    height, width = case.out_size
-    groups = case.deformable_groups
-    shapes = {
-        "x": case.x,
-        "offset": (n, groups * 18, height, width),
-        "mask": (n, groups * 9, height, width),
-        "weight": (case.outputs, c // case.groups, 3, 3),
-        "bias": (case.outputs,),
-        "grad": (n, case.outputs, height, width),
-    }
-    arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in case.shapes.items()}
     arrays["offset"] *= case.spread
-    arrays["mask"] = rng.random(shapes["mask"], np.float32)
-    arrays["weight"] /= np.sqrt(c // case.groups * 9)
+    arrays["weight"] /= np.sqrt(math.prod(case.shapes["weight"][1:]))
+    if case.modulated:
+        arrays["mask"] = rng.random(case.shapes["mask"], np.float32)
     return arrays
 
 
@@ -361,13 +383,32 @@ def peak_gflops() -> float:
     return best
 
 
+def peak_bandwidth(threads: int) -> float:
+    """Return the best rate in GB/s, read and written, at which this many threads copy."""
+    source = np.ones((threads, 8 << 20), np.float32)
+    target = np.ones_like(source)
+    best = 0.0
+    for _ in range(7):
+        workers = [
+            threading.Thread(target=np.copyto, args=(target[i], source[i])) for i in range(threads)
+        ]
+        start = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        best = max(best, 2e-9 * source.nbytes / (time.perf_counter() - start))
+    return best
+
+
 def _child(arguments: argparse.Namespace, threads: int) -> None:
     """Measure with one number of threads; print one JSON line per result."""
     import paddle
 
     paddle.base.core.set_num_threads(threads)
     peers = not arguments.no_peers
-    print(json.dumps({"threads": threads, "peak": peak_gflops()}), flush=True)
+    peak = {"gflops": peak_gflops(), "gbytes": peak_bandwidth(threads)}
+    print(json.dumps({"threads": threads, "peak": peak}), flush=True)
     for dtype in arguments.dtypes:
         for training in (False, True):
             for case in _chosen(arguments.cases):
@@ -400,7 +441,7 @@ def _run_children(arguments: argparse.Namespace) -> Iterator[dict]:
             raise SystemExit(f"the benchmark with {threads} threads failed:\n{errors[-2000:]}")
 
 
-def _row(result: dict, peak: float) -> str:
+def _row(result: dict, peak: dict[str, float]) -> str:
     case = next(case for case in CASES if case.name == result["case"])
     times = result["ms"]
     ours = times[OURS]
@@ -411,14 +452,17 @@ def _row(result: dict, peak: float) -> str:
         cells.append(
             f"{times[name]:9.2f} {times[name] / ours:6.2f}x" if name in times else f"{'-':>17}"
         )
-    cells.append(f"{rate:7.0f} {100 * rate / peak:5.0f}%")
+    cells.append(f"{rate:7.0f} {100 * rate / peak['gflops']:5.0f}%")
+    floors = case.floors(result["dtype"], result["training"], **peak)
+    cells.append(f"{floors['product']:8.2f} {floors['memory']:7.2f}")
     return " ".join(cells)
 
 
 def _print_means(tables: dict[tuple, list[dict]]) -> None:
-    """Print the summary of the last table, if there is one."""
-    if tables:
-        print(_means(list(tables.values())[-1]))
+    """Print the summary of the last table, if there is one and it has peers."""
+    means = _means(list(tables.values())[-1]) if tables else ""
+    if means:
+        print(means)
 
 
 def _means(results: list[dict]) -> str:
@@ -438,12 +482,14 @@ def _means(results: list[dict]) -> str:
     return "geometric mean of their time over ours: " + ", ".join(parts) if parts else ""
 
 
-def _header(threads: int, dtype: str, training: bool, peak: float) -> str:
+def _header(threads: int, dtype: str, training: bool, peak: dict[str, float]) -> str:
     columns = " ".join(f"{name:>16} " for name in list(CONTESTANTS[dtype])[1:])
     return (
         f"\n{TRAINING if training else FORWARD}, {dtype}, {threads} thread(s); ms, and how many "
-        f"times ours; GFLOP/s and share of the best float32 matrix product ({peak:.0f} GFLOP/s)\n"
-        f"{'case':16} {OURS:>9} {columns}GFLOP/s share"
+        "times ours; GFLOP/s and share of the best float32 matrix product "
+        f"({peak['gflops']:.0f} GFLOP/s); what the products take at that rate, and all tensors at "
+        f"{peak['gbytes']:.0f} GB/s\n"
+        f"{'case':16} {OURS:>9} {columns}GFLOP/s share  product  memory"
     )
 
 
