@@ -570,7 +570,7 @@ def draw(results: list[dict], path: Path) -> None:
     except ImportError:
         raise SystemExit('the picture needs matplotlib: pip install "paddle_dcn[demo]"') from None
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     parts = {}
     for result in results:
@@ -592,9 +592,13 @@ def draw(results: list[dict], path: Path) -> None:
         for i, name in enumerate(names):
             ratios = [r["ms"].get(name, np.nan) / r["ms"][OURS] for r in rows]
             positions = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
-            axis.bar(positions, ratios, width, label=name, color=colors[name])
+            heights = [ratio - 1 for ratio in ratios]  # from 1, where both are equally fast
+            axis.bar(positions, heights, width, 1, label=name, color=colors[name])
         axis.axhline(1, color="black", linewidth=1)
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
         axis.set_xticks(range(len(rows)), [r["case"] for r in rows], rotation=20, ha="right")
         axis.set_ylabel("time over ours")
         mode = TRAINING if rows[0]["training"] else FORWARD
@@ -603,6 +607,6 @@ def draw(results: list[dict], path: Path) -> None:
         axis.set_title(f"{mode}, {rows[0]['dtype']}, {threads} thread{plural}", loc="left")
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
-        axis.legend(ncols=4, loc="upper left", frameon=False)
+        axis.legend(ncols=4, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
