@@ -7,7 +7,6 @@
 // pixels in order: nothing is written by two tasks, every sum has a fixed order, and results do
 // not depend on the number of threads.
 
-constexpr int64_t kTapParts = 3;            // of the weight gradient's work on one slab, at most
 constexpr int64_t kPartialBytes = 4 << 20;  // of coordinate gradients per slab, about
 constexpr int64_t kTileBytes = 1 << 20;     // of one tile's columns, about
 constexpr int64_t kOutputBlock = 16;        // outputs that are moved between layouts at a time
@@ -53,8 +52,7 @@ struct BackwardLayout {
     weight_wanted = wanted.grad_weight != nullptr;
     bias_wanted = wanted.grad_bias != nullptr;
     const Slab widest = slabs[0];
-    const bool balanced = slabs.count % threads == 0 || slabs.count >= 4 * threads;
-    taps_in_part = ceil_div(p.taps(), balanced ? 1 : smaller(kTapParts, p.taps()));
+    taps_in_part = choose_taps(p.taps(), threads);
     tap_parts = ceil_div(p.taps(), taps_in_part);
     group_columns = columns_in_group(widest, p.taps());
     part_columns = columns_in_group(widest, taps_in_part);
@@ -111,6 +109,21 @@ struct BackwardLayout {
     part.sink = arena.take<T>(slabs[0].channels);
     part.plan = arena.take<Plan<T>>(1);
     return part;
+  }
+
+  // Such that the threads end the weight gradient at about the same time. Each part reads grad_out,
+  // which takes about half as long as the products of one tap.
+  int64_t choose_taps(int64_t taps, int threads) const {
+    int64_t best = taps, least = -1;
+    for (int64_t size = taps; size > 0; --size) {
+      const int64_t rounds = ceil_div(slabs.count * ceil_div(taps, size), threads);
+      const int64_t cost = rounds * (2 * columns_in_group(slabs[0], size) + slabs[0].piece);
+      if (least < 0 || cost < least) {
+        least = cost;
+        best = size;
+      }
+    }
+    return best;
   }
 
   // Columns of one group in a slab, padded.

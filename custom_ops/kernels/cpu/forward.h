@@ -119,8 +119,7 @@ struct ForwardLayout {
       const int64_t block = smaller(panel_outputs, ceil_div(panels, blocks) * Product::kPanel);
       const int64_t widest =
           smaller(kMaxPixels, larger(Product::kRows, (1 << 18) / (slab_groups * block)));
-      const int64_t fewest = ceil_div(all_pixels, widest);
-      for (int64_t tasks = fewest; tasks <= fewest + smaller(fewest, 16); ++tasks) {
+      const auto consider = [&](int64_t tasks) {
         const int64_t size = ceil_div(all_pixels, tasks);
         const int64_t rounds =
             ceil_div(batch * ceil_div(all_pixels, size) * ceil_div(panel_outputs, block), threads);
@@ -133,7 +132,10 @@ struct ForwardLayout {
           pixels = size;
           outputs = block;
         }
-      }
+      };
+      const int64_t fewest = ceil_div(all_pixels, widest);
+      for (int64_t more = 0; more <= smaller(fewest, 16); ++more) consider(fewest + more);
+      consider(smaller(all_pixels, larger(fewest, threads / (batch * blocks))));
     }
   }
 };
