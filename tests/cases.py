@@ -36,6 +36,7 @@ GROUPED = [
     Case(2, 36, (5, 7), 4, padding=1, groups=2, deformable_groups=3, modulated=False),
     Case(1, 34, (6, 6), 33, padding=1, deformable_groups=2),
     Case(2, 33, (6, 5), 33, padding=1, groups=11, deformable_groups=3),
+    Case(1, 40, (6, 7), 24, padding=1, groups=8, deformable_groups=2),
     Case(1, 64, (9, 7), 128, padding=1, groups=64, deformable_groups=16),
     Case(1, 64, (6, 9), 64, padding=1, groups=16, deformable_groups=64),
     Case(1, 130, (6, 5), 260, padding=1, groups=130, deformable_groups=26),

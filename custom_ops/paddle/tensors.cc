@@ -169,8 +169,8 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
           " filters of weight, got ", p.groups);
   require(p.channels % p.deformable_groups == 0, "deformable_groups: expected a divisor of the ",
           p.channels, " channels of x, got ", p.deformable_groups);
-  require_size("weight", weight.dims()[1], p.group_channels(), "channels",
-               "channels of x ", p.channels, " / groups ", p.groups);
+  require_size("weight", weight.dims()[1], p.group_channels(), "channels", "channels of x ",
+               p.channels, " / groups ", p.groups);
 
   p.out_height =
       output_size(p.height, p.kernel_h, p.stride_h, p.pad_top, p.pad_bottom, p.dilation_h);

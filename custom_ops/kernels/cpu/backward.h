@@ -310,8 +310,8 @@ void pack_backward_weights(const Problem& p, const void* weight,
 // equally long, else each vector by itself.
 template <typename Shape, typename T>
 struct Dots;
-template <int kLanes, int kPieces, typename T>
-struct Dots<RunShape<kLanes, kPieces>, T> {
+template <int kLanes, int kPieces, bool kGathers, typename T>
+struct Dots<RunShape<kLanes, kPieces, kGathers>, T> {
   Vector<T, kLanes> d00 = {}, d01 = {}, d10 = {}, d11 = {};
 
   template <typename V>
@@ -336,7 +336,9 @@ __attribute__((noinline)) void scatter_run(Shape shape, const Plan<T>& plan, int
                                            const Image<T>& grad_image, const Run& run,
                                            const T* grad_columns, int64_t column_stride,
                                            T (*sums)[4]) {
-  const int64_t count = run.count, repeats = run.repeats, column_step = run.column_step;
+  const int64_t count = Shape::kGathers ? run.repeats * run.count : run.count;
+  const int64_t repeats = Shape::kGathers ? 1 : run.repeats, column_step = run.column_step;
+  [[maybe_unused]] T gathered[Shape::kGathers ? kMaxGathered : 1];
   const Image<const Pixel> channels{image.data + run.channel, image.height, image.width,
                                     image.stride, image.outside};
   const Image<T> grad_channels{grad_image.data + run.channel, image.height, image.width,
@@ -347,6 +349,10 @@ __attribute__((noinline)) void scatter_run(Shape shape, const Plan<T>& plan, int
     Corners<T> to = find_corners(grad_channels, plan.corner[t], plan.inside[t]);
     const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
     const T* source = row;
+    if constexpr (Shape::kGathers) {
+      gather_columns(run, row, gathered);
+      source = gathered;
+    }
     Dots<Shape, T> dots;
     for (int64_t i = 0; i < repeats; ++i) {
       shape.for_vectors(count, [&](auto lanes, int64_t c) {
@@ -379,7 +385,7 @@ void scatter_columns(const Plan<T>& plan, int64_t pixels, const Image<const Pixe
                      int64_t column_stride, T (*sums)[4]) {
   if (kCoordinates) __builtin_memset(sums, 0, pixels * sizeof(sums[0]));
   for (int64_t i = 0; i < runs.count; ++i) {
-    with_run_shape<kVectorLanes<T>>(runs.run[i].count, [&](auto shape) {
+    with_run_shape<kVectorLanes<T>>(runs.run[i], [&](auto shape) {
       scatter_run<kCoordinates, kX>(shape, plan, pixels, image, grad_image, runs.run[i],
                                     grad_columns, column_stride, sums);
     });

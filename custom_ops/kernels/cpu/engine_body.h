@@ -47,7 +47,10 @@ auto with_product(const Problem& p, F f) {
 #ifndef DCN_SPLIT
   return p.dtype == DataType::kFloat64 ? f(VectorProduct<double>()) : f(VectorProduct<float>());
 #else
-  if (p.dtype == DataType::kBFloat16) return f(SplitProduct<1, BFloat16>());
+  // Of groups of one channel most of a split product is padding.
+  if (p.dtype == DataType::kBFloat16 && p.group_channels() > 1) {
+    return f(SplitProduct<1, BFloat16>());
+  }
 #ifdef DCN_AMX
   if (p.dtype != DataType::kFloat64 && p.group_outputs() > kBlockColumns) {
     return f(SplitProduct<3, float>());

@@ -253,9 +253,12 @@ inline Runs find_runs(const Problem& p, const Slab& slab, const ColumnLayout& la
 
 // How a run of channels is cut into vectors: kPieces of kLanes, or any number (0) of full vectors,
 // or full vectors and a tail (-1). Knowing it outside the loop over pixels halves what a short run
-// costs.
-template <int kLanes, int kPieces>
+// costs. Repeats of a few channels go through one row in which they stand side by side (kGathers):
+// with one channel in a group nothing would be a vector else.
+template <int kLanes, int kPieces, bool gathers = false>
 struct RunShape {
+  static constexpr bool kGathers = gathers;
+
   template <typename F>
   DCN_INLINE_MEMBER void for_vectors(int64_t count, F f) const {
     if constexpr (kPieces > 0) {
@@ -268,9 +271,12 @@ struct RunShape {
   }
 };
 
+constexpr int64_t kMaxGathered = 512;  // channels; a slab of several groups is no wider
+
 template <int kFull, typename F>
-DCN_INLINE void with_run_shape(int64_t count, F f) {
+DCN_INLINE void with_run_shape(const Run& run, F f) {
   constexpr int kHalf = kFull / 2, kQuarter = kFull > 4 ? kFull / 4 : 1;
+  const int64_t count = run.count;
   if (count == kFull) {
     f(RunShape<kFull, 1>());
   } else if (count == 2 * kFull) {
@@ -281,8 +287,29 @@ DCN_INLINE void with_run_shape(int64_t count, F f) {
     f(RunShape<kHalf, 1>());
   } else if (count == kQuarter) {
     f(RunShape<kQuarter, 1>());
+  } else if (count < kFull && run.repeats > 1) {
+    f(RunShape<kFull, -1, true>());
   } else {
     f(RunShape<kFull, -1>());
+  }
+}
+
+// Copies what stands in the repeats of a run of columns to a row of them side by side, or back. In
+// this order of the loops none of them is a call of memcpy for a few bytes.
+template <typename T>
+DCN_INLINE void gather_columns(const Run& run, const T* columns, T* row) {
+  for (int64_t c = 0; c < run.count; ++c) {
+    for (int64_t i = 0; i < run.repeats; ++i) {
+      row[i * run.count + c] = columns[i * run.column_step + c];
+    }
+  }
+}
+template <typename T>
+DCN_INLINE void spread_columns(const Run& run, const T* row, T* columns) {
+  for (int64_t c = 0; c < run.count; ++c) {
+    for (int64_t i = 0; i < run.repeats; ++i) {
+      columns[i * run.column_step + c] = row[i * run.count + c];
+    }
   }
 }
 
@@ -298,19 +325,23 @@ template <typename Product, typename Shape, typename T, typename Pixel>
 __attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int64_t pixels,
                                           const Image<const Pixel>& image, const Run& run,
                                           Columns<Product> columns) {
-  const int64_t count = run.count, repeats = run.repeats, column_step = run.column_step;
+  using Element = typename Product::Element;
+  const int64_t count = Shape::kGathers ? run.repeats * run.count : run.count;
+  const int64_t repeats = Shape::kGathers ? 1 : run.repeats, column_step = run.column_step;
+  const int64_t term_stride = Shape::kGathers ? kMaxGathered : columns.term_stride;
   const Image<const Pixel> channels{image.data + run.channel, image.height, image.width,
                                     image.stride, image.outside};
-  auto* row = columns.data + run.column;
+  [[maybe_unused]] Element gathered[Shape::kGathers ? Product::kTerms * kMaxGathered : 1];
+  Element* row = columns.data + run.column;
   for (int64_t t = 0; t < pixels; ++t) {
     Corners<const Pixel> corner = find_corners(channels, plan.corner[t], plan.inside[t]);
     const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
-    auto* target = row;
+    Element* target = Shape::kGathers ? gathered : row;
     for (int64_t i = 0; i < repeats; ++i) {
       shape.for_vectors(count, [&](auto lanes, int64_t c) {
         constexpr int kLanes = decltype(lanes)::value;
         Product::template store_terms<kLanes>(
-            target + c, columns.term_stride,
+            target + c, term_stride,
             w00 * Product::template load<kLanes>(corner.p00 + c) +
                 w01 * Product::template load<kLanes>(corner.p01 + c) +
                 w10 * Product::template load<kLanes>(corner.p10 + c) +
@@ -318,6 +349,11 @@ __attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int6
       });
       corner = corner.moved_by(count);
       target += column_step;
+    }
+    if constexpr (Shape::kGathers) {
+      for (int term = 0; term < Product::kTerms; ++term) {
+        spread_columns(run, gathered + term * kMaxGathered, row + term * columns.term_stride);
+      }
     }
     row += columns.stride;
   }
@@ -327,7 +363,7 @@ template <typename Product, typename T, typename Pixel>
 void sample_columns(const Plan<T>& plan, int64_t pixels, const Image<const Pixel>& image,
                     const Runs& runs, Columns<Product> columns) {
   for (int64_t i = 0; i < runs.count; ++i) {
-    with_run_shape<Product::kSampleLanes>(runs.run[i].count, [&](auto shape) {
+    with_run_shape<Product::kSampleLanes>(runs.run[i], [&](auto shape) {
       sample_run(shape, plan, pixels, image, runs.run[i], columns);
     });
   }
