@@ -338,7 +338,7 @@ __attribute__((noinline)) void scatter_run(Shape shape, const Plan<T>& plan, int
                                            T (*sums)[4]) {
   const int64_t count = Shape::kGathers ? run.repeats * run.count : run.count;
   const int64_t repeats = Shape::kGathers ? 1 : run.repeats, column_step = run.column_step;
-  [[maybe_unused]] T gathered[Shape::kGathers ? kMaxGathered : 1];
+  [[maybe_unused]] GatheredRow<T, Shape::kGathers ? 1 : 0> gathered;
   const Image<const Pixel> channels{image.data + run.channel, image.height, image.width,
                                     image.stride, image.outside};
   const Image<T> grad_channels{grad_image.data + run.channel, image.height, image.width,
@@ -350,8 +350,8 @@ __attribute__((noinline)) void scatter_run(Shape shape, const Plan<T>& plan, int
     const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
     const T* source = row;
     if constexpr (Shape::kGathers) {
-      gather_columns(run, row, gathered);
-      source = gathered;
+      gather_columns(run, row, gathered.data);
+      source = gathered.data;
     }
     Dots<Shape, T> dots;
     for (int64_t i = 0; i < repeats; ++i) {

@@ -294,6 +294,13 @@ DCN_INLINE void with_run_shape(const Run& run, F f) {
   }
 }
 
+template <typename T, int kTerms>
+struct GatheredRow {
+  T data[kTerms * kMaxGathered];
+};
+template <typename T>
+struct GatheredRow<T, 0> {};
+
 // Copies what stands in the repeats of a run of columns to a row of them side by side, or back. In
 // this order of the loops none of them is a call of memcpy for a few bytes.
 template <typename T>
@@ -331,12 +338,13 @@ __attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int6
   const int64_t term_stride = Shape::kGathers ? kMaxGathered : columns.term_stride;
   const Image<const Pixel> channels{image.data + run.channel, image.height, image.width,
                                     image.stride, image.outside};
-  [[maybe_unused]] Element gathered[Shape::kGathers ? Product::kTerms * kMaxGathered : 1];
+  [[maybe_unused]] GatheredRow<Element, Shape::kGathers ? Product::kTerms : 0> gathered;
   Element* row = columns.data + run.column;
   for (int64_t t = 0; t < pixels; ++t) {
     Corners<const Pixel> corner = find_corners(channels, plan.corner[t], plan.inside[t]);
     const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
-    Element* target = Shape::kGathers ? gathered : row;
+    Element* target = row;
+    if constexpr (Shape::kGathers) target = gathered.data;
     for (int64_t i = 0; i < repeats; ++i) {
       shape.for_vectors(count, [&](auto lanes, int64_t c) {
         constexpr int kLanes = decltype(lanes)::value;
@@ -352,7 +360,7 @@ __attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int6
     }
     if constexpr (Shape::kGathers) {
       for (int term = 0; term < Product::kTerms; ++term) {
-        spread_columns(run, gathered + term * kMaxGathered, row + term * columns.term_stride);
+        spread_columns(run, gathered.data + term * kMaxGathered, row + term * columns.term_stride);
       }
     }
     row += columns.stride;
