@@ -52,6 +52,7 @@ LARGE = [
     Case(1, 520, (5, 6), 33, padding=1),
     Case(1, 520, (6, 5), 16, padding=1, groups=8, deformable_groups=4, offsets="nonfinite"),
     Case(1, 13, (16, 15), 17, kernel=7, padding=3, dilation=2, stride=2, offsets="border"),
+    Case(2, 4, (96, 96), 512, padding=1),  # backward works on it in bands of tiles
     Case(1, 64, (7, 6), 200, padding=1),  # threads share the outputs rather than the pixels
     Case(2, 16, (23, 29), 5, padding=1),
     Case(1, 24, (31, 21), 40, padding=1, groups=2, deformable_groups=2, modulated=False),

@@ -7,9 +7,9 @@
 // pixels in order: nothing is written by two tasks, every sum has a fixed order, and results do
 // not depend on the number of threads.
 
-constexpr int64_t kPartialBytes = 4 << 20;  // of coordinate gradients per slab, about
-constexpr int64_t kTileBytes = 1 << 20;     // of one tile's columns, about
-constexpr int64_t kOutputBlock = 16;        // outputs that are moved between layouts at a time
+constexpr int64_t kBandBytes = 32 << 20;  // of what is held of a band of tiles, about
+constexpr int64_t kTileBytes = 1 << 20;   // of one tile's columns, about
+constexpr int64_t kOutputBlock = 16;      // outputs that are moved between layouts at a time
 
 // A slab must not be much wider than a register panel: its image and gradient stay in the cache.
 // Where products are fast, reading grad_out for each slab weighs more, if there are enough tasks.
@@ -31,14 +31,14 @@ struct BackwardLayout {
   int64_t images;      // at a time
   int64_t tile;        // output pixels in a tile
   int64_t tiles;       // in an image
-  int64_t band;        // tiles whose coordinate gradients are summed at a time
+  int64_t band;        // tiles of each image that are worked on at a time
   int64_t taps_in_part, tap_parts;
   int64_t group_outputs, padded_outputs;  // of a group
   int64_t group_columns, part_columns;    // of a group in a slab, padded, and with taps_in_part
   int64_t column_stride, shared_bytes, thread_bytes;
   Pixel* x;             // arranged in parts
   T* grad_x;            // the same
-  Element* grad_out;    // [image][tile][term][m][pixel]
+  Element* grad_out;    // [image][tile of the band][term][m][pixel]
   Element* grad_pixel;  // [image][tile][term][pixel][padded m], where the product splits
   Element* weight;      // per group of each slab: packed [m][columns]
   T* grad_weight;       // per group, slab and part: [m][columns]
@@ -62,24 +62,25 @@ struct BackwardLayout {
     tiles = ceil_div(p.out_pixels(), tile);
     padded_outputs = round_up(group_outputs, Product::kDepthStep);
     const int64_t x_size = p.channels * p.in_pixels();
-    const int64_t grad_out_size = tiles * grad_out_tile_size(p);
-    const int64_t grad_pixel_size =
-        Product::kSplits && columns_wanted ? tiles * grad_pixel_tile_size(p) : 0;
-    images = images_at_a_time(p, x_size * (sizeof(Pixel) + sizeof(T)) +
-                                     (grad_out_size + grad_pixel_size) * sizeof(Element));
     sums_partials = coordinates_wanted && shares_deformable_groups(p);
-    const int64_t tile_partials = partial_rows(p) * tile;
-    const int64_t fitting_tiles =
-        threads * kPartialBytes / (images * tile_partials * static_cast<int64_t>(sizeof(T)));
-    band = sums_partials ? smaller(tiles, larger(1, fitting_tiles)) : tiles;
+    const int64_t grad_out_size = grad_out_tile_size(p);
+    const int64_t grad_pixel_size =
+        Product::kSplits && columns_wanted ? grad_pixel_tile_size(p) : 0;
+    const int64_t partials_size = sums_partials ? partial_rows(p) * tile : 0;
+    // The order of the weight gradient's sums depends on both, so they do not on the threads.
+    const int64_t tile_bytes =
+        (grad_out_size + grad_pixel_size) * sizeof(Element) + partials_size * sizeof(T);
+    images = images_at_a_time(
+        p, larger(x_size * (sizeof(Pixel) + sizeof(T)), kCopyBytes / kBandBytes * tile_bytes));
+    band = smaller(tiles, larger(1, kBandBytes / (images * tile_bytes)));
     Arena arena(workspace);
     x = arena.take<Pixel>(columns_wanted || weight_wanted ? images * x_size : 0);
     grad_x = arena.take<T>(x_wanted ? images * x_size : 0);
-    grad_out = arena.take<Element>(images * grad_out_size);
-    grad_pixel = arena.take<Element>(images * grad_pixel_size);
+    grad_out = arena.take<Element>(images * band * grad_out_size);
+    grad_pixel = arena.take<Element>(images * band * grad_pixel_size);
     weight = arena.take<Element>(columns_wanted ? weight_at(slabs.count, 0) : 0);
     grad_weight = arena.take<T>(weight_wanted ? grad_weight_at(slabs.count * tap_parts, 0) : 0);
-    partials = arena.take<T>(sums_partials ? images * band * tile_partials : 0);
+    partials = arena.take<T>(images * band * partials_size);
     shared_bytes = arena.used();
     Arena own(nullptr);
     thread_part(p, own);
@@ -162,10 +163,10 @@ struct BackwardLayout {
     return Product::kTerms * p.groups * padded_outputs * tile;
   }
   Element* grad_out_tile(const Problem& p, int64_t image, int64_t t) const {
-    return grad_out + (image * tiles + t) * grad_out_tile_size(p);
+    return grad_out + (image * band + t % band) * grad_out_tile_size(p);
   }
   Element* grad_pixel_tile(const Problem& p, int64_t image, int64_t t) const {
-    return grad_pixel + (image * tiles + t) * grad_pixel_tile_size(p);
+    return grad_pixel + (image * band + t % band) * grad_pixel_tile_size(p);
   }
   // One group's grad_out in a tile as a left operand: [m][pixel], and [pixel][m].
   typename Product::Left by_output(const Problem& p, int64_t image, int64_t t,
@@ -433,8 +434,7 @@ template <typename Product>
 void backward_tile(const Problem& p, const BackwardTensors& tensors,
                    const BackwardLayout<Product>& layout,
                    const typename BackwardLayout<Product>::ThreadPart& own, int64_t image,
-                   int64_t s, int64_t t, int64_t band_tile,
-                   const Tile<typename Product::Value>& tile) {
+                   int64_t s, int64_t t, const Tile<typename Product::Value>& tile) {
   using T = typename Product::Value;
   using Pixel = typename Product::Pixel;
   const Slab slab = layout.slabs[s];
@@ -468,7 +468,8 @@ void backward_tile(const Problem& p, const BackwardTensors& tensors,
         const T* const rows[3] = {gradients.y, gradients.x, gradients.mask};
         for (int64_t i = 0; i < 3; ++i) {
           if (layout.sums_partials) {
-            T* const target = layout.partial(p, image, s, d, tap, i) + band_tile * layout.tile;
+            T* const target =
+                layout.partial(p, image, s, d, tap, i) + t % layout.band * layout.tile;
             __builtin_memcpy(target, rows[i], tile.count * sizeof(T));
           } else {
             write_coordinate_gradient(p, tensors, tile.image, d, tap, i, tile.pixel, tile.count,
@@ -639,11 +640,6 @@ bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
     }
     for (int64_t first_image = 0; first_image < p.batch; first_image += layout.images) {
       const int64_t images = smaller(layout.images, p.batch - first_image);
-      team.for_each(images * tiles, [&](int64_t task) {
-        const int64_t image = task / tiles, t = task % tiles;
-        pack_grad_out(p, tensors.grad_out, layout, first_image, image, t, pixels_in_tile(t),
-                      own.block, largest_grad_out);
-      });
       if (needs_x) {
         copy_to_parts(p, tensors.x, layout.parts, first_image, images, team, layout.x,
                       [&](const Pixel* values, int64_t count) {
@@ -658,38 +654,59 @@ bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
                            part.count * p.in_pixels() * sizeof(T));
         });
       }
-      if (layout.columns_wanted) {
-        for (int64_t band = 0; band < tiles; band += layout.band) {
-          const int64_t end = smaller(tiles, band + layout.band);
+      for (int64_t first_tile = 0; first_tile < tiles; first_tile += layout.band) {
+        const int64_t band = smaller(layout.band, tiles - first_tile);
+        const auto for_tile = [&](int64_t image, int64_t t) {
+          set_tile(p, first_image + image, t * layout.tile, pixels_in_tile(t), tile);
+        };
+        team.for_each(images * band, [&](int64_t task) {
+          const int64_t t = first_tile + task % band;
+          pack_grad_out(p, tensors.grad_out, layout, first_image, task / band, t, pixels_in_tile(t),
+                        own.block, largest_grad_out);
+        });
+        if (layout.columns_wanted) {
           team.for_each(images * slabs, [&](int64_t task) {
             const int64_t image = task / slabs, s = task % slabs;
-            for (int64_t t = band; t < end; ++t) {
-              set_tile(p, first_image + image, t * layout.tile, pixels_in_tile(t), tile);
-              backward_tile(p, tensors, layout, own, image, s, t, t - band, tile);
+            for (int64_t t = first_tile; t < first_tile + band; ++t) {
+              for_tile(image, t);
+              backward_tile(p, tensors, layout, own, image, s, t, tile);
             }
           });
-          if (!layout.sums_partials) continue;
-          const int64_t pixel = band * layout.tile;
-          const int64_t count = smaller(end * layout.tile, p.out_pixels()) - pixel;
+        }
+        if (layout.sums_partials) {
+          const int64_t pixel = first_tile * layout.tile;
+          const int64_t count = smaller(band * layout.tile, p.out_pixels() - pixel);
           team.for_each(images * p.deformable_groups * taps, [&](int64_t task) {
             const int64_t image = task / (p.deformable_groups * taps);
             sum_partials(p, tensors, layout, image, first_image + image,
                          task / taps % p.deformable_groups, task % taps, pixel, count);
           });
         }
-      }
-      if (layout.weight_wanted) {
-        team.for_each(slabs * layout.tap_parts, [&](int64_t task) {
-          const int64_t s = task / layout.tap_parts;
-          const int64_t first = task % layout.tap_parts * layout.taps_in_part;
-          T* grad_weight = layout.grad_weight + layout.grad_weight_at(task, 0);
-          for (int64_t i = 0; i < images * tiles; ++i) {
-            const int64_t image = i / tiles, t = i % tiles;
-            set_tile(p, first_image + image, t * layout.tile, pixels_in_tile(t), tile);
-            weight_gradient_tile(p, tensors, layout, own, image, s, t, first,
-                                 smaller(layout.taps_in_part, taps - first), grad_weight, tile);
-          }
-        });
+        if (layout.weight_wanted) {
+          team.for_each(slabs * layout.tap_parts, [&](int64_t task) {
+            const int64_t s = task / layout.tap_parts;
+            const int64_t first = task % layout.tap_parts * layout.taps_in_part;
+            T* grad_weight = layout.grad_weight + layout.grad_weight_at(task, 0);
+            for (int64_t i = 0; i < images * band; ++i) {
+              const int64_t image = i / band, t = first_tile + i % band;
+              for_tile(image, t);
+              weight_gradient_tile(p, tensors, layout, own, image, s, t, first,
+                                   smaller(layout.taps_in_part, taps - first), grad_weight, tile);
+            }
+          });
+        }
+        if (layout.bias_wanted) {
+          team.for_each(p.out_channels, [&](int64_t m) {
+            for (int64_t i = 0; i < images * band; ++i) {
+              const auto* row =
+                  layout.grad_out_tile(p, i / band, first_tile + i % band) + m * layout.tile;
+              for (int term = 0; term < Product::kTerms; ++term) {
+                bias_sums[m] += static_cast<double>(sum_row<T>(row, layout.tile));
+                row += p.out_channels * layout.tile;
+              }
+            }
+          });
+        }
       }
       if (layout.x_wanted) {
         for_each_part(p, layout.parts, images, team,
@@ -701,17 +718,6 @@ bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
                                            first_image + image, part.first, p.channels, pixel,
                                            p.in_pixels(), tensors.grad_x, p.dtype);
                       });
-      }
-      if (layout.bias_wanted) {
-        team.for_each(p.out_channels, [&](int64_t m) {
-          for (int64_t i = 0; i < images * tiles; ++i) {
-            const auto* row = layout.grad_out_tile(p, 0, i) + m * layout.tile;
-            for (int term = 0; term < Product::kTerms; ++term) {
-              bias_sums[m] += static_cast<double>(sum_row<T>(row, layout.tile));
-              row += p.out_channels * layout.tile;
-            }
-          }
-        });
       }
     }
     if (layout.weight_wanted) {
