@@ -385,7 +385,7 @@ def peak_gflops() -> float:
 
 def peak_bandwidth(threads: int) -> float:
     """Return the best rate in GB/s, read and written, at which this many threads copy."""
-    source = np.ones((threads, 8 << 20), np.float32)
+    source = np.ones((threads, (16 << 20) // threads), np.float32)
     target = np.ones_like(source)
     best = 0.0
     for _ in range(7):
@@ -504,6 +504,8 @@ def _new_file(text: str) -> Path:
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{path.parent} is not a folder")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file, got the folder {path}")
     return path
 
 
@@ -537,7 +539,11 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the benchmark and print its tables."""
     unknown = set(arguments.cases) - {case.name for case in CASES}
     if unknown:
-        print(f"bench: no case {', '.join(sorted(unknown))}", file=sys.stderr)
+        names = ", ".join(case.name for case in CASES)
+        print(f"bench: no case {', '.join(sorted(unknown))}, expected of {names}", file=sys.stderr)
+        return 2
+    if arguments.no_peers and arguments.picture:
+        print("bench: --picture draws the peers, which --no-peers leaves out", file=sys.stderr)
         return 2
     if _THREADS_VARIABLE in os.environ:
         _child(arguments, int(os.environ[_THREADS_VARIABLE]))

@@ -22,9 +22,9 @@ def command(*arguments):
 
 
 def test_tables(tmp_path):
-    """A table for each dtype and mode, all figures in the file, and a picture."""
-    figures, picture = tmp_path / "figures.json", tmp_path / "picture.svg"
-    done = command(CASE.name, "--no-peers", "--threads", 1, "--json", figures, "--picture", picture)
+    """A table for each dtype and mode, and all figures in the file."""
+    figures = tmp_path / "figures.json"
+    done = command(CASE.name, "--no-peers", "--threads", 1, "--json", figures)
     assert done.returncode == 0, done.stderr
     written = json.loads(figures.read_text())
     peak = written["peaks"]["1"]
@@ -38,7 +38,17 @@ def test_tables(tmp_path):
         rate = CASE.flop * (3 if result["training"] else 1) / result["ms"]["ours"] * 1e-6
         assert float(row[-4]) == pytest.approx(rate, abs=1)
         assert row[-3] == f"{100 * rate / peak['gflops']:.0f}%"
-    assert picture.read_text().lstrip().startswith("<?xml")
+
+
+def test_picture(tmp_path):
+    """A bar for each peer, case and panel."""
+    picture = tmp_path / "bars.svg"
+    times = {bench.OURS: 1.0, bench.BUILTIN: 7.0, bench.CONV: 0.5}
+    row = {"case": CASE.name, "dtype": "float32", "threads": 1, "training": False, "ms": times}
+    bench.draw([row, {**row, "training": True}], picture)
+    text = picture.read_text()
+    for words in ("forward, float32, 1 thread", "forward+backward", bench.BUILTIN, bench.CONV):
+        assert text.count(f"<!-- {words}") >= 1
 
 
 def test_floors():
@@ -80,7 +90,9 @@ def test_a_peer_that_differs(monkeypatch):
         (["--threads", "0"], "expected at least 1, got 0"),
         (["--picture", "bars.txt"], "expected a .png, .svg or .pdf file, got bars.txt"),
         (["--json", "nowhere/figures.json"], "nowhere is not a folder"),
+        (["--json", "/"], "expected a file, got the folder /"),
         (["--dtypes", "float16"], "invalid choice: 'float16'"),
+        (["--no-peers", "--picture", "bars.png"], "draws the peers, which --no-peers leaves out"),
     ],
     ids=str,
 )
