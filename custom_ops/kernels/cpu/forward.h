@@ -21,7 +21,7 @@ inline int64_t images_at_a_time(const Problem& p, int64_t bytes) {
 // Few channels of all taps rather than all channels of few taps: the taps of a pixel sample nearly
 // the same place, so that it stays in the cache.
 inline int64_t forward_slab(const Problem& p) {
-  return larger(16, smaller(512, kColumnBlock / p.taps() / 16 * 16));
+  return larger(16, smaller(kMaxSlab, kColumnBlock / p.taps() / 16 * 16));
 }
 
 template <typename Product>

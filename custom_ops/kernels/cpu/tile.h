@@ -271,7 +271,7 @@ struct RunShape {
   }
 };
 
-constexpr int64_t kMaxGathered = 512;  // channels; a slab of several groups is no wider
+constexpr int64_t kMaxSlab = 512;  // channels of several groups
 
 template <int kFull, typename F>
 DCN_INLINE void with_run_shape(const Run& run, F f) {
@@ -296,7 +296,7 @@ DCN_INLINE void with_run_shape(const Run& run, F f) {
 
 template <typename T, int kTerms>
 struct GatheredRow {
-  T data[kTerms * kMaxGathered];
+  T data[kTerms * kMaxSlab];
 };
 template <typename T>
 struct GatheredRow<T, 0> {};
@@ -335,7 +335,7 @@ __attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int6
   using Element = typename Product::Element;
   const int64_t count = Shape::kGathers ? run.repeats * run.count : run.count;
   const int64_t repeats = Shape::kGathers ? 1 : run.repeats, column_step = run.column_step;
-  const int64_t term_stride = Shape::kGathers ? kMaxGathered : columns.term_stride;
+  const int64_t term_stride = Shape::kGathers ? kMaxSlab : columns.term_stride;
   const Image<const Pixel> channels{image.data + run.channel, image.height, image.width,
                                     image.stride, image.outside};
   [[maybe_unused]] GatheredRow<Element, Shape::kGathers ? Product::kTerms : 0> gathered;
@@ -360,7 +360,7 @@ __attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int6
     }
     if constexpr (Shape::kGathers) {
       for (int term = 0; term < Product::kTerms; ++term) {
-        spread_columns(run, gathered.data + term * kMaxGathered, row + term * columns.term_stride);
+        spread_columns(run, gathered.data + term * kMaxSlab, row + term * columns.term_stride);
       }
     }
     row += columns.stride;
