@@ -1,5 +1,7 @@
 """export.save_portable: what stock Paddle makes of the saved models."""
 
+import importlib
+
 import numpy as np
 import paddle
 import pytest
@@ -136,6 +138,16 @@ def test_refusals_leave_no_file(tmp_path, call, model, path, spec, error, messag
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert paddle.in_dynamic_mode()
     assert not LAYER.conv_offset._forward_pre_hooks
+
+
+def test_failed_traces_leave_nothing_behind(tmp_path):
+    """Paddle's records of a failed trace would crash a later program at the same address."""
+    records = importlib.import_module("paddle.jit.dy2static.parameter_recorder")
+    recorder = records._global_parameter_recorder
+    before = [dict(recorder.params_dict), dict(recorder.tensor2value)]
+    with pytest.raises(ValueError, match="cannot be traced"):
+        export.save_portable(NESTED[1], tmp_path / "model", [InputSpec([1, 3, 8, 8], "float64")])
+    assert [recorder.params_dict, recorder.tensor2value] == before
 
 
 def test_folder_in_the_way(tmp_path):

@@ -26,6 +26,11 @@ try:
 except ImportError:  # Paddle 2.6 has none
     PirTranslatedLayer = TranslatedLayer
 
+try:
+    from paddle.jit.dy2static.parameter_recorder import _global_parameter_recorder as _recorder
+except ImportError:  # Paddle 2.6 has another one, which holds no variables of programs
+    _recorder = None
+
 
 class Origins:
     """Which layer each operator of a model's program comes from."""
@@ -82,7 +87,7 @@ def save(model: Any, path: Path, input_spec: Sequence, lower: Callable[..., Tens
     origins = Origins()
     token = _ops.substitute.set(lower)
     try:
-        with origins.watch(model):
+        with _forgotten_records(), origins.watch(model):
             paddle.jit.save(model, str(path), input_spec=list(input_spec))
     except OSError:
         raise
@@ -99,6 +104,24 @@ def save(model: Any, path: Path, input_spec: Sequence, lower: Callable[..., Tens
     finally:
         _ops.substitute.reset(token)
     return origins
+
+
+@contextlib.contextmanager
+def _forgotten_records() -> Iterator[None]:
+    """Make Paddle forget what a trace has recorded, also where the trace fails.
+
+    Paddle keeps each program's parameters under the id of the program, and drops them only when
+    its trace succeeds: a later program at the same address would get variables that are gone, and
+    crash.
+    """
+    records = (_recorder.params_dict, _recorder.tensor2value) if _recorder else ()
+    known = [set(record) for record in records]
+    try:
+        yield
+    finally:
+        for record, keys in zip(records, known):
+            for key in record.keys() - keys:
+                del record[key]
 
 
 def _untraced(model: Any) -> Any:
