@@ -8,6 +8,7 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional
 
+from . import _ops
 from ._checks import Arguments, check_call, check_name
 
 
@@ -69,6 +70,7 @@ def _convolve(columns: Tensor, weight: Tensor, groups: int) -> Tensor:
     return out.transpose([1, 0, 4, 2, 3]).reshape([batch, out_channels, out_h, out_w])
 
 
+@_ops._unified
 def deform_conv2d_reference(
     x: Tensor,
     offset: Tensor,

@@ -122,6 +122,18 @@ def test_static_program(case):
 
 
 @pytest.mark.skipif(not EMPTY_REFERENCE, reason="static programs are tested on Paddle 3")
+@pytest.mark.parametrize("full_graph", [True, False])
+def test_to_static(full_graph):
+    def call(x, offset, weight, mask):
+        return deform_conv2d_reference(x, offset, weight, padding=1, mask=mask)
+
+    shapes = ([2, 4, 6, 5], [2, 18, 6, 5], [4, 4, 3, 3], [2, 9, 6, 5])
+    tensors = [paddle.randn(shape, "float64") for shape in shapes]
+    traced = paddle.jit.to_static(call, full_graph=full_graph)
+    np.testing.assert_allclose(traced(*tensors).numpy(), call(*tensors).numpy(), rtol=1e-12)
+
+
+@pytest.mark.skipif(not EMPTY_REFERENCE, reason="static programs are tested on Paddle 3")
 def test_static_program_needs_sizes():
     paddle.enable_static()
     try:
