@@ -74,8 +74,9 @@ def test_every_call_has_a_node(tmp_path, opset, open_sizes):
             assert bool(inputs[3:] and inputs[3]) == case.bias
 
 
-def test_builtin_layers_keep_their_attributes(tmp_path):
-    """Also Paddle's own layer, whose deformable groups paddle2onnx forgets."""
+@pytest.mark.parametrize("modulated", [True, False])
+def test_builtin_layers_keep_their_attributes(tmp_path, modulated):
+    """Also Paddle's own layer, whose deformable groups and missing mask paddle2onnx forgets."""
 
     class Both(paddle.nn.Layer):
         def __init__(self):
@@ -84,7 +85,7 @@ def test_builtin_layers_keep_their_attributes(tmp_path):
             self.builtin = paddle.vision.ops.DeformConv2D(4, 4, 3, padding=1, deformable_groups=2)
 
         def forward(self, x, offset, mask):
-            out = self.builtin(x, offset[:, :36], mask[:, :18])
+            out = self.builtin(x, offset[:, :36], mask[:, :18] if modulated else None)
             return [self.ours(out, offset, mask)]
 
     model = Both()
@@ -96,7 +97,8 @@ def test_builtin_layers_keep_their_attributes(tmp_path):
         for name, shape in shapes.items()
     ]
     path = export.onnx(model, tmp_path / "both", spec)
-    assert [attributes["offset_group"] for attributes, _ in nodes(path)] == [2, 4]
+    found = [(attributes["offset_group"], len(inputs)) for attributes, inputs in nodes(path)]
+    assert found == [(2, 5 if modulated else 4), (4, 5)]
     ((found,),) = run(["onnx"], path, [feed])["onnx"]
     ((wanted,),) = dynamic(model, [feed])
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

@@ -10,6 +10,7 @@ from typing import Any
 
 from paddle import Tensor
 
+from .. import _patch
 from . import _lowering, _tracing
 
 __all__ = ["onnx", "save_portable"]
@@ -119,6 +120,7 @@ def onnx(model: Any, path: str | os.PathLike, input_spec: Sequence, opset: int =
         return _lowering.for_onnx(mark, *tensors, **attributes)
 
     with _tracing.staged([target]) as folder, _tracing.temporary_folder() as scratch:
-        origins = _tracing.save(model, scratch / "model", input_spec, lower)
+        with _patch.patched():  # so that `lower` gets the calls of Paddle's own function, too
+            origins = _tracing.save(model, scratch / "model", input_spec, lower)
         (folder / target.name).write_bytes(_onnx.convert(scratch / "model", opset, calls, origins))
     return target
