@@ -192,7 +192,10 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staged(targets: Sequence[Path]) -> Iterator[Path]:
-    """Give a folder for files named as the targets; on success they take the targets' places."""
+    """Give a folder for files named as the targets; on success they take the targets' places.
+
+    A target that the folder has no file for is removed: it belongs to an older model.
+    """
     parent = targets[0].parent
     for target in targets:
         if target.is_dir():
@@ -203,3 +206,5 @@ def staged(targets: Sequence[Path]) -> Iterator[Path]:
         for target in targets:
             if (folder / target.name).exists():
                 os.replace(folder / target.name, target)
+            else:
+                target.unlink(missing_ok=True)
