@@ -150,9 +150,53 @@ def test_unknown_operator_is_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("opset", [18, 23, "19", True, None])
-def test_opset(tmp_path, opset):
-    with pytest.raises(ValueError, match=f"opset: expected an int from 19 to 22, got {opset}"):
+class Refused(paddle.nn.Layer):
+    """Calls Paddle's operator itself, without a mask, which paddle2onnx needs."""
+
+    def forward(self, x):
+        offset = paddle.zeros([1, 18, 8, 8])
+        attributes = [1, 1], [1, 1], [1, 1], 1, 1, 1
+        return paddle._C_ops.deformable_conv(
+            x, offset, paddle.ones([3, 3, 3, 3]), None, *attributes
+        )
+
+
+class Bfloat16(paddle.nn.Layer):
+    """Has a convolution in bfloat16, which ONNX has from opset 22."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(3, 4, 3)
+
+    def forward(self, x):
+        with paddle.amp.auto_cast(dtype="bfloat16"):
+            return self.conv(x).astype("float32")
+
+
+REFUSED = [
+    (Refused, "model: paddle2onnx cannot convert it: Failed to convert PaddlePaddle model: "),
+    (
+        Bfloat16,
+        r"model: opset 19 of ONNX lacks what it needs: .*unsupported type: tensor\(bfloat16\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "message"), REFUSED)
+def test_refusals_in_one_line(tmp_path, model, message):
+    with pytest.raises(NotImplementedError, match=f"^{message}") as caught:
+        export.onnx(model(), tmp_path / "model.onnx", [paddle.zeros([1, 3, 8, 8])])
+    assert str(caught.value).isprintable()
+    assert not list(tmp_path.iterdir())
+
+
+OPSETS = [(opset, ValueError) for opset in (18, 23)]
+OPSETS += [(opset, TypeError) for opset in ("19", 19.0, True, None)]
+
+
+@pytest.mark.parametrize(("opset", "error"), OPSETS)
+def test_opset(tmp_path, opset, error):
+    with pytest.raises(error, match=f"^opset: expected an int from 19 to 22, got {opset!r}"):
         export.onnx(paddle.nn.ReLU(), tmp_path / "model.onnx", SPEC, opset)
 
 

@@ -7,7 +7,7 @@ import paddle
 import pytest
 from conftest import DTYPES, Case, assert_close
 from export_models import SPEC, Table, assert_same, detector, dynamic, images, run
-from modes import needs_paddle_3
+from modes import needs_paddle_3, static_program
 from paddle.static import InputSpec
 
 import paddle_dcn
@@ -126,6 +126,7 @@ BAD = [
     (uses_layer, "model", SPEC, ValueError, "model: uses_layer uses the parameters of a layer"),
     (3, "model", CHANNELS, TypeError, "model: expected a layer or a function .*, got int"),
     (LAYER, "file/model", [paddle.zeros([1, 3, 8, 8])], OSError, "file"),
+    (LAYER, "", SPEC, ValueError, "path: expected a file, got the folder '.*'"),
 ]
 
 
@@ -149,6 +150,29 @@ def test_failed_traces_leave_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match="cannot be traced"):
         export.save_portable(NESTED[1], tmp_path / "model", [InputSpec([1, 3, 8, 8], "float64")])
     assert [recorder.params_dict, recorder.tensor2value] == before
+
+
+BAD_PATHS = [
+    ("", ValueError, "got the folder ''"),
+    ("new/", ValueError, "got the folder 'new/'"),
+    (None, TypeError, "expected a str or os.PathLike, got NoneType"),
+    (b"model", TypeError, "expected a str or os.PathLike, got bytes"),
+]
+
+
+@pytest.mark.parametrize("call", [export.save_portable, export.onnx])
+@pytest.mark.parametrize(("path", "error", "message"), BAD_PATHS)
+def test_bad_paths(tmp_path, monkeypatch, call, path, error, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=f"^path: .*{message}$"):
+        call(LAYER, path, SPEC)
+
+
+@pytest.mark.parametrize("call", [export.save_portable, export.onnx])
+def test_static_mode(tmp_path, call):
+    with static_program():
+        call(LAYER, tmp_path / "model.onnx", SPEC)
+    assert [*tmp_path.iterdir()]
 
 
 def test_folder_in_the_way(tmp_path):

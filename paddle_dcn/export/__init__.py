@@ -10,7 +10,7 @@ from typing import Any
 
 from paddle import Tensor
 
-from .. import _patch
+from .. import _checks, _patch
 from . import _lowering, _tracing
 
 __all__ = ["onnx", "save_portable"]
@@ -59,7 +59,7 @@ def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> 
         [1, 8, 16, 16]
 
     """
-    path = Path(path)
+    path = _tracing.file_path(path)
     targets = [path.with_name(path.name + suffix) for suffix in (".json", ".pdiparams")]
     with _tracing.staged(targets) as folder:
         _tracing.save(model, folder / path.name, input_spec, _lowering.portable)
@@ -105,11 +105,15 @@ def onnx(model: Any, path: str | os.PathLike, input_spec: Sequence, opset: int =
         raise ImportError(
             f"export.onnx needs {' and '.join(missing)}: run pip install 'paddle_dcn[export]'"
         )
-    if isinstance(opset, bool) or opset not in _OPSETS:
-        raise ValueError(f"opset: expected an int from {_OPSETS[0]} to {_OPSETS[-1]}, got {opset}")
+    number = _checks._integer(opset)
+    expected = f"an int from {_OPSETS[0]} to {_OPSETS[-1]}"
+    if number is None:
+        _checks._reject_kind("opset", expected, opset)
+    if number not in _OPSETS:
+        raise ValueError(f"opset: expected {expected}, got {number}")
     from . import _onnx  # imports onnx
 
-    path = Path(path)
+    path = _tracing.file_path(path)
     target = path if path.suffix == ".onnx" else path.with_name(path.name + ".onnx")
     calls: list[_onnx.Call] = []
 
@@ -122,5 +126,5 @@ def onnx(model: Any, path: str | os.PathLike, input_spec: Sequence, opset: int =
     with _tracing.staged([target]) as folder, _tracing.temporary_folder() as scratch:
         with _patch.patched():  # so that `lower` gets the calls of Paddle's own function, too
             origins = _tracing.save(model, scratch / "model", input_spec, lower)
-        (folder / target.name).write_bytes(_onnx.convert(scratch / "model", opset, calls, origins))
+        (folder / target.name).write_bytes(_onnx.convert(scratch / "model", number, calls, origins))
     return target

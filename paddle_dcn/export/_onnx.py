@@ -44,6 +44,13 @@ _KNOWN = {
     *("data feed fetch if while print").split(),
 }
 
+# What onnx raises where an opset has not all that a model needs.
+_UNFIT = (
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    version_converter.ConvertError,
+)
+
 
 class Call(NamedTuple):
     """What a program of Paddle's own operators no longer says about a call of ours."""
@@ -54,7 +61,8 @@ class Call(NamedTuple):
 
 def convert(program: Path, opset: int, calls: Sequence[Call], origins: Origins) -> bytes:
     """Return the ONNX file for a program that `_lowering.for_onnx` has emitted."""
-    loaded = paddle.jit.load(str(program)).program()  # its operators do not keep it alive
+    with paddle.base.dygraph.guard():  # jit.load refuses static mode
+        loaded = paddle.jit.load(str(program)).program()  # its operators do not keep it alive
     used = list(_operators(loaded.global_block()))
     model = _run_paddle2onnx(program, [operator.name() for operator in used], origins)
     operators = [operator for operator in used if operator.name() == "pd_op.deformable_conv"]
@@ -64,9 +72,15 @@ def convert(program: Path, opset: int, calls: Sequence[Call], origins: Origins) 
     for (graph, node), operator in zip(nodes, operators):
         _repair(graph, node, operator, calls)
     _remove_unused(model.graph)
-    if opset != _OPSET:
-        model = version_converter.convert_version(model, opset)
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        if opset != _OPSET:
+            model = version_converter.convert_version(model, opset)
+        onnx.checker.check_model(model, full_check=True)
+    except _UNFIT as error:
+        why = str(error).strip().splitlines()[0]
+        raise NotImplementedError(
+            f"model: opset {opset} of ONNX lacks what it needs: {why}"
+        ) from error
     return model.SerializeToString(deterministic=True)
 
 
@@ -84,7 +98,8 @@ def _run_paddle2onnx(program: Path, used: Sequence[str], origins: Origins) -> on
     )
     if done.returncode == 0:
         return onnx.load(target)
-    said = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", done.stdout)  # without colours
+    said = [line.strip() for line in plain.splitlines() if line.strip()]
     known = {name for line in said if line.startswith("known: ") for name in line.split()} | _KNOWN
     for name in used if len(known) > len(_KNOWN) else ():
         dialect, _, operator = name.partition(".")
@@ -95,7 +110,7 @@ def _run_paddle2onnx(program: Path, used: Sequence[str], origins: Origins) -> on
                 f"{f' of layer {layer}' if layer else ''}"
             )
     errors = [line for line in said if re.search(r"\[ERROR\]|^\w*Error: ", line)] or said[-1:]
-    why = errors[0] if errors else f"exit status {done.returncode}"
+    why = re.sub(r"^.*\[ERROR\]\s*", "", errors[0]) if errors else f"exit status {done.returncode}"
     raise NotImplementedError(f"model: paddle2onnx cannot convert it: {why}")
 
 

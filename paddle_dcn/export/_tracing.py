@@ -183,6 +183,16 @@ def _gist(error: Exception) -> str:
     return re.sub(r"^\w*Error: ", "", (telling or lines or [type(error).__name__])[-1])
 
 
+def file_path(path: Any) -> Path:
+    """Return a file's path, where it is one and not that of a folder."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise TypeError(f"path: expected a str or os.PathLike, got {type(text).__name__}")
+    if text.endswith(os.sep) or os.path.isdir(text or os.curdir):
+        raise ValueError(f"path: expected a file, got the folder {text!r}")
+    return Path(text)
+
+
 @contextlib.contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     """Give a folder that is removed with all it holds."""
