@@ -32,6 +32,7 @@ CASES = [
 ROWS = [(case, ("float32", "float32")) for case in CASES]
 ROWS += [(case, dtypes) for case in (CASES[0], CASES[7]) for dtypes in DTYPES[1:]]
 ROUTES = ["load", "predictor", "predictor without both"]
+LAYER = paddle_dcn.DeformConv2DPack(3, 4, 3)
 
 
 def test_detector(tmp_path):
@@ -69,6 +70,26 @@ def test_portable_model_trains_as_the_original(tmp_path):
         assert_close(gradients[1][shape], wanted, "float32", 9 * 4 * 40, str(shape))
 
 
+class Modes(paddle.nn.Layer):
+    """Has layers, and code of its own, that differ between train and eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        layers = LAYER, paddle.nn.BatchNorm2D(4), paddle.nn.Dropout()
+        self.layers = paddle.nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.layers(x) + (100 if self.training else 0)
+
+
+def test_mode(tmp_path):
+    model, x = Modes(), paddle.randn([2, 3, 6, 5])
+    export.save_portable(model, tmp_path / "model", [x])
+    found = paddle.jit.load(str(tmp_path / "model"))(x)
+    model.eval()
+    np.testing.assert_allclose(found.numpy(), model(x).numpy() + 100, rtol=1e-6)
+
+
 def used(program):
     """Names of the program's deformable convolutions."""
     names = {op.name() for op in program.global_block().ops}
@@ -101,7 +122,6 @@ def test_functions(tmp_path):
     assert_close(found.numpy(), function(*tensors).numpy(), "float32", 27, "out")
 
 
-LAYER = paddle_dcn.DeformConv2DPack(3, 4, 3)
 NESTED = paddle.nn.Sequential(paddle.nn.ReLU(), paddle.nn.Sequential(LAYER))
 CHANNELS = [InputSpec([None, 5, None, None])]
 

@@ -27,21 +27,24 @@ def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> 
     the deformable groups do not divide. `paddle.jit.load`, `paddle.inference`, also from C++, and
     `paddle.static.load_inference_model` load it. Outputs agree up to rounding; the one exception
     is a NaN or infinite mask value where a sample lies outside the image, which is ignored here
-    and not by Paddle.
+    and not by Paddle. In a predictor on the CPU switch oneDNN off for NHWC models, as for Paddle's
+    own: `config.disable_mkldnn()`. Export from one thread at a time.
 
     Args:
-        model: A layer, or a function, with or without `paddle.jit.to_static`. It is saved in the
-            mode (train or eval) that it is in.
+        model: A layer, or a function, with or without `paddle.jit.to_static`. As with
+            `paddle.jit.save`, BatchNorm and Dropout are saved as they are in eval mode, whatever
+            the mode; code that asks for `training` sees the mode that the model is in.
         path: Where to save, without suffix.
         input_spec: For each input a `paddle.static.InputSpec`, in which None leaves a size open, or
             an example tensor.
 
     Returns:
-        The files: `<path>.json`, the program, and `<path>.pdiparams`, the parameters, if any.
+        The files: `<path>.json`, the program, and `<path>.pdiparams`, the parameters, if any. An
+        older model's are replaced or removed.
 
     Raises:
-        TypeError: a model or input_spec of a wrong kind.
-        ValueError: a model that cannot be traced with this input_spec.
+        TypeError: a model, path or input_spec of a wrong kind.
+        ValueError: a model that cannot be traced with this input_spec, a path of a folder.
         NotImplementedError: Paddle is older than 3.
         OSError: a path that cannot be written. No file is left behind.
 
@@ -72,11 +75,18 @@ def onnx(model: Any, path: str | os.PathLike, input_spec: Sequence, opset: int =
     Needs the packages of an extra: `pip install 'paddle_dcn[export]'`. paddle2onnx converts the
     model, in a process of its own; what it loses of deformable convolutions, this package's and
     Paddle's own, is put back: deformable groups, bias, a missing mask, the padding of each side.
-    Sizes that input_spec leaves open stay open. The same model gives the same bytes.
+    (Only a call of Paddle's function that `patch` does not reach needs a mask.) Sizes that
+    input_spec leaves open stay open. The same model gives the same bytes.
+
+    Outputs agree up to rounding, except, as with `save_portable`, for a NaN or infinite mask value
+    where a sample lies outside the image. `data_format="NHWC"` is fine for `deform_conv2d` and
+    `DeformConv2D`, but not for the packs: paddle2onnx converts no ordinary convolution in NHWC.
+    Export from one thread at a time.
 
     Args:
-        model: A layer, or a function, with or without `paddle.jit.to_static`. It is saved in the
-            mode (train or eval) that it is in.
+        model: A layer, or a function, with or without `paddle.jit.to_static`. As with
+            `paddle.jit.save`, BatchNorm and Dropout are saved as they are in eval mode, whatever
+            the mode; code that asks for `training` sees the mode that the model is in.
         path: The file; `.onnx` is appended where it is missing.
         input_spec: For each input a `paddle.static.InputSpec`, in which None leaves a size open, or
             an example tensor.
@@ -87,10 +97,12 @@ def onnx(model: Any, path: str | os.PathLike, input_spec: Sequence, opset: int =
 
     Raises:
         ImportError: the extra is missing.
-        TypeError: a model or input_spec of a wrong kind.
-        ValueError: a model that cannot be traced with this input_spec, an opset out of range.
-        NotImplementedError: a model that paddle2onnx cannot convert; names the operator at fault
-            and the layer that it comes from. Or Paddle is older than 3.
+        TypeError: a model, path, input_spec or opset of a wrong kind.
+        ValueError: a model that cannot be traced with this input_spec, a path of a folder, an opset
+            out of range.
+        NotImplementedError: a model that paddle2onnx cannot convert; where it does not know an
+            operator, names that and the layer that it comes from. Or a model that needs what the
+            opset lacks, such as convolutions in bfloat16 before 22. Or Paddle is older than 3.
         OSError: a path that cannot be written. No file is left behind.
 
     Examples:
