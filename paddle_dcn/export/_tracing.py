@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib
 import inspect
 import os
 import re
@@ -25,11 +26,6 @@ try:
     from paddle.jit.pir_translated_layer import PirTranslatedLayer
 except ImportError:  # Paddle 2.6 has none
     PirTranslatedLayer = TranslatedLayer
-
-try:
-    from paddle.jit.dy2static.parameter_recorder import _global_parameter_recorder as _recorder
-except ImportError:  # Paddle 2.6 has another one, which holds no variables of programs
-    _recorder = None
 
 
 class Origins:
@@ -110,18 +106,27 @@ def save(model: Any, path: Path, input_spec: Sequence, lower: Callable[..., Tens
 def _forgotten_records() -> Iterator[None]:
     """Make Paddle forget what a trace has recorded, also where the trace fails.
 
-    Paddle keeps each program's parameters under the id of the program, and drops them only when
-    its trace succeeds: a later program at the same address would get variables that are gone, and
-    crash.
+    Paddle keeps a program's parameters and in-place writes under the id of the program, and drops
+    them only when its trace succeeds: a later program at the same address would get variables that
+    are gone, and crash.
     """
-    records = (_recorder.params_dict, _recorder.tensor2value) if _recorder else ()
-    known = [set(record) for record in records]
+    known = [set(record) for record in _records()]
     try:
         yield
     finally:
-        for record, keys in zip(records, known):
+        for record, keys in zip(_records(), known):
             for key in record.keys() - keys:
                 del record[key]
+
+
+def _records() -> tuple[dict, ...]:
+    """Return what Paddle has recorded of programs being traced, by the program's id."""
+    for package in ("dy2static", "pir_dy2static"):  # the latter in Paddle 3.0
+        with contextlib.suppress(ImportError):
+            found = importlib.import_module(f"paddle.jit.{package}.parameter_recorder")
+            recorder, inplace = found._global_parameter_recorder, found._global_inplace_map
+            return recorder.params_dict, recorder.tensor2value, inplace.params_dict
+    return ()
 
 
 def _untraced(model: Any) -> Any:
