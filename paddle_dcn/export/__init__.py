@@ -44,7 +44,7 @@ def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> 
 
     Raises:
         TypeError: a model, path or input_spec of a wrong kind.
-        ValueError: a model that cannot be traced with this input_spec, a path of a folder.
+        ValueError: a model that cannot be traced with this input_spec, a path that names no file.
         NotImplementedError: Paddle is older than 3.
         OSError: a path that cannot be written. No file is left behind.
 
@@ -98,8 +98,8 @@ def onnx(model: Any, path: str | os.PathLike, input_spec: Sequence, opset: int =
     Raises:
         ImportError: the extra is missing.
         TypeError: a model, path, input_spec or opset of a wrong kind.
-        ValueError: a model that cannot be traced with this input_spec, a path of a folder, an opset
-            out of range.
+        ValueError: a model that cannot be traced with this input_spec, a path that names no file,
+            an opset out of range.
         NotImplementedError: a model that paddle2onnx cannot convert; where it does not know an
             operator, names that and the layer that it comes from. Or a model that needs what the
             opset lacks, such as convolutions in bfloat16 before 22. Or Paddle is older than 3.

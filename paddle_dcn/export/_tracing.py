@@ -189,12 +189,12 @@ def _gist(error: Exception) -> str:
 
 
 def file_path(path: Any) -> Path:
-    """Return a file's path, where it is one and not that of a folder."""
+    """Return a path, where it names a file; a folder beside it may have the same name."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
         raise TypeError(f"path: expected a str or os.PathLike, got {type(text).__name__}")
-    if text.endswith(os.sep) or os.path.isdir(text or os.curdir):
-        raise ValueError(f"path: expected a file, got the folder {text!r}")
+    if not os.path.basename(text):
+        raise ValueError(f"path: expected the name of a file, got {text!r}")
     return Path(text)
 
 
