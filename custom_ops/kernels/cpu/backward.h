@@ -7,9 +7,10 @@
 // pixels in order: nothing is written by two tasks, every sum has a fixed order, and results do
 // not depend on the number of threads.
 
-constexpr int64_t kBandBytes = 32 << 20;  // of what is held of a band of tiles, about
-constexpr int64_t kTileBytes = 1 << 20;   // of one tile's columns, about
-constexpr int64_t kOutputBlock = 16;      // outputs that are moved between layouts at a time
+constexpr int64_t kBandBytes = 32 << 20;    // of what is held of a band of tiles, about
+constexpr int64_t kPartialBytes = 8 << 20;  // of it partial sums, which should stay in a cache
+constexpr int64_t kTileBytes = 1 << 20;     // of one tile's columns, about
+constexpr int64_t kOutputBlock = 16;        // outputs that are moved between layouts at a time
 
 // A slab must not be much wider than a register panel: its image and gradient stay in the cache.
 // Where products are fast, reading grad_out for each slab weighs more, if there are enough tasks.
@@ -72,7 +73,9 @@ struct BackwardLayout {
         (grad_out_size + grad_pixel_size) * sizeof(Element) + partials_size * sizeof(T);
     images = images_at_a_time(
         p, larger(x_size * (sizeof(Pixel) + sizeof(T)), kCopyBytes / kBandBytes * tile_bytes));
-    band = smaller(tiles, larger(1, kBandBytes / (images * tile_bytes)));
+    const int64_t partial_bytes = larger(1, partials_size * sizeof(T));
+    band = larger(1, smaller(smaller(tiles, kBandBytes / (images * tile_bytes)),
+                             kPartialBytes / (images * partial_bytes)));
     Arena arena(workspace);
     x = arena.take<Pixel>(columns_wanted || weight_wanted ? images * x_size : 0);
     grad_x = arena.take<T>(x_wanted ? images * x_size : 0);
