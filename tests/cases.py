@@ -13,6 +13,7 @@ KINDS = [
 SMALL = [
     Case(1, 1, (1, 1), 1, kernel=1),
     Case(1, 1, (3, 3), 1),
+    Case(1, 1, (9, 8), 40, padding=1),  # one channel, many outputs
     Case(5, 3, (3, 3), 5, bias=False),
     Case(1, 3, (4, 9), 2, kernel=1, stride=3, deformable_groups=3),
     Case(2, 3, (6, 7), 5, kernel=(2, 3), padding=(0, 1), stride=(1, 2), modulated=False),
