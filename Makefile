@@ -18,8 +18,8 @@ test: $(VENV)/.test
 
 # The CUDA kernels without a GPU: compiled with nvcc, run on the CPU, under sanitizers too.
 cuda-check: $(VENV)/.test
-	PADDLE_DCN_CUDA_CHECK=1 $(PYTHON) -m pytest -q -s -rs tests/test_cuda_compile.py \
-		tests/test_cuda_emulation.py tests/test_benchmark_cuda.py $(ARGS)
+	PADDLE_DCN_CUDA_CHECK=1 $(PYTHON) -m pytest -q -s -rs tests/kernels/test_cuda_compile.py \
+		tests/kernels/test_cuda_emulation.py tests/benchmarks/test_gpu.py $(ARGS)
 
 bench: $(VENV)/.bench
 	$(PYTHON) benchmarks/cpu.py $(ARGS)

@@ -1,6 +1,6 @@
 """The CUDA kernel library alone: how it is compiled, and its C interface through ctypes.
 
-Used by ``benchmarks/cuda.py`` on device pointers and by the tests on the CPU emulation.
+Used by ``benchmarks/gpu.py`` on device pointers and by the tests on the CPU emulation.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 import pytest
-from modes import needs_paddle_3, static_program
 
 from paddle_dcn import _checks, _ops, deform_conv2d
+from tests.support.programs import needs_paddle_3, static_program
 
 SHAPES = {
     "x": (2, 4, 5, 6),

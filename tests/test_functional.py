@@ -8,11 +8,11 @@ import itertools
 import numpy as np
 import paddle
 import pytest
-from modes import needs_paddle_3, static_program
 from paddle.base import core
 from paddle.distributed.fleet.utils import recompute
 
 from paddle_dcn import _ops, deform_conv2d
+from tests.support.programs import needs_paddle_3, static_program
 
 NAMES = ("x", "offset", "mask", "weight", "bias")
 SHAPES = {

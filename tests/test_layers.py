@@ -6,8 +6,6 @@ import inspect
 import numpy as np
 import paddle
 import pytest
-from conftest import assert_close
-from modes import needs_paddle_3
 from paddle.nn import functional
 
 from paddle_dcn import (
@@ -17,6 +15,8 @@ from paddle_dcn import (
     _ops,
     deform_conv2d,
 )
+from tests.support.comparison import assert_close
+from tests.support.programs import needs_paddle_3
 
 PACKS = [DeformConv2DPack, ModulatedDeformConv2DPack]
 LAYERS = [DeformConv2D, *PACKS]

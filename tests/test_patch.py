@@ -8,10 +8,10 @@ import types
 import numpy as np
 import paddle
 import pytest
-from modes import needs_paddle_3, static_program
 
 import paddle_dcn
 from paddle_dcn import _ops, _patch
+from tests.support.programs import needs_paddle_3, static_program
 
 BUILTIN = paddle.vision.ops.deform_conv2d
 STATIC_BUILTIN = paddle.static.nn.deform_conv2d

@@ -3,25 +3,13 @@
 import numpy as np
 import paddle
 import pytest
-from cases import COMPACT, TABLE
-from conftest import (
-    DTYPE_IDS,
-    DTYPES,
-    EMPTY_REFERENCE,
-    TENSORS,
-    Case,
-    assert_close,
-    assert_results_close,
-    expected,
-    inside_problem,
-    loop,
-    loss,
-    pair,
-    random_problem,
-    run,
-)
 
 from paddle_dcn import deform_conv2d_reference
+from tests.support.cases import COMPACT, TABLE, Case, pair
+from tests.support.comparison import assert_close, assert_results_close
+from tests.support.operators import EMPTY_REFERENCE, expected, loss, run
+from tests.support.oracle import loop
+from tests.support.problems import DTYPE_IDS, DTYPES, TENSORS, inside_problem, random_problem
 
 DOUBLE = ("float64", "float64")
 REFERENCE_TABLE = [case for case in TABLE if case.batch or EMPTY_REFERENCE]

@@ -1,0 +1,333 @@
+"""The raw operators: what reaches them past Python's checks, and what Paddle does around them."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_dcn import _ops
+from tests.support.process import SCRIPTS
+from tests.support.programs import needs_paddle_3, static_program
+
+SHAPES = {
+    "x": [2, 4, 5, 6],
+    "offset": [2, 36, 5, 6],
+    "mask": [2, 18, 5, 6],
+    "weight": [6, 2, 3, 3],
+    "bias": [6],
+}
+ATTRIBUTES = {
+    "strides": [1, 1],
+    "paddings": [1, 1, 1, 1],
+    "dilations": [1, 1],
+    "groups": 2,
+    "deformable_groups": 2,
+    "im2col_step": 0,
+    "data_format": "NCHW",
+    "wanted": 31,
+}
+
+
+def random_tensors(**overrides):
+    """Leaf tensors of SHAPES; an override is a shape, or (shape, dtype)."""
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for name, shape in {**SHAPES, **overrides}.items():
+        shape, dtype = shape if isinstance(shape, tuple) else (shape, "float64")
+        tensors[name] = paddle.to_tensor(rng.normal(0, 1, shape)).astype(dtype).detach()
+        tensors[name].stop_gradient = False
+    return tensors
+
+
+def call(tensors, modulated=True, **attributes):
+    """Call the raw operator, in whatever mode Paddle is."""
+    version, inputs = (2, SHAPES) if modulated else (1, [n for n in SHAPES if n != "mask"])
+    values = {**ATTRIBUTES, **attributes}.values()
+    return _ops.run_raw(f"paddle_dcn_v{version}", *(tensors[name] for name in inputs), *values)
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+type_error = TypeError if paddle.__version__ >= "3" else ValueError
+
+SHAPE_ERRORS = [
+    ("x: expected 4 dimensions, got shape [2, 4, 30]", {"x": [2, 4, 30]}),
+    ("x: expected a positive number of channels", {"x": [2, 4, 5, 0]}),
+    ("weight: expected 3 channels (channels of x 6 / groups 2), got 2", {"x": [2, 6, 5, 6]}),
+    ("weight: expected positive sizes", {"weight": [6, 2, 3, 0]}),
+    ("groups: expected a divisor of the 5 channels of x, got 2", {"x": [2, 5, 5, 6]}),
+    ("groups: expected a divisor of the 5 filters of weight, got 2", {"weight": [5, 2, 3, 3]}),
+    (
+        "offset: expected 36 channels (2 * deformable_groups 2 * kernel 3x3), got 18",
+        {"offset": [2, 18, 5, 6]},
+    ),
+    (
+        "offset: expected 36 channels (2 * deformable_groups 2 * kernel 3x3), got 37",
+        {"offset": [2, 37, 5, 6]},
+    ),
+    ("offset: expected 2 images (batch of x), got 1", {"offset": [1, 36, 5, 6]}),
+    ("offset: expected 5 rows (output height), got 4", {"offset": [2, 36, 4, 6]}),
+    ("offset: expected 6 columns (output width), got 5", {"offset": [2, 36, 5, 5]}),
+    (
+        "mask: expected 18 channels (deformable_groups 2 * kernel 3x3), got 9",
+        {"mask": [2, 9, 5, 6]},
+    ),
+    ("mask: expected 2 images (batch of x), got 3", {"mask": [3, 18, 5, 6]}),
+    ("mask: expected 5 rows (output height), got 6", {"mask": [2, 18, 6, 6]}),
+    ("bias: expected 6 elements (filters of weight), got 3", {"bias": [3]}),
+    ("bias: expected 1 dimensions, got shape [6, 1]", {"bias": [6, 1]}),
+]
+ATTRIBUTE_ERRORS = [
+    # Paddle makes a list of one element of an int that is given for a list.
+    ("strides: expected 2 ints, got 1", {"strides": 1}),
+    ("dilations: expected 2 ints, got 1", {"dilations": 1}),
+    ("paddings: expected 4 ints (top, bottom, left, right), got 1", {"paddings": 1}),
+    ("paddings: expected 4 ints (top, bottom, left, right), got 2", {"paddings": [1, 1]}),
+    ("strides: expected positive ints, got 0", {"strides": [1, 0]}),
+    ("dilations: expected positive ints, got -1", {"dilations": [-1, 1]}),
+    ("paddings: expected ints of at least 0, got -1", {"paddings": [1, 1, 1, -1]}),
+    ("groups: expected a positive int, got 0", {"groups": 0}),
+    ("deformable_groups: expected a positive int, got -2", {"deformable_groups": -2}),
+    ("deformable_groups: expected a divisor of the 4 channels", {"deformable_groups": 3}),
+    ("im2col_step: expected a positive int", {"im2col_step": -1}),
+    ('data_format: expected "NCHW" or "NHWC", got "CHWN"', {"data_format": "CHWN"}),
+    ("x: expected at least the dilated kernel's 15x3 pixels", {"dilations": [7, 1]}),
+    # Sizes that leave 32 bits.
+    ("rows (output height), got 5", {"paddings": [2**31 - 1, 2**31 - 1, 1, 1]}),
+    ("x: expected at least the dilated kernel's 4294967295x3", {"dilations": [2**31 - 1, 1]}),
+]
+
+
+def ids(rows):
+    return [message for message, _ in rows]
+
+
+@pytest.mark.parametrize(("message", "shapes"), SHAPE_ERRORS, ids=ids(SHAPE_ERRORS))
+def test_shape_errors(message, shapes):
+    with pytest.raises(ValueError) as error:
+        call(random_tensors(**shapes))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("message", "attributes"), ATTRIBUTE_ERRORS, ids=ids(ATTRIBUTE_ERRORS))
+def test_attribute_errors(message, attributes):
+    with pytest.raises(ValueError) as error:
+        call(random_tensors(), **attributes)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "dtype"),
+    [
+        ("weight: expected float64 like x, got float32", "weight", "float32"),
+        ("bias: expected float64 like x, got float16", "bias", "float16"),
+        ("offset: expected float64 like x, or float32, got float16", "offset", "float16"),
+        ("mask: expected float64 like offset, got float32", "mask", "float32"),
+        ("x: expected float16, bfloat16, float32 or float64, got int32", "x", "int32"),
+    ],
+)
+def test_dtype_errors(message, name, dtype):
+    with pytest.raises(type_error) as error:
+        call(random_tensors(**{name: (SHAPES[name], dtype)}))
+    assert message in str(error.value)
+
+
+def test_errors_do_not_show_where_the_library_was_built():
+    with pytest.raises(ValueError) as error:
+        call(random_tensors(), groups=0)
+    assert "(at custom_ops/paddle/" in str(error.value)
+
+
+@needs_paddle_3
+@pytest.mark.parametrize(("message", "shapes"), SHAPE_ERRORS[2:15], ids=ids(SHAPE_ERRORS[2:15]))
+def test_shape_errors_of_a_running_program(message, shapes):
+    """A program whose sizes are known only at run time reports them like dynamic mode."""
+    with static_program() as program:
+        inputs = {n: paddle.static.data(n, [-1] * len(s), "float64") for n, s in SHAPES.items()}
+        out = call(inputs)
+        assert list(out.shape) == [-1, -1, -1, -1]
+        executor = paddle.static.Executor()
+        good = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+        assert executor.run(program, good, [out])[0].shape == (2, 6, 5, 6)
+        with pytest.raises(ValueError) as error:
+            executor.run(program, {**good, **{n: np.zeros(s) for n, s in shapes.items()}}, [out])
+    assert message in str(error.value)
+
+
+@needs_paddle_3
+@pytest.mark.parametrize("attributes", [attributes for _, attributes in ATTRIBUTE_ERRORS])
+def test_building_a_program_never_aborts(attributes):
+    """Whatever the attributes, shape inference answers, and the run gives the error."""
+    with static_program() as program:
+        inputs = {n: paddle.static.data(n, shape, "float64") for n, shape in SHAPES.items()}
+        out = call(inputs, **attributes)
+        with pytest.raises(ValueError):
+            feed = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+            paddle.static.Executor().run(program, feed, [out])
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+@pytest.mark.parametrize("name", ["x", "offset", "weight", "bias"])
+def test_second_order_gradients_are_refused(modulated, name):
+    """Instead of being silently left out, as Paddle does with an operator that has none."""
+    tensors = random_tensors()
+    out = call(tensors, modulated)
+    gradient = paddle.grad((out * out).sum(), [tensors[name]], create_graph=True)[0]
+    with pytest.raises(NotImplementedError, match="no second-order gradients"):
+        (gradient * gradient).sum().backward()
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 2, 4, 8, 16, 9, 22, 31])
+@pytest.mark.parametrize("modulated", [False, True])
+def test_wanted_bits(modulated, wanted):
+    """Those asked for are what they are together, the others are zeros."""
+    tensors, every = random_tensors(), random_tensors()
+    call(every, modulated).exp().sum().backward()
+    call(tensors, modulated, wanted=wanted).exp().sum().backward()
+    for bit, (name, tensor) in enumerate(tensors.items()):
+        if name == "mask" and not modulated:
+            continue
+        expected = every[name].grad.numpy() * bool(wanted & 1 << bit)
+        np.testing.assert_array_equal(tensor.grad.numpy(), expected, err_msg=name)
+
+
+def strided(name, tensor):
+    """The same tensor as a view whose elements are not next to each other."""
+    if name == "bias":
+        return paddle.stack([tensor, tensor], 1)[:, 0]
+    order = [1, 3, 0, 2]
+    return paddle.transpose(
+        paddle.transpose(tensor, order).contiguous(), [order.index(axis) for axis in range(4)]
+    )
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_strided_inputs(modulated):
+    results = []
+    for view in (lambda name, tensor: tensor, strided):
+        tensors = random_tensors()
+        inputs = {name: view(name, tensor) for name, tensor in tensors.items()}
+        out = call(inputs, modulated)
+        # The output's gradient is a strided view in both.
+        (paddle.transpose(out, [3, 1, 0, 2]) ** 3).sum().backward()
+        gradients = [t.grad.numpy() for n, t in tensors.items() if modulated or n != "mask"]
+        results.append([out.numpy(), *gradients])
+    assert not any(inputs[name].is_contiguous() for name in SHAPES)
+    for plain, viewed in zip(*results):
+        np.testing.assert_array_equal(plain, viewed)
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("modulated", [False, True])
+def test_empty_batch(modulated, data_format):
+    last = data_format == "NHWC"
+    shapes = {"x": [0, 5, 6, 4] if last else [0, 4, 5, 6]}
+    tensors = random_tensors(**shapes, offset=[0, 36, 5, 6], mask=[0, 18, 5, 6])
+    out = call(tensors, modulated, data_format=data_format)
+    assert list(out.shape) == ([0, 5, 6, 6] if last else [0, 6, 5, 6])
+    out.backward(paddle.zeros(out.shape, out.dtype))  # Paddle 2 cannot sum an empty tensor
+    for name, tensor in tensors.items():
+        if modulated or name != "mask":
+            assert list(tensor.grad.shape) == list(tensor.shape)
+            assert not tensor.grad.numpy().any()
+
+
+# --- programs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_gradient_in_a_program(modulated):
+    """Inputs that stop the gradient, as fed ones do, stand in no one's way; in Paddle 2 too."""
+    names = [name for name in SHAPES if modulated or name != "mask"]
+    tensors = random_tensors()
+    call(tensors, modulated).exp().sum().backward()
+    feed = {name: tensors[name].numpy() for name in names}
+    with static_program() as program:
+        inputs = {name: paddle.static.data(name, SHAPES[name], "float64") for name in names}
+        inputs["weight"].stop_gradient = False
+        loss = call(inputs, modulated).exp().sum()
+        (gradient,) = paddle.static.gradients([loss], [inputs["weight"]])
+        (result,) = paddle.static.Executor().run(program, feed, [gradient])
+    np.testing.assert_array_equal(result, tensors["weight"].grad.numpy())
+
+
+@needs_paddle_3
+@pytest.mark.parametrize(
+    ("shapes", "attributes", "expected"),
+    [
+        ({}, {}, [2, 6, 5, 6]),
+        ({"x": [-1, 4, 5, 6], "offset": [-1, 36, 5, 6]}, {}, [-1, 6, 5, 6]),
+        ({"x": [2, 4, -1, 6]}, {}, [2, 6, 5, 6]),  # the height is offset's
+        ({"x": [2, 4, -1, 6], "offset": [2, 36, -1, 6]}, {}, [2, 6, -1, 6]),
+        ({"x": [2, 4, 9, 10]}, {"strides": [2, 3], "paddings": [0, 1, 2, 0]}, [2, 6, 4, 4]),
+        ({"x": [2, 5, 6, 4]}, {"data_format": "NHWC"}, [2, 5, 6, 6]),
+        ({"x": [-1, -1, 6, 4]}, {"data_format": "NHWC"}, [-1, 5, 6, 6]),
+        ({"weight": [-1, -1, -1, -1]}, {}, [2, -1, 5, 6]),
+    ],
+)
+@pytest.mark.parametrize("modulated", [False, True])
+def test_inferred_shape(modulated, shapes, attributes, expected):
+    with static_program():
+        sizes = {**SHAPES, **shapes}
+        inputs = {n: paddle.static.data(n, shape, "float16") for n, shape in sizes.items()}
+        out = call(inputs, modulated, **attributes)
+        assert list(out.shape) == expected
+        assert out.dtype == inputs["x"].dtype
+
+
+@needs_paddle_3
+def test_predictor_with_onednn(tmp_path):
+    """Its tensors come in blocked layouts; read as plain ones they are off by about 1."""
+    path = os.pathsep.join(sys.path)
+    process = subprocess.run(
+        [sys.executable, SCRIPTS / "onednn_predictor.py", tmp_path / "net"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    # Five layers, each with sums of at most 144 terms.
+    assert float(process.stdout.splitlines()[-1]) < 5 * 4 * 2**-23 * 144**0.5
+
+
+# One step of gradient descent, in a program and in dynamic mode.
+OLD_PROGRAM = """
+import numpy as np, paddle, paddle_dcn
+rng = np.random.default_rng(0)
+shapes = [2, 4, 5, 5], [2, 18, 5, 5], [3, 4, 3, 3]
+arrays = [rng.normal(0, 1, shape).astype("float32") for shape in shapes]
+x, offset, weight = map(paddle.to_tensor, arrays)
+weight.stop_gradient = False
+paddle.mean(paddle_dcn.deform_conv2d(x, offset, weight, padding=1) ** 2).backward()
+expected = arrays[2] - weight.grad.numpy()
+paddle.enable_static()
+feed = {"x": arrays[0], "offset": arrays[1]}
+x, offset = (paddle.static.data(name, array.shape, "float32") for name, array in feed.items())
+weight = paddle.static.create_parameter(
+    arrays[2].shape, "float32", default_initializer=paddle.nn.initializer.Assign(arrays[2])
+)
+loss = paddle.mean(paddle_dcn.deform_conv2d(x, offset, weight, padding=1) ** 2)
+paddle.optimizer.SGD(1.0).minimize(loss)
+executor = paddle.static.Executor()
+executor.run(paddle.static.default_startup_program())
+executor.run(feed=feed, fetch_list=[loss])
+trained = np.array(paddle.static.global_scope().find_var(weight.name).get_tensor())
+assert np.abs(trained - arrays[2]).max() > 0.1
+np.testing.assert_allclose(trained, expected, rtol=1e-4, atol=1e-5)
+"""
+
+
+@needs_paddle_3
+def test_program_of_the_old_kind():
+    """With PIR switched off Paddle 3 makes programs of Paddle 2's kind."""
+    environment = {**os.environ, "FLAGS_enable_pir_api": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", OLD_PROGRAM], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

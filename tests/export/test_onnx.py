@@ -1,0 +1,214 @@
+"""export.onnx: the nodes that it makes, and what ONNX Runtime makes of them."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import paddle
+import pytest
+
+import paddle_dcn
+from paddle_dcn import export
+from tests.support.cases import Case
+from tests.support.comparison import assert_close
+from tests.support.export_models import SPEC, Table, assert_same, detector, dynamic, images, run
+from tests.support.programs import needs_paddle_3
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytestmark = [
+    needs_paddle_3,  # paddle2onnx cannot even be imported beside Paddle 2
+    pytest.mark.skipif(find_spec("paddle2onnx") is None, reason="pip install paddle2onnx"),
+]
+
+CASES = [
+    Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3),
+    Case(2, 64, (7, 5), 4, padding=1, deformable_groups=2, modulated=False, bias=False),
+    Case(2, 5, (9, 8), 4, padding=(2, 0, 1, 3), stride=(2, 3), modulated=False),
+    Case(1, 4, (9, 8), 4, kernel=(2, 3), padding=(0, 5, 4, 0), stride=(3, 2), bias=False),
+    Case(1, 4, (9, 11), 3, padding=(4, 3), stride=(2, 3), dilation=2, offsets="border"),
+    Case(2, 9, (6, 7), 6, padding=(1, 2, 2, 0), groups=3, deformable_groups=9, data_format="NHWC"),
+    Case(2, 8, (6, 7), 5, padding=1, deformable_groups=4),  # 5 filters, which 4 does not divide
+]
+ROWS = [(case, ("float32", "float32")) for case in CASES]
+ROWS += [(CASES[0], ("float16", "float32")), (CASES[2], ("float64", "float32"))]
+
+
+def nodes(path):
+    """The DeformConv nodes: (attributes, number of inputs)."""
+    found = [node for node in onnx.load(path).graph.node if node.op_type == "DeformConv"]
+    return [
+        ({a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}, list(node.input))
+        for node in found
+    ]
+
+
+def test_detector(tmp_path):
+    model = detector()
+    path = export.onnx(model, tmp_path / "detector", SPEC)
+    assert [path] == list(tmp_path.iterdir())
+    assert path.name == "detector.onnx"
+    (found,) = run(["onnx"], path, images()).values()
+    assert_same(found, dynamic(model, images()))
+    attributes = [(a["offset_group"], a["group"], len(inputs)) for a, inputs in nodes(path)]
+    assert attributes == [(2, 1, 5), (1, 2, 5), (1, 1, 4)]
+    again = export.onnx(model, tmp_path / "again", SPEC)
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(("opset", "open_sizes"), [(19, True), (22, False)])
+def test_every_call_has_a_node(tmp_path, opset, open_sizes):
+    table = Table(ROWS)
+    path = export.onnx(table, tmp_path / "table.onnx", table.spec(open_sizes), opset)
+    (model,) = onnx.load(path).opset_import
+    assert model.version == opset
+    (outputs,) = run(["onnx"], path, [table.inputs()])["onnx"]
+    table.check(outputs)
+    for (case, _), (attributes, inputs) in zip(ROWS, nodes(path)):
+        top, bottom, left, right = case.pads
+        assert attributes["pads"] == [top, left, bottom, right]
+        assert attributes["offset_group"] == case.deformable_groups
+        assert attributes["group"] == case.groups
+        assert (len(inputs) == 5) == case.modulated
+        if case.outputs % case.deformable_groups == 0:
+            assert bool(inputs[3:] and inputs[3]) == case.bias
+
+
+@pytest.mark.parametrize("modulated", [True, False])
+def test_builtin_layers_keep_their_attributes(tmp_path, modulated):
+    """Also Paddle's own layer, whose deformable groups and missing mask paddle2onnx forgets."""
+
+    class Both(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.ours = paddle_dcn.DeformConv2D(4, 4, 3, padding=1, deformable_groups=4)
+            self.builtin = paddle.vision.ops.DeformConv2D(4, 4, 3, padding=1, deformable_groups=2)
+
+        def forward(self, x, offset, mask):
+            out = self.builtin(x, offset[:, :36], mask[:, :18] if modulated else None)
+            return [self.ours(out, offset, mask)]
+
+    model = Both()
+    shapes = {"x": (2, 4, 6, 5), "offset": (2, 72, 6, 5), "mask": (2, 36, 6, 5)}
+    rng = np.random.default_rng(4)
+    feed = {name: rng.standard_normal(shape).astype("float32") for name, shape in shapes.items()}
+    spec = [
+        paddle.static.InputSpec([None, shape[1], None, None], "float32", name)
+        for name, shape in shapes.items()
+    ]
+    path = export.onnx(model, tmp_path / "both", spec)
+    found = [(attributes["offset_group"], len(inputs)) for attributes, inputs in nodes(path)]
+    assert found == [(2, 5 if modulated else 4), (4, 5)]
+    ((found,),) = run(["onnx"], path, [feed])["onnx"]
+    ((wanted,),) = dynamic(model, [feed])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+class Branches(paddle.nn.Layer):
+    """Takes one of two deformable layers, depending on the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.bright = paddle_dcn.DeformConv2DPack(3, 4, 3, padding=(1, 0, 2, 0))
+        self.dark = paddle_dcn.ModulatedDeformConv2DPack(
+            3, 4, 3, padding=(1, 0, 2, 0), deformable_groups=3
+        )
+
+    def forward(self, image):
+        if image.sum() > 0:
+            out = self.bright(image)
+        else:
+            out = self.dark(image)
+        return [out]
+
+
+def test_control_flow(tmp_path):
+    model = Branches()
+    path = export.onnx(model, tmp_path / "branches", SPEC)
+    image = np.random.default_rng(6).random((2, 3, 8, 7)).astype("float32")
+    feeds = [{"image": image}, {"image": -image}]
+    found, wanted = run(["onnx"], path, feeds)["onnx"], dynamic(model, feeds)
+    for (one,), (other,) in zip(found, wanted):
+        assert_close(one, other, "float32", 27, "out")
+
+
+class Unknown(paddle.nn.Layer):
+    """Uses an operator that ONNX has no counterpart of."""
+
+    def forward(self, x):
+        return paddle.lgamma(x)
+
+
+def test_unknown_operator_is_named(tmp_path):
+    head = paddle.nn.Sequential(paddle.nn.ReLU(), Unknown())
+    model = paddle.nn.Sequential(paddle_dcn.DeformConv2DPack(3, 4, 3), head)
+    with pytest.raises(NotImplementedError) as caught:
+        export.onnx(model, tmp_path / "model.onnx", SPEC)
+    assert str(caught.value) == (
+        "model: paddle2onnx cannot convert the operator lgamma of layer 1.1 (Unknown)"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+class Refused(paddle.nn.Layer):
+    """Calls Paddle's operator itself, without a mask, which paddle2onnx needs."""
+
+    def forward(self, x):
+        offset = paddle.zeros([1, 18, 8, 8])
+        attributes = [1, 1], [1, 1], [1, 1], 1, 1, 1
+        return paddle._C_ops.deformable_conv(
+            x, offset, paddle.ones([3, 3, 3, 3]), None, *attributes
+        )
+
+
+class Bfloat16(paddle.nn.Layer):
+    """Has a convolution in bfloat16, which ONNX has from opset 22."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(3, 4, 3)
+
+    def forward(self, x):
+        with paddle.amp.auto_cast(dtype="bfloat16"):
+            return self.conv(x).astype("float32")
+
+
+REFUSED = [
+    (Refused, "model: paddle2onnx cannot convert it: Failed to convert PaddlePaddle model: "),
+    (
+        Bfloat16,
+        r"model: opset 19 of ONNX lacks what it needs: .*unsupported type: tensor\(bfloat16\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "message"), REFUSED)
+def test_refusals_in_one_line(tmp_path, model, message):
+    with pytest.raises(NotImplementedError, match=f"^{message}") as caught:
+        export.onnx(model(), tmp_path / "model.onnx", [paddle.zeros([1, 3, 8, 8])])
+    assert str(caught.value).isprintable()
+    assert not list(tmp_path.iterdir())
+
+
+OPSETS = [(opset, ValueError) for opset in (18, 23)]
+OPSETS += [(opset, TypeError) for opset in ("19", 19.0, True, None)]
+
+
+@pytest.mark.parametrize(("opset", "error"), OPSETS)
+def test_opset(tmp_path, opset, error):
+    with pytest.raises(error, match=f"^opset: expected an int from 19 to 22, got {opset!r}"):
+        export.onnx(paddle.nn.ReLU(), tmp_path / "model.onnx", SPEC, opset)
+
+
+def test_missing_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "paddle2onnx", None)
+    message = r"^export.onnx needs paddle2onnx: run pip install 'paddle_dcn\[export\]'$"
+    with pytest.raises(ImportError, match=message):
+        export.onnx(paddle.nn.ReLU(), tmp_path / "model.onnx", SPEC)
+
+
+def test_import_needs_no_extra():
+    """The package, export included, loads where onnx and paddle2onnx are missing."""
+    code = "import sys; sys.modules.update(onnx=None, paddle2onnx=None); import paddle_dcn.export"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

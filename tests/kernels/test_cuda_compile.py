@@ -1,0 +1,110 @@
+"""The CUDA kernels compile for every architecture, without warnings and nearly without spills."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from paddle.utils.cpp_extension import cpp_extension
+
+from benchmarks.cuda_kernels import build, find_nvcc
+from paddle_dcn import _build
+from tests.support.process import ROOT
+
+pytestmark = pytest.mark.skipif(
+    find_nvcc() is None, reason="nvcc was not found: set CUDA_HOME to a CUDA toolkit"
+)
+
+# Bytes of spill stores that are accepted, by kernel and element type. The widest tiles hold half
+# of all registers in sums; what is spilled is read again once per tap or slice, from the L1 cache.
+# The 64-bit variants run on single images of more than 2^31 elements only.
+ACCEPTED_SPILLS = {
+    ("forward_kernel", "int"): 64,
+    ("backward_weight_kernel", "int"): 64,
+    ("gather_kernel", "long"): 32,
+}
+
+# `make cuda-check` takes the time to compile for all.
+ARCHITECTURES = (80, 90) if "PADDLE_DCN_CUDA_CHECK" in os.environ else (80,)
+
+REPORT = re.compile(
+    r"Compiling entry function '(?P<name>\S+)' for '(?P<architecture>\S+)'.*?"
+    r"(?P<spilled>\d+) bytes spill stores.*?Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """The library, and (architecture, name, registers, bytes spilled) of each of its kernels."""
+    library = tmp_path_factory.mktemp("cuda") / "kernels.so"
+    found = [match.groupdict() for match in REPORT.finditer(build(library, ARCHITECTURES))]
+    names = subprocess.run(
+        ["c++filt"],
+        input="\n".join(kernel["name"] for kernel in found),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    rows = []
+    for kernel, name in zip(found, names):
+        name = name.split("(")[0].replace("dcn::cuda::", "").replace("void ", "")
+        registers, spilled = int(kernel["registers"]), int(kernel["spilled"])
+        rows.append((kernel["architecture"], name, registers, spilled))
+    return library, sorted(rows)
+
+
+def test_registers_and_spills(kernels):
+    _, rows = kernels
+    assert {row[0] for row in rows} == {f"sm_{number}" for number in ARCHITECTURES}
+    excessive = []
+    for architecture, name, registers, spilled in rows:
+        print(f"{architecture} {registers:4d} registers {spilled:4d} bytes spilled  {name}")
+        function, _, arguments = name.partition("<")
+        index = "long" if re.search(r"\blong\b", arguments) else "int"
+        if spilled > ACCEPTED_SPILLS.get((function, index), 0):
+            excessive.append((architecture, name, spilled))
+    assert not excessive
+
+
+def test_library_stands_alone(kernels):
+    library, _ = kernels
+    needed = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
+    assert "paddle" not in needed and "libcudart" not in needed
+    symbols = subprocess.run(["nm", "-DC", library], capture_output=True, text=True, check=True)
+    assert "paddle::" not in symbols.stdout and "phi::" not in symbols.stdout
+    defined = re.findall(r" T (dcn_cuda_\w+)", symbols.stdout)
+    assert set(defined) == {
+        "dcn_cuda_forward",
+        "dcn_cuda_backward",
+        "dcn_cuda_forward_workspace",
+        "dcn_cuda_backward_workspace",
+        "dcn_cuda_error_name",
+    }
+
+
+# Loads a library in place of the package's own and runs an operator on the CPU.
+RUN_ON_CPU = """
+import sys
+import paddle
+from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
+load_op_meta_info_and_register_op(sys.argv[1])
+x, weight = paddle.randn([1, 4, 5, 5]), paddle.randn([3, 4, 3, 3])
+attributes = ([1, 1], [1, 1, 1, 1], [1, 1], 1, 1, 0, "NCHW", 0)
+inputs = (x, paddle.zeros([1, 18, 5, 5]), weight, paddle.zeros([3]))
+run = getattr(paddle._C_ops, "_run_custom_op", None) or paddle.base.core.eager._run_custom_op
+out = run("paddle_dcn_v1", *inputs, *attributes)[0]
+assert paddle.allclose(out, paddle.nn.functional.conv2d(x, weight, padding=1), atol=1e-4)
+"""
+
+
+@pytest.mark.skipif("PADDLE_DCN_CUDA_CHECK" not in os.environ, reason="run by make cuda-check")
+def test_whole_extension(tmp_path, monkeypatch):
+    """The binding compiles and links with the kernels, and still runs where there is no GPU."""
+    monkeypatch.setenv("PADDLE_DCN_WITH_CUDA", "1")
+    monkeypatch.setenv("CUDA_HOME", str(find_nvcc().parent.parent))
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(find_nvcc().parent.parent))
+    monkeypatch.setattr(_build, "NVCC_ARCHITECTURES", ["-gencode=arch=compute_90,code=sm_90"])
+    library = _build.build(ROOT / "custom_ops", tmp_path, tmp_path / "objects")
+    subprocess.run([sys.executable, "-c", RUN_ON_CPU, str(library)], check=True)

@@ -1,0 +1,86 @@
+"""Bitwise the same results on any number of threads, and in every run."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_dcn import deform_conv2d
+from tests.support.cases import COMPACT, LARGE, Case
+from tests.support.operators import run
+from tests.support.problems import DTYPE_IDS, DTYPES, random_problem
+
+# Many tiles of pixels in several images, blocks of channels and outputs.
+WIDE = [
+    Case(3, 64, (40, 41), 72, padding=1, deformable_groups=2, im2col_step=2),
+    Case(2, 48, (33, 50), 24, padding=1, groups=3, deformable_groups=4, modulated=False),
+]
+
+
+@pytest.fixture
+def set_threads():
+    """Yield a function that sets the number of threads; restore it after the test."""
+    yield paddle.base.core.set_num_threads
+    paddle.base.core.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # Paddle sets it to 1
+
+
+@pytest.mark.parametrize("case", [*COMPACT, LARGE[2], *LARGE[-4:], *WIDE], ids=str)
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_threads_do_not_change_results(case, dtypes, set_threads):
+    arrays = random_problem(case, dtypes[0])
+    set_threads(1)
+    wanted = run(deform_conv2d, case, arrays, dtypes)
+    for threads in (1, 2, 3, 16, 3):
+        set_threads(threads)
+        results = run(deform_conv2d, case, arrays, dtypes)
+        for name, array in wanted.items():
+            assert np.array_equal(results[name], array), f"{name} on {threads} threads"
+
+
+# Prints by how many threads the process has grown after calls on 1, 2 and 3 threads.
+COUNT_THREADS = """
+import os
+import paddle
+from paddle_dcn import deform_conv2d
+
+tensors = [paddle.rand(shape) for shape in ([2, 64, 32, 32], [2, 18, 30, 30], [64, 64, 3, 3])]
+counts = []
+for threads in (1, 2, 3):
+    paddle.base.core.set_num_threads(threads)
+    deform_conv2d(*tensors)
+    counts.append(len(os.listdir("/proc/self/task")))
+print([count - counts[0] for count in counts])
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
+def test_paddles_thread_setting_takes_effect():
+    """Paddle's own pool grows to the number of threads asked for."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", COUNT_THREADS]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == "[0, 1, 2]"
+
+
+def test_beside_another_openmp_runtime():
+    """PyTorch, for one, puts its own in front of Paddle's."""
+    code = """
+import ctypes
+ctypes.CDLL("libgomp.so.1", mode=ctypes.RTLD_GLOBAL)
+import paddle
+from paddle_dcn import _ops
+for threads in (1, 3, 2):
+    paddle.base.core.set_num_threads(threads)
+    assert _ops.library().paddle_dcn_threads() == threads
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    del environment["OMP_NUM_THREADS"]
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if "libgomp.so.1: cannot open" in process.stderr:
+        pytest.skip("libgomp is not installed")
+    assert process.returncode == 0, process.stderr

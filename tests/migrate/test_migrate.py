@@ -1,0 +1,653 @@
+"""`python -m paddle_dcn migrate`: what is rewritten, what is left, and that the results run."""
+
+import argparse
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+import paddle_dcn.fluid
+from paddle_dcn import migrate
+from tests.support.comparison import assert_close
+from tests.support.programs import fresh_program, needs_paddle_3, value
+
+pytest.importorskip("libcst", reason="pip install libcst")
+
+DATA = Path(__file__).parent / "data"
+TARGETS = ("modern", "legacy")
+
+
+def source(folder, name):
+    """Return a fixture's text, `before` the rewrite or `after` it."""
+    return (DATA / folder / f"{name}.py").read_bytes().decode()
+
+
+def rewrite(code, target="modern"):
+    """Rewrite code and check that doing it again changes nothing more."""
+    from paddle_dcn._rewrite import rewrite
+
+    result = rewrite(code, target)
+    assert rewrite(result.code, target).code == result.code
+    return result
+
+
+STAYS = (
+    "stays a static layer, as it creates its own parameters in the program, by name; "
+    "paddle_dcn.DeformConv2D is its counterpart in dynamic mode"
+)
+ENABLE = "Paddle starts in dynamic mode now: call paddle.enable_static() first"
+FAILS = "this import stays, and fails: current Paddle has no paddle.fluid"
+TORCH = "paddle_dcn.compat takes Paddle tensors; the torch code around it is not ported"
+LACKS = "paddle.fluid.{} is not in paddle_dcn.fluid: use {} of current Paddle"
+
+# The remarks on each fixture, and the lines of the static calls that target modern notes.
+REMARKS = {
+    "vision_names": [],
+    "vision_module": [],
+    "vision_attributes": [],
+    "vision_classes": [],
+    "vision_star": [],
+    "vision_local": [],
+    "vision_undecided": [
+        (12, "left", "'ops' is bound to something else here"),
+        (16, "left", "'ops' is bound to something else here"),
+        (20, "left", "it is reached by getattr on paddle.vision.ops"),
+        (27, "left", "'backend' is bound in more than one way"),
+        (31, "left", "paddle.vision.ops.deform_conv2d is named in a string"),
+    ],
+    "fluid_script": [(9, "note", ENABLE)],
+    "fluid_aliases": [(7, "note", ENABLE)],
+    "fluid_star": [(8, "note", ENABLE)],
+    "fluid_dotted": [(11, "note", ENABLE)],
+    "fluid_named": [(8, "note", ENABLE)],
+    "fluid_rest": [
+        (2, "note", FAILS),
+        (3, "note", FAILS),
+        (3, "note", LACKS.format("dygraph.Conv2D", "paddle.nn")),
+        (8, "note", LACKS.format("layers.concat", "paddle.concat")),
+        (9, "note", LACKS.format("layers.relu", "paddle.nn.functional.relu")),
+        (10, "note", ENABLE),
+    ],
+    "static_calls": [],
+    "mmcv_names": [],
+    "mmcv_modules": [],
+    "mmcv_optional": [],
+    "torchvision_calls": [],
+    "torchvision_mixed": [(3, "note", TORCH)],
+}
+STATIC_CALLS = {
+    "fluid_script": [9],
+    "fluid_aliases": [7],
+    "fluid_star": [8],
+    "fluid_dotted": [11],
+    "fluid_named": [8, 9, 30],
+    "fluid_rest": [10],
+    "static_calls": [10, 11, 12],
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", REMARKS)
+def test_fixture(name, target):
+    result = rewrite(source("before", name), target)
+    assert result.code == source("after", name)
+    lines = STATIC_CALLS.get(name, []) if target == "modern" else []
+    wanted = REMARKS[name] + [(line, "note", STAYS) for line in lines]
+    assert [tuple(remark) for remark in result.remarks] == sorted(wanted)
+
+
+def test_fixtures_are_all_here():
+    assert {path.stem for path in (DATA / "before").iterdir()} == set(REMARKS)
+    assert {path.stem for path in (DATA / "after").iterdir()} == set(REMARKS)
+
+
+DYNAMIC = [name for name in REMARKS if not name.startswith(("fluid", "static"))]
+# The names of the parameters behind the result: those that the original gives them.
+STATIC = {
+    "fluid_script": ("deformable_conv_0.w_0", "deformable_conv_0.b_0"),
+    "fluid_aliases": ("shared", None),
+    "fluid_star": ("deformable_conv_0.w_0", "deformable_conv_0.b_0"),
+    "fluid_dotted": ("weight", "deformable_conv_0.b_0"),
+    "fluid_named": ("dcn_weights", "dcn_bias"),
+    "fluid_rest": ("deformable_conv_0.w_0", "bias"),
+    "static_calls": ("weight", "bias"),
+}
+
+
+def inputs():
+    """Return arrays x, offset and mask for a 3x3 kernel with padding 1."""
+    rng = np.random.default_rng(5)
+    arrays = {
+        "x": rng.normal(0, 1, (2, 4, 6, 7)),
+        "offset": rng.normal(0, 2, (2, 18, 6, 7)),
+        "mask": rng.uniform(0, 1, (2, 9, 6, 7)),
+    }
+    return {name: array.astype("float32") for name, array in arrays.items()}
+
+
+def reference(arrays, weight, bias=None):
+    """Return the float64 result of the reference."""
+    arrays = arrays | {"weight": weight, "bias": bias}
+    tensors = {k: paddle.to_tensor(v, "float64") for k, v in arrays.items() if v is not None}
+    return paddle_dcn.deform_conv2d_reference(padding=1, **tensors).numpy()
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Provide what the fixtures use of torch, torchvision and the rest of fluid, from Paddle."""
+    fluid = types.SimpleNamespace(**{name: getattr(paddle_dcn.fluid, name) for name in FLUID})
+    layers = {"data": paddle_dcn.fluid.layers.data, "concat": paddle.concat}
+    fluid.layers = types.SimpleNamespace(**layers, relu=paddle.nn.functional.relu)
+    ops = types.SimpleNamespace(nms=len, roi_align=len, roi_pool=len)
+    modules = {
+        "paddle.fluid": fluid,
+        "paddle.fluid.dygraph": types.SimpleNamespace(Conv2D=paddle.nn.Conv2D),
+        "torch": types.SimpleNamespace(nn=types.SimpleNamespace(Module=paddle.nn.Layer)),
+        "torchvision": types.SimpleNamespace(ops=ops),
+        "torchvision.ops": ops,
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+FLUID = ("CPUPlace", "Executor", "ParamAttr", "default_startup_program")
+
+
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_rewritten_module_runs(name):
+    arrays = inputs()
+    weight = np.random.default_rng(6).normal(0, 0.2, (5, 4, 3, 3)).astype("float32")
+    tensors = {k: paddle.to_tensor(v) for k, v in (arrays | {"weight": weight}).items()}
+    out = runpy.run_path(str(DATA / "after" / f"{name}.py"))["run"](**tensors)
+    assert_close(out.numpy().astype("float64"), reference(arrays, weight), "float32", 4 * 9, name)
+
+
+@needs_paddle_3
+@pytest.mark.usefixtures("stand_ins")
+@pytest.mark.parametrize("name", STATIC)
+def test_rewritten_program_runs(name):
+    arrays = inputs()
+    with fresh_program():
+        executor, out = runpy.run_path(str(DATA / "after" / f"{name}.py"))["build"]()
+        (result,) = executor.run(feed=arrays, fetch_list=[out])
+        weight, bias = (value(parameter) if parameter else None for parameter in STATIC[name])
+    if bias is not None:
+        assert not bias.any()
+    assert_close(result.astype("float64"), reference(arrays, weight, bias), "float32", 4 * 9, name)
+
+
+# Imports and what becomes of them, None for nothing.
+IMPORTS = {
+    "import a.b as c": (
+        "import torchvision.ops as c\nc.deform_conv2d(x, o, w)\n",
+        "import paddle_dcn.compat.torchvision as c\nc.deform_conv2d(x, o, w)\n",
+    ),
+    "alias of the name it has": (
+        "import mmcv.ops as mmcv\nmmcv.deform_conv2d(x)\n",
+        "import paddle_dcn.compat.mmcv as mmcv\nmmcv.deform_conv2d(x)\n",
+    ),
+    "from a import b": (
+        "from mmcv import ops, cnn\nops.DeformConv2d(1, 2, 3)\n",
+        "from mmcv import cnn\nfrom paddle_dcn.compat import mmcv as ops\n"
+        "ops.DeformConv2d(1, 2, 3)\n",
+    ),
+    "import a": (
+        "import torchvision, os\nprint(torchvision.ops.deform_conv2d, os)\n",
+        "import os\nimport paddle_dcn.compat.torchvision\n"
+        "print(paddle_dcn.compat.torchvision.deform_conv2d, os)\n",
+    ),
+    "import a, still used": (
+        "import torchvision\nprint(torchvision.ops.deform_conv2d, torchvision.io)\n",
+        "import torchvision\nimport paddle_dcn.compat.torchvision\n"
+        "print(paddle_dcn.compat.torchvision.deform_conv2d, torchvision.io)\n",
+    ),
+    "import a.b, a still used": (
+        "import mmcv.ops\nprint(mmcv.ops.deform_conv2d, mmcv.imread)\n",
+        "import mmcv\nimport paddle_dcn.compat.mmcv\n"
+        "print(paddle_dcn.compat.mmcv.deform_conv2d, mmcv.imread)\n",
+    ),
+    "beside one that is there": (
+        "import paddle\nimport paddle_dcn\nprint(paddle.vision.ops.deform_conv2d, paddle.add)\n",
+        "import paddle\nimport paddle_dcn\nprint(paddle_dcn.deform_conv2d, paddle.add)\n",
+    ),
+    "in a function": (
+        "def f(x):\n    import mmcv.ops  # late\n    return mmcv.ops.deform_conv2d(x)\n",
+        "def f(x):\n    import paddle_dcn.compat.mmcv  # late\n"
+        "    return paddle_dcn.compat.mmcv.deform_conv2d(x)\n",
+    ),
+    "comments between names": (
+        "from mmcv.ops import (  # ops\n    nms,\n    # deform\n    DeformConv2dPack,\n"
+        "    # more\n    deform_conv2d  # last\n)\n",
+        "from mmcv.ops import (  # ops\n    nms\n    # deform\n    # more\n)\n"
+        "from paddle_dcn.compat.mmcv import (\n    DeformConv2dPack,\n"
+        "    deform_conv2d,  # last\n)\n",
+    ),
+    "comment on a dropped line": (
+        "import mmcv.ops\nimport mmcv.ops.deform_conv  # both\nmmcv.ops.deform_conv2d(x)\n",
+        "import paddle_dcn.compat.mmcv\npass  # both\npaddle_dcn.compat.mmcv.deform_conv2d(x)\n",
+    ),
+    "named in __all__": (
+        "from paddle.vision import ops, nms\n__all__ = ['ops']\nvision = ops.deform_conv2d\n",
+        "from paddle.vision import nms\nimport paddle_dcn as ops\n"
+        "__all__ = ['ops']\nvision = ops.deform_conv2d\n",
+    ),
+    "named in __all__, with full names": (
+        "import torchvision\n__all__ = ['torchvision']\nprint(torchvision.ops.deform_conv2d)\n",
+        "import torchvision\nimport paddle_dcn.compat.torchvision\n__all__ = ['torchvision']\n"
+        "print(paddle_dcn.compat.torchvision.deform_conv2d)\n",
+    ),
+    "comment on an unused name": (
+        "from paddle import (\n    vision,  # ops\n)\nprint(vision.ops.deform_conv2d)\n",
+        "from paddle import (\n    vision,  # ops\n)\nimport paddle_dcn\n"
+        "print(paddle_dcn.deform_conv2d)\n",
+    ),
+    "several statements in a line": (
+        "import os;import mmcv.ops as o; o.deform_conv2d(os)\n",
+        "import os;import paddle_dcn.compat.mmcv as o; o.deform_conv2d(os)\n",
+    ),
+    "import a.b, a passed on": (
+        "import mmcv.ops\nprint(mmcv.ops.deform_conv2d, mmcv)\n",
+        "import mmcv.ops\nimport paddle_dcn.compat.mmcv\n"
+        "print(paddle_dcn.compat.mmcv.deform_conv2d, mmcv)\n",
+    ),
+    "two star imports": (
+        "from mmcv.ops import *\nfrom torchvision.ops import *\ndeform_conv2d(DeformConv2dPack)\n",
+        "from mmcv.ops import *\nfrom paddle_dcn.compat.mmcv import DeformConv2dPack\n"
+        "from torchvision.ops import *\nfrom paddle_dcn.compat.torchvision import deform_conv2d\n"
+        "deform_conv2d(DeformConv2dPack)\n",
+    ),
+    "aliases of what is not ours": (
+        "import mmcv.ops as ops\nfrom paddle.vision import ops as o2\nnms = ops.nms\n"
+        "(o2 if x else (a := o2)).nms\nprint(ops.deform_conv2d, o2.deform_conv2d)\n",
+        "import mmcv.ops as ops\nimport paddle_dcn.compat.mmcv\n"
+        "from paddle.vision import ops as o2\nnms = ops.nms\n(o2 if x else (a := o2)).nms\n"
+        "print(paddle_dcn.compat.mmcv.deform_conv2d, paddle_dcn.deform_conv2d)\n",
+    ),
+    "a class that reads the name outside": (
+        "import torchvision\nimport mmcv.ops as ops\nclass A:\n    torchvision = torchvision.io\n"
+        "    ops = ops.nms\nprint(torchvision.ops.deform_conv2d, ops.deform_conv2d)\n",
+        "import torchvision\nimport paddle_dcn.compat.torchvision\nimport mmcv.ops as ops\n"
+        "import paddle_dcn.compat.mmcv\nclass A:\n    torchvision = torchvision.io\n"
+        "    ops = ops.nms\nprint(paddle_dcn.compat.torchvision.deform_conv2d, "
+        "paddle_dcn.compat.mmcv.deform_conv2d)\n",
+    ),
+    "another file's operator": ("from mylib.ops import deform_conv2d\ndeform_conv2d(x)\n", None),
+    "bound behind a star import": (
+        "from mmcv.ops import *\nfrom mylib import deform_conv2d\ndeform_conv2d(nms)\n",
+        None,
+    ),
+    "a class that imports it": (
+        "class A:\n    import paddle.vision.ops as o\n    a = o.deform_conv2d\n"
+        "    b = lambda s: s.o.nms\n",
+        "class A:\n    import paddle.vision.ops as o\n    import paddle_dcn\n"
+        "    a = paddle_dcn.deform_conv2d\n    b = lambda s: s.o.nms\n",
+    ),
+    "a relative import": ("from . import ops\nops.deform_conv2d(x)\n", None),
+    "a function of the same name": (
+        "from paddle.vision.ops import deform_conv2d\ndef f():\n    def deform_conv2d(): ...\n"
+        "    return deform_conv2d()\n",
+        "from paddle_dcn import deform_conv2d\ndef f():\n    def deform_conv2d(): ...\n"
+        "    return deform_conv2d()\n",
+    ),
+    "alias in a walrus": (
+        "import paddle\nif (ops := paddle.vision.ops): ops.deform_conv2d(paddle.add)\n",
+        "import paddle\nimport paddle_dcn\n"
+        "if (ops := paddle.vision.ops): paddle_dcn.deform_conv2d(paddle.add)\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_imports(name):
+    before, after = IMPORTS[name]
+    code, remarks = rewrite(before)
+    assert code == (before if after is None else after)
+    assert all(remark == (1, "note", TORCH) for remark in remarks)
+    assert rewrite(before.replace("\n", "\r\n")).code == code.replace("\n", "\r\n")
+
+
+# What cannot be decided and stays: the code, and the remark on its last line.
+OPS = "import paddle.vision.ops as ops\n"
+LEFT = {
+    "other module in a branch": (
+        "if x:\n    import torchvision.ops as ops\nelse:\n    " + OPS + "ops.deform_conv2d(x)",
+        "'ops' is bound in more than one way",
+    ),
+    "loop variable": (
+        OPS + "for ops in x:\n    ops.deform_conv2d(x)",
+        "'ops' is bound in more than one way",
+    ),
+    "alias of an undecided name": (
+        "if x:\n    import torchvision.ops as ops\nelse:\n    "
+        + OPS
+        + "a = ops\na.deform_conv2d(x)",
+        "'a' is bound in more than one way",
+    ),
+    "attribute of a class": (
+        OPS + "class A:\n    o = ops\n    def f(self): self.o.deform_conv2d(x)",
+        "it may be paddle.vision.ops.deform_conv2d: that module is used as a value",
+    ),
+    "attribute of that name": (
+        OPS + "class A:\n    ops = ops\n    def f(self): self.ops.deform_conv2d(x)",
+        "it may be paddle.vision.ops.deform_conv2d: that module is used as a value",
+    ),
+    "star imports in branches": (
+        "try:\n    from mmcv.ops import *\nexcept ImportError:\n    from torchvision.ops import *\n"
+        "deform_conv2d(x)",
+        "another star import may bind 'deform_conv2d'",
+    ),
+    "alias of something else": (
+        OPS + "a = ops\nif x: a = y\na.deform_conv2d(x)",
+        "'a' is bound in more than one way",
+    ),
+    "match": (
+        OPS + "match x:\n  case [ops]: ops.deform_conv2d(x)",
+        "'ops' is bound in more than one way",
+    ),
+    "parameter": (
+        OPS + "def f(ops): return ops.deform_conv2d(x)",
+        "'ops' is bound to something else here",
+    ),
+    "tuple assignment": (
+        OPS + "a, b = ops, x\na.deform_conv2d(x)",
+        "it may be paddle.vision.ops.deform_conv2d: that module is used as a value",
+    ),
+    "passed on": (
+        OPS + "f(ops); x.ops.deform_conv2d(x)",
+        "it may be paddle.vision.ops.deform_conv2d: that module is used as a value",
+    ),
+    "assigned to": (
+        OPS + "ops.deform_conv2d = x",
+        "paddle.vision.ops.deform_conv2d is assigned to or deleted in this file",
+    ),
+    "attribute of a class that imports it": (
+        "class A:\n    from paddle.vision import ops\n    def f(self): self.ops.deform_conv2d(x)",
+        "it may be paddle.vision.ops.deform_conv2d: that module is used as a value",
+    ),
+    "attribute of an object": (
+        "self.fluid.layers.deformable_conv(x)",
+        "layers.deformable_conv is reached through something unknown",
+    ),
+    "attribute of an expression": (
+        "f(x)[0].static.nn.deform_conv2d(x)",
+        "nn.deform_conv2d is reached through something unknown",
+    ),
+    "attribute of a parameter": (
+        "def f(ops): return ops.DeformConv2D(x)",
+        "ops.DeformConv2D is reached through something unknown",
+    ),
+    "getattr": (OPS + "getattr(ops, x)", "it is reached by getattr on paddle.vision.ops"),
+    "import_module": (
+        "import importlib\nimportlib.import_module('mmcv.ops').deform_conv2d(x)",
+        "mmcv.ops is imported by a call",
+    ),
+    "string annotation": (
+        "import mmcv\ndef f(x: 'mmcv.ops.DeformConv2d'): ...",
+        "mmcv.ops.DeformConv2d is named in a string",
+    ),
+    "unknown star": (
+        "from paddle.vision.ops import *\nfrom mine import *\ndeform_conv2d(x)",
+        "another star import may bind 'deform_conv2d'",
+    ),
+    "star or definition": (
+        "try:\n    from mmcv.ops import *\nexcept ImportError:\n    deform_conv2d = x\n"
+        "deform_conv2d(x)",
+        "a star import may bind 'deform_conv2d' too",
+    ),
+    "no binding at all": (
+        "from mine import *\nfluid.layers.deformable_conv(x)",
+        "'fluid' may come from any star import, or from none",
+    ),
+    "global statement": (
+        "def f():\n    global mmcv\n    import mmcv.ops\nmmcv.ops.deform_conv2d(x)",
+        "'mmcv' is imported through a global statement",
+    ),
+    "name taken": (
+        "import paddle\npaddle_dcn = paddle.add\npaddle.vision.ops.deform_conv2d(x)",
+        "the name paddle_dcn is taken",
+    ),
+    "name bound elsewhere in the function": (
+        "import paddle\ndef f(x):\n    import paddle_dcn\n    paddle.vision.ops.deform_conv2d(x)",
+        "paddle_dcn would be bound both inside and outside a function",
+    ),
+    "name bound later in the function": (
+        "import paddle_dcn\ndef f():\n    paddle_dcn.deform_conv2d(x)\n"
+        "    import mmcv.ops\n    mmcv.ops.deform_conv2d(x)",
+        "paddle_dcn would be bound both inside and outside a function",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="match")
+def test_left(name):
+    code, text = LEFT[name]
+    result = rewrite(code + "\n")
+    assert result.code == code + "\n"
+    assert {(remark.kind, remark.text) for remark in result.remarks} == {("left", text)}
+    assert result.remarks[-1].line == code.count("\n") + 1
+
+
+# Static code, the notes on it with both targets, and the lines of those with modern only.
+LACKS_NCE = LACKS.format("layers.nce", "paddle.static.nn.nce")
+FLUID_IMPORT = "import paddle.fluid as fluid\n"
+STATIC_NOTES = {
+    "one layer for two calls": (
+        FLUID_IMPORT + "def f(x, o, m):\n"
+        "    return fluid.layers.deformable_conv(x, o, m, 2, 3, param_attr='w', bias_attr='b')\n"
+        "f(*a)\nf(*b)\n",
+        [(3, ENABLE)],
+        [3],
+    ),
+    "alias": (
+        FLUID_IMPORT + "conv = fluid.layers.deformable_conv\nconv(x, o, m, 2, 3)\n",
+        [(2, ENABLE)],
+        [2],
+    ),
+    "static mode is entered": (
+        "import paddle\n" + FLUID_IMPORT + "if x: paddle.enable_static()\n"
+        "fluid.layers.deformable_conv(x)\n",
+        [],
+        [4],
+    ),
+    "2.x, where it was entered": ("import paddle\npaddle.static.nn.deform_conv2d(x)\n", [], [2]),
+    "an undecided call": (FLUID_IMPORT + "fluid.layers.deformable_conv = x\n", [(1, FAILS)], []),
+    "the rest of a module stays": (
+        "from paddle.fluid.layers import deformable_conv, nce\ndeformable_conv(nce)\n",
+        [(1, LACKS_NCE), (1, FAILS), (2, ENABLE)],
+        [2],
+    ),
+    "the rest of a star import stays": (
+        "from paddle.fluid.layers import *\ndeformable_conv(nce)\n",
+        [(1, FAILS), (2, LACKS_NCE), (2, ENABLE)],
+        [2],
+    ),
+    "another part stays": (
+        "from paddle import fluid, add\nfrom paddle.vision.ops import deform_conv2d\n"
+        "import os, paddle.fluid.layers\n",
+        [(1, FAILS), (3, FAILS)],
+        [],
+    ),
+    "nothing stays": (
+        "from paddle.fluid.layers import *\nfrom mmcv.ops import *\n"
+        "deformable_conv(deform_conv2d)\n",
+        [(3, ENABLE)],
+        [3],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATIC_NOTES)
+def test_notes_on_static_code(name):
+    code, both, modern = STATIC_NOTES[name]
+    for target in TARGETS:
+        result = rewrite(code, target)
+        notes = [(remark.line, remark.text) for remark in result.remarks if remark.kind == "note"]
+        more = [(line, STAYS) for line in modern] if target == "modern" else []
+        assert sorted(notes) == sorted(both + more)
+        assert result.code == rewrite(code).code
+        assert "DeformConv2D" not in result.code
+
+
+# The command line
+
+OLD = b"import paddle\ny = paddle.vision.ops.deform_conv2d(x, offset, weight)\n"
+NEW = OLD.replace(b"paddle.vision.ops", b"paddle_dcn").replace(b"paddle\n", b"paddle_dcn\n")
+
+# Kinds of files: what is put before the code, and what its line ends are.
+FILES = {
+    "plain.py": (b"", b"\n"),
+    "two words.py": (b"# caf\xc3\xa9\n", b"\n"),
+    "windows.py": (b"\xef\xbb\xbf# mark\n", b"\r\n"),
+    "latin.py": (b"#!/usr/bin/python\n# -*- coding: latin-1 -*-\n# caf\xe9\n", b"\n"),
+    "folder/open.py": (b"", b"\n"),
+}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Write FILES below the current folder; gives what they have to be afterwards."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    after = {}
+    for name, (head, end) in FILES.items():
+        Path(name).write_bytes((head + OLD).replace(b"\n", end))
+        after[name] = (head + NEW).replace(b"\n", end)
+    Path("folder/open.py").write_bytes(OLD[:-1])  # no line end at the end
+    return after | {"folder/open.py": NEW[:-1]}
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser()
+    migrate.add_arguments(parser)
+    return migrate.main(parser.parse_args(arguments))
+
+
+def contents(names):
+    return {name: Path(name).read_bytes() for name in names}
+
+
+def test_write_keeps_everything_else(files, capsysbinary):
+    Path("plain.py").chmod(0o751)
+    assert command(".", "--write") == 0
+    assert contents(files) == files
+    assert Path("plain.py").stat().st_mode & 0o777 == 0o751
+    shown = capsysbinary.readouterr()
+    assert sorted(shown.out.decode().split("\n")) == sorted([*files, ""])
+    assert shown.err.decode().startswith("5 files, 5 rewritten, 0 places left undecided, 0 errors")
+    assert not [name for name in os.listdir() if name.startswith(".")]
+    assert command(".", "--write") == 0 and capsysbinary.readouterr().out == b""
+
+
+def test_diff_applies(files, capsysbinary):
+    git = shutil.which("git") or pytest.skip("needs git")
+    before = contents(files)
+    assert command(".") == 0
+    assert contents(files) == before
+    subprocess.run([git, "apply"], input=capsysbinary.readouterr().out, check=True)
+    assert contents(files) == files
+
+
+def test_check(files, capsysbinary):
+    assert command("plain.py", "folder", "plain.py", "--check") == 1
+    assert capsysbinary.readouterr().out.decode().split() == ["plain.py", "folder/open.py"]
+    assert command("folder", "--write") == 0
+    assert command("folder", "--check") == 0
+
+
+# Files that cannot be read, and what is said of them.
+UNREADABLE = {
+    b"deform_conv2d(": ":1: error: not Python 3.{minor}: ",
+    b"if x:\n deform_conv2d()\n\tx\n": ":3: error: not Python 3.{minor}: ",
+    b"deform_conv2d  # \xff\n": ": error: invalid or missing encoding declaration",
+    b"\n\ndeform_conv2d  # \xff\n": ": error: not utf-8 text: invalid start byte at byte 19",
+    b"# coding: klingon\ndeform_conv2d\n": ": error: unknown encoding: klingon",
+    b"deform_conv2d\0\n": " error: source code string cannot contain null bytes",
+    OLD.replace(b"\n", b"\r"): ": error: it has form feeds or bare carriage returns",
+    b"deform_conv2d" + b"(" * 5000 + b")" * 5000: "error: not Python 3.{minor}: too many nested",
+    b"deform_conv2d" + b" + 1" * 2000: ": error: nested too deeply",
+}
+
+
+def test_unreadable_files_do_not_stop_the_others(files, capsysbinary):
+    for i, data in enumerate(UNREADABLE):
+        Path(f"bad{i}.py").write_bytes(data)
+    Path("elsewhere.py").write_bytes(b"no operator (")  # found, but not one of ours
+    assert command(".", "missing", "--write") == 1
+    assert contents(files) == files
+    errors = capsysbinary.readouterr().err.decode().splitlines()
+    for i, text in enumerate(UNREADABLE.values()):
+        (line,) = (line for line in errors if line.startswith(f"bad{i}.py"))
+        assert text.format(minor=sys.version_info.minor) in line
+    assert "missing: error: no such file or folder" in errors
+    assert not any("elsewhere" in line for line in errors)
+    assert command("elsewhere.py") == 1  # named: read in any case
+
+
+def test_read_only_files_are_left(files, capsysbinary):
+    Path("plain.py").chmod(0o444)
+    assert command("plain.py", "folder", "--write") == 1
+    assert b"plain.py: error: read-only, not rewritten" in capsysbinary.readouterr().err
+    assert Path("plain.py").read_bytes() == OLD
+    assert Path("folder/open.py").read_bytes() == files["folder/open.py"]
+
+
+def test_links_and_skipped_folders(files, capsysbinary):
+    for folder in (".hidden", "environment", "__pycache__", "empty"):
+        Path(folder).mkdir()
+        shutil.copy("plain.py", f"{folder}/code.py" if folder != "empty" else "empty/code.txt")
+    Path("environment/pyvenv.cfg").touch()
+    links = {"folder/loop": "..", "folder/link.py": "../plain.py", "folder/broken.py": "nothing"}
+    for link, to in links.items():
+        Path(link).symlink_to(to)
+    assert command("environment", "empty", "folder", "--check") == 1
+    shown = capsysbinary.readouterr()
+    assert shown.out.decode().split() == ["environment/code.py", "folder/open.py"]
+    notes = {f"{link}: note: a symbolic link, not followed" for link in links}
+    assert notes | {"empty: note: no Python files in it"} < set(shown.err.decode().splitlines())
+    assert command(".", "--check") == 1
+    assert set(capsysbinary.readouterr().out.decode().splitlines()) == set(files)
+
+    assert command("folder/link.py", "--write") == 0  # a link that is named is followed
+    assert Path("folder/link.py").is_symlink() and Path("plain.py").read_bytes() == NEW
+
+
+def test_remarks_and_status(files, capsysbinary):
+    Path("left.py").write_bytes(OLD + b"getattr(paddle.vision.ops, x)\n")
+    Path("static.py").write_bytes(b"import paddle.fluid as f\nf.layers.deformable_conv(*x)\n")
+    assert command("static.py") == 0
+    assert b"static.py:2: note: stays a static layer" in capsysbinary.readouterr().err
+    assert command("static.py", "--target", "legacy") == 0
+    assert b"stays a static layer" not in capsysbinary.readouterr().err
+    assert command("left.py") == 1
+    assert b"left.py:3: left: it is reached by getattr" in capsysbinary.readouterr().err
+    assert command("left.py", "--write") == 1  # now behind one more import
+    assert b"left.py:4: left: it is reached by getattr" in capsysbinary.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        command("--write", "--check", "left.py")
+
+
+def test_libcst_is_an_extra(files, capsysbinary, monkeypatch):
+    monkeypatch.setitem(sys.modules, "libcst", None)
+    assert command("plain.py", "--write") == 2
+    assert capsysbinary.readouterr().err.count(b"\n") == 1
+    assert Path("plain.py").read_bytes() == OLD
+
+
+def test_module(files):
+    folders = [str(Path(paddle_dcn.__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    done = subprocess.run(
+        [sys.executable, "-m", "paddle_dcn", "migrate", "plain.py"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))},
+        stdout=subprocess.PIPE,
+    )
+    assert done.returncode == 0
+    assert b"+y = paddle_dcn.deform_conv2d(x, offset, weight)" in done.stdout

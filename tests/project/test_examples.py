@@ -1,0 +1,35 @@
+"""Every script in examples/ runs, in its short mode, in a process and a folder of its own."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.process import ROOT
+from tests.support.programs import needs_paddle_3
+
+SCRIPTS = sorted((ROOT / "examples").glob("[!_]*.py"))
+
+
+@needs_paddle_3
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_example_runs(script, tmp_path):
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.run(
+        [sys.executable, str(script), "--quick"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+    )
+    missing = re.search(r"No module named '(?!paddle)([^']+)'", process.stderr)
+    if process.returncode != 0 and missing:
+        pytest.skip(f"{script.name} needs {missing[1]}")
+    assert process.returncode == 0, process.stdout + process.stderr
+    if script.stem == "demo":
+        assert "outputs agree" in process.stdout
+        (picture,) = re.findall(r"picture.*: (\S+\.png)", process.stdout)
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,207 @@
+"""The wheel, the library in it, and what an import does when no library fits."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import paddle_dcn
+from paddle_dcn import _build, _ops
+from tests.support.process import ROOT
+
+LIBRARY = f"paddle_dcn/{_build.library_name()}"
+
+
+def run(*command, cwd, **environment):
+    """Run a command with variables of its own; None removes one."""
+    merged = {**os.environ, **environment}
+    merged = {name: str(value) for name, value in merged.items() if value is not None}
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=merged, capture_output=True, text=True
+    )
+
+
+def import_package(site, code="import paddle_dcn", **environment):
+    """Run code that imports the package from the folder `site`."""
+    # Not from a checkout that is installed in place, whose finder comes after PYTHONPATH.
+    return run(sys.executable, "-c", code, cwd=site.parent, PYTHONPATH=site, **environment)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of this checkout; its objects are those that the checkout's library is made of."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+    process = run(*pip, "--wheel-dir", folder, ROOT, cwd=folder)
+    assert process.returncode == 0, process.stderr
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.fixture
+def site(wheel, tmp_path):
+    """A folder with the wheel's contents, as an installation leaves them."""
+    folder = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_contents_of_the_wheel(wheel):
+    """The modules, one library and its sources; nothing of tests, objects, earlier builds."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    version = paddle_dcn.__version__
+    assert wheel.name.startswith(f"paddle_dcn-{version}-py3-none-")
+    modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "paddle_dcn").rglob("*.py")}
+    sources = {
+        f"paddle_dcn/_sources/{path.relative_to(ROOT / 'custom_ops').as_posix()}"
+        for path in (ROOT / "custom_ops").rglob("*")
+        if path.is_file()
+    }
+    metadata = {name for name in names if name.startswith(f"paddle_dcn-{version}.dist-info/")}
+    assert names - metadata == modules | sources | {"paddle_dcn/py.typed", LIBRARY}
+    assert {name.rpartition("/")[2] for name in metadata} >= {"METADATA", "LICENSE", "RECORD"}
+
+
+@pytest.mark.slow
+def test_installed_wheel_works_in_any_folder(site):
+    code = "import paddle_dcn as p; print(p.__version__, p._ops.ORIGIN, p._ops.PATH)"
+    process = import_package(site, code, PATH="")
+    assert process.stdout.split() == [paddle_dcn.__version__, "wheel", str(site / LIBRARY)]
+
+
+@pytest.mark.slow
+def test_source_distribution(tmp_path):
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    process = run(sys.executable, "-c", code, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+    (path,) = tmp_path.iterdir()
+    listing = run("tar", "tzf", path, cwd=tmp_path).stdout.split()
+    names = {name.partition("/")[2] for name in listing if not name.endswith("/")}
+    needed = [p for folder in ("custom_ops", "paddle_dcn") for p in (ROOT / folder).rglob("*.*")]
+    needed = {p.relative_to(ROOT).as_posix() for p in needed if p.suffix not in {".so", ".pyc"}}
+    assert names >= needed | {"setup.py", "pyproject.toml", "LICENSE"}
+    assert not [name for name in names if name.endswith((".so", ".o"))]
+
+
+def test_library_shares_paddles_openmp():
+    """A second OpenMP runtime in the process would not heed Paddle's number of threads."""
+    process = run("ldd", _ops.PATH, cwd=ROOT)
+    assert "libpaddle.so" in process.stdout
+    assert "libgomp" not in process.stdout
+
+
+def test_library_carries_no_path_of_its_build():
+    assert os.fsencode(ROOT) not in Path(_ops.PATH).read_bytes()
+    assert "RUNPATH" not in run("readelf", "-d", _ops.PATH, cwd=ROOT).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        (
+            "PATH",
+            "'g++' is needed to build the operators: install g++, or name another C++ compiler in "
+            "CXX",
+        ),
+        (
+            "PADDLE_DCN_CACHE",
+            "cannot build in {folder} (Not a directory): name another folder in the environment "
+            "variable PADDLE_DCN_CACHE",
+        ),
+    ],
+)
+def test_what_cannot_be_built(site, variable, message):
+    """The library of another Paddle is not loaded, and one sentence says what there is to do."""
+    (site / LIBRARY).rename(site / "paddle_dcn" / "_paddle_dcn.paddle1.8.so")
+    cache = Path(zipfile.__file__)  # no folder
+    process = import_package(site, CXX=None, **{"PADDLE_DCN_CACHE": cache, variable: cache})
+    progress, *_, last = process.stderr[process.stderr.index("paddle_dcn:") :].splitlines()
+    assert f"no library for Paddle {_build.paddle_version()}" in progress
+    assert "(found: _paddle_dcn.paddle1.8.so)" in progress
+    folder = progress.partition("building it in ")[2].partition(",")[0]
+    message = message.format(folder=folder)
+    assert last == f"paddle_dcn._build.BuildError: paddle_dcn: {message}"
+
+
+def test_no_paddle():
+    code = "import sys; sys.modules['paddle'] = None; import paddle_dcn"
+    process = run(sys.executable, "-c", code, cwd=_ops.PACKAGE.parent)
+    assert process.stderr.splitlines()[-1] == (
+        "ImportError: paddle_dcn needs PaddlePaddle: install paddlepaddle or paddlepaddle-gpu"
+    )
+
+
+# Stands for a compiler: "compiles" to files that say what they depend on, "links" by a copy.
+COMPILER = """#!{python}
+import pathlib, shutil, sys, time
+result = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
+if "-shared" in sys.argv:
+    shutil.copy({library!r}, result)
+else:
+    time.sleep(0.1)
+    result.touch()
+    result.with_suffix(".d").write_text("x.o: " + sys.argv[sys.argv.index("-c") + 1])
+with open({log!r}, "a") as log:
+    log.write(result.name + "\\n")
+"""
+
+
+@pytest.mark.slow
+def test_import_builds_what_is_missing(site, tmp_path):
+    """Once, also when two processes ask at the same time; then it comes from the cache."""
+    library = (site / LIBRARY).rename(tmp_path / "library")
+    compiler, log, cache = tmp_path / "compiler", tmp_path / "log", tmp_path / "cache"
+    compiler.write_text(COMPILER.format(python=sys.executable, library=str(library), log=str(log)))
+    compiler.chmod(0o755)
+    code = "import paddle_dcn as p; print(p._ops.ORIGIN, p._ops.PATH)"
+    command = [sys.executable, "-c", code]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(site),
+        "CXX": str(compiler),
+        "PADDLE_DCN_CACHE": str(cache),
+    }
+    both = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        output, messages = process.communicate(timeout=60)
+        assert process.returncode == 0, messages
+        assert output.split()[0] == "cache"
+        assert Path(output.split()[1]).is_relative_to(cache)
+    compiled = [name for name in log.read_text().split() if name.endswith(".o")]
+    sources = [*site.glob("paddle_dcn/_sources/*/cpu/*.cc"), *site.glob("**/_sources/paddle/*.cc")]
+    assert len(compiled) == len(set(compiled)) == len(sources)
+
+    again = import_package(site, code, CXX="none", PADDLE_DCN_CACHE=cache)
+    assert again.stdout == output
+    assert "building" not in again.stderr
+
+
+def test_compiler_that_fails(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(_build.BuildError, match="the compiler failed"):
+        _build.build(_ops._sources(), tmp_path / "target", tmp_path / "work")
+    assert list((tmp_path / "target").iterdir()) == []
+
+
+def test_info():
+    process = run(sys.executable, "-m", "paddle_dcn", "info", cwd=_ops.PACKAGE.parent)
+    rows = dict(line.strip().split(maxsplit=1) for line in process.stdout.splitlines())
+    assert rows["paddle_dcn"] == paddle_dcn.__version__
+    assert rows["library"] == str(_ops.PATH)

@@ -1,0 +1,56 @@
+"""Static programs for tests."""
+
+import contextlib
+
+import numpy as np
+import paddle
+import pytest
+from paddle.utils import unique_name
+
+needs_paddle_3 = pytest.mark.skipif(
+    paddle.__version__.startswith("2."), reason="Paddle 2 is supported in dynamic mode"
+)
+
+
+@contextlib.contextmanager
+def static_program():
+    """Build the block's operators into a new static program."""
+    paddle.enable_static()
+    try:
+        main = paddle.static.Program()
+        with paddle.static.program_guard(main, paddle.static.Program()):
+            yield main
+    finally:
+        paddle.disable_static()
+
+
+@contextlib.contextmanager
+def fresh_program():
+    """Static mode with a new program, scope and name counter; gives an executor."""
+    paddle.enable_static()
+    try:
+        programs = paddle.static.Program(), paddle.static.Program()
+        scope = paddle.static.scope_guard(paddle.static.Scope())
+        with paddle.static.program_guard(*programs), scope, unique_name.guard():
+            yield paddle.static.Executor(paddle.CPUPlace())
+    finally:
+        paddle.disable_static()
+
+
+def initialize(executor):
+    executor.run(paddle.static.default_startup_program())
+
+
+def parameters():
+    """Shapes of the program's parameters, by name."""
+    found = paddle.static.default_main_program().global_block().all_parameters()
+    assert len({parameter.name for parameter in found}) == len(found)
+    return {parameter.name: [*parameter.shape] for parameter in found}
+
+
+def value(name):
+    """A parameter's value; bfloat16, which NumPy does not have, as float32."""
+    array = np.array(paddle.static.global_scope().find_var(name).get_tensor())
+    if array.dtype == np.uint16:
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array
