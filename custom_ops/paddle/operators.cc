@@ -7,9 +7,9 @@
 #include <new>
 #include <stdexcept>
 
-#include "dispatch.h"
 #include "errors.h"
 #include "paddle/phi/core/dense_tensor.h"
+#include "run_on_device.h"
 #include "tensors.h"
 #if PADDLE_DCN_PADDLE_MAJOR >= 3
 #include "spmd.h"
@@ -43,16 +43,23 @@ void report_errors(const Function& function) {
   }
 }
 
-Attributes read_attributes(const Context& context) {
-  return {context.AttrAt<std::vector<int>>(0),
-          context.AttrAt<std::vector<int>>(1),
-          context.AttrAt<std::vector<int>>(2),
-          context.AttrAt<int>(3),
-          context.AttrAt<int>(4),
-          context.AttrAt<int>(5),
-          context.AttrAt<std::string>(6),
-          context.AttrAt<int>(7)};
+template <bool modulated, bool backward>
+Inputs read_inputs(const Context& context, const Attributes& attributes) {
+  size_t next = 0;
+  const auto input = [&](const char* name) {
+    return undo_onednn_layout(name, context.InputAt(next++), attributes);
+  };
+  Inputs result;
+  result.x = input("x");
+  result.offset = input("offset");
+  if (modulated) result.mask = input("mask");
+  result.weight = input("weight");
+  (backward ? result.grad_out : result.bias) = input(backward ? "out@GRAD" : "bias");
+  require_supported(result.x);
+  return result;
 }
+
+const void* data(const Tensor& tensor) { return tensor.defined() ? tensor.data() : nullptr; }
 
 // Paddle 2 takes a tensor without memory for a missing output, so an empty one gets some.
 Tensor allocate(const Shape& shape, phi::DataType dtype, const phi::Place& place, bool zeros) {
@@ -67,21 +74,16 @@ Tensor allocate(const Shape& shape, phi::DataType dtype, const phi::Place& place
 template <bool modulated>
 void forward_kernel(Context* context) {
   report_errors([context] {
-    const Attributes attributes = read_attributes(*context);
-    size_t next = 0;
-    const auto input = [&] { return plain(context->InputAt(next++), attributes); };
-    const Tensor x = input(), offset = input(), mask = modulated ? input() : Tensor();
-    const Tensor weight = input(), bias = input();
-    require_supported(x);
-    const Problem problem = make_problem(
-        {&x, &offset, modulated ? &mask : nullptr, &weight, &bias, nullptr}, attributes);
-
-    Tensor out = allocate(output_shape(problem), x.dtype(), x.place(), false);
+    const Attributes attributes = Attributes::read(context->Attrs());
+    const Inputs in = read_inputs<modulated, false>(*context, attributes);
+    const Problem problem = make_problem(in, attributes);
+    const auto shape = output_shape(problem);
+    Tensor out = allocate({shape.begin(), shape.end()}, in.x.dtype(), in.x.place(), false);
     if (problem.batch > 0) {
       forward(problem,
-              {x.data(), offset.data(), modulated ? mask.data() : nullptr, weight.data(),
-               bias.data(), out.data()},
-              x);
+              {in.x.data(), in.offset.data(), data(in.mask), in.weight.data(), in.bias.data(),
+               out.data()},
+              in.x);
     }
     paddle::AssignTensorImpl(out, context->MutableOutputAt(0));
   });
@@ -90,37 +92,32 @@ void forward_kernel(Context* context) {
 template <bool modulated>
 void backward_kernel(Context* context) {
   report_errors([context] {
-    const Attributes attributes = read_attributes(*context);
-    size_t next = 0;
-    const auto input = [&] { return plain(context->InputAt(next++), attributes); };
-    const Tensor x = input(), offset = input(), mask = modulated ? input() : Tensor();
-    const Tensor weight = input(), grad_out = input();
-    require_supported(x);
-    const Problem problem = make_problem(
-        {&x, &offset, modulated ? &mask : nullptr, &weight, nullptr, &grad_out}, attributes);
+    const Attributes attributes = Attributes::read(context->Attrs());
+    const Inputs in = read_inputs<modulated, true>(*context, attributes);
+    const Problem problem = make_problem(in, attributes);
 
     // Every output must be a tensor, so a gradient nobody wants is zeros; the kernels see null.
     size_t output = 0;
-    const auto gradient = [&](Gradient bit, const Shape& shape, phi::DataType dtype) -> void* {
-      const bool computed = (attributes.wanted & bit) && problem.batch > 0;
-      Tensor tensor = allocate(shape, dtype, x.place(), !computed);
+    bool any = false;
+    const auto gradient = [&](Gradient bit, const Tensor& of, const Shape& shape) -> void* {
+      const bool computed = (attributes.gradient_mask & bit) && problem.batch > 0;
+      any |= computed;
+      Tensor tensor = allocate(shape, of.dtype(), in.x.place(), !computed);
       paddle::AssignTensorImpl(tensor, context->MutableOutputAt(output++));
       return computed ? tensor.data() : nullptr;
     };
     BackwardTensors tensors;
-    tensors.x = x.data();
-    tensors.offset = offset.data();
-    tensors.mask = modulated ? mask.data() : nullptr;
-    tensors.weight = weight.data();
-    tensors.grad_out = grad_out.data();
-    tensors.grad_x = gradient(kX, x.shape(), x.dtype());
-    tensors.grad_offset = gradient(kOffset, offset.shape(), offset.dtype());
-    tensors.grad_mask = modulated ? gradient(kMask, mask.shape(), mask.dtype()) : nullptr;
-    tensors.grad_weight = gradient(kWeight, weight.shape(), weight.dtype());
-    tensors.grad_bias = gradient(kBias, {problem.out_channels}, weight.dtype());
-    const bool any = tensors.grad_x || tensors.grad_offset || tensors.grad_mask ||
-                     tensors.grad_weight || tensors.grad_bias;
-    if (any) backward(problem, tensors, x);
+    tensors.x = in.x.data();
+    tensors.offset = in.offset.data();
+    tensors.mask = data(in.mask);
+    tensors.weight = in.weight.data();
+    tensors.grad_out = in.grad_out.data();
+    tensors.grad_x = gradient(kX, in.x, in.x.shape());
+    tensors.grad_offset = gradient(kOffset, in.offset, in.offset.shape());
+    tensors.grad_mask = modulated ? gradient(kMask, in.mask, in.mask.shape()) : nullptr;
+    tensors.grad_weight = gradient(kWeight, in.weight, in.weight.shape());
+    tensors.grad_bias = gradient(kBias, in.weight, {problem.out_channels});
+    if (any) backward(problem, tensors, in.x);
   });
 }
 
@@ -138,22 +135,18 @@ std::vector<Shape> forward_shape(const std::vector<Shape>& inputs,
                                  const std::vector<std::vector<Shape>>&,
                                  const std::vector<paddle::any>& attributes) {
   try {
-    const auto strides = paddle::any_cast<std::vector<int>>(attributes.at(0));
-    const auto paddings = paddle::any_cast<std::vector<int>>(attributes.at(1));
-    const auto dilations = paddle::any_cast<std::vector<int>>(attributes.at(2));
-    const bool last = paddle::any_cast<std::string>(attributes.at(6)) == "NHWC";
-    const Shape& x = inputs.at(0);
-    const Shape& weight = inputs.at(modulated ? 3 : 2);
-    const auto out_size = [&](size_t axis) -> int64_t {
+    const Attributes a = Attributes::read(attributes);
+    const bool last = a.data_format == "NHWC";
+    const Shape &x = inputs.at(0), &offset = inputs.at(1), &weight = inputs.at(modulated ? 3 : 2);
+    const auto out_size = [&](size_t axis) {
       const int64_t size = size_at(x, axis + (last ? 1 : 2));
       const int64_t kernel = size_at(weight, axis + 2);
-      if (size < 0 || kernel < 0 || strides.at(axis) <= 0) return size_at(inputs.at(1), axis + 2);
-      return output_size(size, kernel, strides[axis], paddings.at(2 * axis),
-                         paddings.at(2 * axis + 1), dilations.at(axis));
+      if (size < 0 || kernel < 0 || a.strides.at(axis) <= 0) return size_at(offset, axis + 2);
+      return output_size(size, kernel, a.strides[axis], a.paddings.at(2 * axis),
+                         a.paddings.at(2 * axis + 1), a.dilations.at(axis));
     };
-    const int64_t batch = size_at(x, 0), filters = size_at(weight, 0);
-    const int64_t height = out_size(0), width = out_size(1);
-    return {last ? Shape{batch, height, width, filters} : Shape{batch, filters, height, width}};
+    const auto out = image_shape(last, size_at(x, 0), size_at(weight, 0), out_size(0), out_size(1));
+    return {{out.begin(), out.end()}};
   } catch (const std::exception&) {
     return {{-1, -1, -1, -1}};
   }
@@ -183,24 +176,18 @@ std::vector<phi::DataType> backward_dtype(const std::vector<phi::DataType>& inpu
   return gradients;
 }
 
-std::vector<std::string> attribute_names() {
-  return {"strides: std::vector<int>",   "paddings: std::vector<int>",
-          "dilations: std::vector<int>", "groups: int",
-          "deformable_groups: int",      "im2col_step: int",
-          "data_format: std::string",    "wanted: int"};
-}
-
 }  // namespace
 }  // namespace binding
 }  // namespace dcn
 
 using paddle::Grad;
 namespace binding = dcn::binding;
+using dcn::binding::Attributes;
 
 PD_BUILD_OP(paddle_dcn_v1)
     .Inputs({"x", "offset", "weight", "bias"})
     .Outputs({"out"})
-    .Attrs(binding::attribute_names())
+    .Attrs(Attributes::declarations())
     .SetKernelFn(binding::forward_kernel<false>)
     .SetInferShapeFn(binding::forward_shape<false>)
     .SetInferDtypeFn(binding::forward_dtype) DCN_SPMD(binding::forward_spmd<false>);
@@ -208,7 +195,7 @@ PD_BUILD_OP(paddle_dcn_v1)
 PD_BUILD_GRAD_OP(paddle_dcn_v1)
     .Inputs({"x", "offset", "weight", Grad("out")})
     .Outputs({Grad("x"), Grad("offset"), Grad("weight"), Grad("bias")})
-    .Attrs(binding::attribute_names())
+    .Attrs(Attributes::declarations())
     .SetKernelFn(binding::backward_kernel<false>)
     .SetInferShapeFn(binding::backward_shape<false>)
     .SetInferDtypeFn(binding::backward_dtype<false>) DCN_SPMD(binding::backward_spmd<false>);
@@ -216,7 +203,7 @@ PD_BUILD_GRAD_OP(paddle_dcn_v1)
 PD_BUILD_OP(paddle_dcn_v2)
     .Inputs({"x", "offset", "mask", "weight", "bias"})
     .Outputs({"out"})
-    .Attrs(binding::attribute_names())
+    .Attrs(Attributes::declarations())
     .SetKernelFn(binding::forward_kernel<true>)
     .SetInferShapeFn(binding::forward_shape<true>)
     .SetInferDtypeFn(binding::forward_dtype) DCN_SPMD(binding::forward_spmd<true>);
@@ -224,7 +211,7 @@ PD_BUILD_OP(paddle_dcn_v2)
 PD_BUILD_GRAD_OP(paddle_dcn_v2)
     .Inputs({"x", "offset", "mask", "weight", Grad("out")})
     .Outputs({Grad("x"), Grad("offset"), Grad("mask"), Grad("weight"), Grad("bias")})
-    .Attrs(binding::attribute_names())
+    .Attrs(Attributes::declarations())
     .SetKernelFn(binding::backward_kernel<true>)
     .SetInferShapeFn(binding::backward_shape<true>)
     .SetInferDtypeFn(binding::backward_dtype<true>) DCN_SPMD(binding::backward_spmd<true>);

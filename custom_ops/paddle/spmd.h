@@ -19,8 +19,11 @@ inline const DistAttr& dist_attr(const SpmdInputs& inputs, size_t i) {
 
 // The mesh dimension over which the images are spread, -1 for none: x's, else offset's.
 inline int64_t batch_mesh_dimension(const SpmdInputs& inputs) {
-  const int64_t of_x = dist_attr(inputs, 0).dims_mapping().at(0);
-  return of_x >= 0 ? of_x : dist_attr(inputs, 1).dims_mapping().at(0);
+  for (const size_t i : {0, 1}) {
+    const auto& mapping = dist_attr(inputs, i).dims_mapping();
+    if (!mapping.empty() && mapping[0] >= 0) return mapping[0];
+  }
+  return -1;
 }
 
 inline DistAttr spread(DistAttr attr, size_t rank, int64_t batch) {

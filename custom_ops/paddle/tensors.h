@@ -2,6 +2,7 @@
 // static programs and direct callers of the raw operators meet without Python's checks before it.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,6 @@ namespace binding {
 
 using paddle::Tensor;
 
-// The operators' attributes, in their order.
 struct Attributes {
   std::vector<int> strides;    // vertical, horizontal
   std::vector<int> paddings;   // top, bottom, left, right
@@ -22,20 +22,43 @@ struct Attributes {
   int deformable_groups;
   int im2col_step;          // 0: chosen by the kernels
   std::string data_format;  // "NCHW" or "NHWC"
-  int wanted;               // a bit of Gradient for each gradient that backward computes
+  int gradient_mask;        // a bit of Gradient for each gradient that backward computes
+
+  // Calls f(name, member) in the operators' order. The names are part of saved programs, so the
+  // last one keeps the spelling that the first ones were saved with.
+  template <typename F>
+  void for_each(const F& f) {
+    f("strides", strides);
+    f("paddings", paddings);
+    f("dilations", dilations);
+    f("groups", groups);
+    f("deformable_groups", deformable_groups);
+    f("im2col_step", im2col_step);
+    f("data_format", data_format);
+    f("wanted", gradient_mask);
+  }
+
+  // From the operators' values. Throws a std::exception where one is missing or of another type.
+  static Attributes read(const std::vector<paddle::any>& values);
+
+  // As Paddle registers them: "strides: std::vector<int>" and so on.
+  static std::vector<std::string> declarations();
 };
 
 enum Gradient : int { kX = 1, kOffset = 2, kMask = 4, kWeight = 8, kBias = 16 };
 
-// Inputs of one call. `mask` is null in v1, `bias` in backward, `grad_out` in forward.
+// Inputs of one call. There is no `mask` in v1, no `bias` in backward, no `grad_out` in forward.
 struct Inputs {
-  const Tensor* x;
-  const Tensor* offset;
-  const Tensor* mask;
-  const Tensor* weight;
-  const Tensor* bias;
-  const Tensor* grad_out;
+  Tensor x, offset, mask, weight, bias, grad_out;
 };
+
+// The tensor, dense in its logical order and with memory. A predictor with oneDNN hands over
+// tensors in its blocked layouts, which are copied; any other is returned as it is.
+Tensor undo_onednn_layout(const char* name, const Tensor& tensor, const Attributes& attributes);
+
+// Checks every relation between the inputs, each from undo_onednn_layout, that a kernel relies on.
+// Throws a Paddle error that names the argument, what was expected and what came.
+Problem make_problem(const Inputs& inputs, const Attributes& attributes);
 
 // Output pixels along one axis. All arguments come from 32-bit values or from tensor sizes.
 inline int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t pad_before,
@@ -44,15 +67,16 @@ inline int64_t output_size(int64_t size, int64_t kernel, int64_t stride, int64_t
   return room < 0 ? 0 : room / stride + 1;
 }
 
-// Checks every relation between the inputs that a kernel relies on. Throws a Paddle error that
-// names the argument, what was expected and what came.
-Problem make_problem(const Inputs& inputs, const Attributes& attributes);
+// Of an image tensor.
+inline std::array<int64_t, 4> image_shape(bool channels_last, int64_t batch, int64_t channels,
+                                          int64_t height, int64_t width) {
+  if (channels_last) return {batch, height, width, channels};
+  return {batch, channels, height, width};
+}
 
-// The same tensor, dense in its logical order. A predictor with oneDNN hands over tensors in its
-// blocked layouts, which are copied; any other tensor is returned as it is.
-Tensor plain(const Tensor& tensor, const Attributes& attributes);
-
-std::vector<int64_t> output_shape(const Problem& problem);
+inline std::array<int64_t, 4> output_shape(const Problem& p) {
+  return image_shape(p.channels_last, p.batch, p.out_channels, p.out_height, p.out_width);
+}
 
 }  // namespace binding
 }  // namespace dcn

@@ -54,50 +54,58 @@ def call(tensors, modulated=True, **attributes):
 type_error = TypeError if paddle.__version__ >= "3" else ValueError
 
 SHAPE_ERRORS = [
-    ("x: expected 4 dimensions, got shape [2, 4, 30]", {"x": [2, 4, 30]}),
-    ("x: expected a positive number of channels", {"x": [2, 4, 5, 0]}),
-    ("weight: expected 3 channels (channels of x 6 / groups 2), got 2", {"x": [2, 6, 5, 6]}),
-    ("weight: expected positive sizes", {"weight": [6, 2, 3, 0]}),
-    ("groups: expected a divisor of the 5 channels of x, got 2", {"x": [2, 5, 5, 6]}),
-    ("groups: expected a divisor of the 5 filters of weight, got 2", {"weight": [5, 2, 3, 3]}),
+    ("x: expected 4 sizes, all but the first positive, got [2, 4, 30]", {"x": [2, 4, 30]}),
+    ("x: expected 4 sizes, all but the first positive, got [2, 4, 5, 0]", {"x": [2, 4, 5, 0]}),
     (
-        "offset: expected 36 channels (2 * deformable_groups 2 * kernel 3x3), got 18",
-        {"offset": [2, 18, 5, 6]},
+        "weight: expected float64 [6, 3, 3, 3] on Place(cpu), got float64 [6, 2, 3, 3]",
+        {"x": [2, 6, 5, 6]},
     ),
-    (
-        "offset: expected 36 channels (2 * deformable_groups 2 * kernel 3x3), got 37",
-        {"offset": [2, 37, 5, 6]},
+    ("weight: expected 4 positive sizes, got [6, 2, 3, 0]", {"weight": [6, 2, 3, 0]}),
+    ("weight: expected 4 positive sizes, got [6, 2, 9]", {"weight": [6, 2, 9]}),
+    ("groups: expected a divisor of 5 channels and 6 filters, got 2", {"x": [2, 5, 5, 6]}),
+    ("groups: expected a divisor of 4 channels and 5 filters, got 2", {"weight": [5, 2, 3, 3]}),
+    *(
+        (
+            f"offset: expected float64 [2, 36, 5, 6] on Place(cpu), got float64 {shape}",
+            {"offset": shape},
+        )
+        for shape in (
+            [2, 18, 5, 6],
+            [2, 37, 5, 6],
+            [1, 36, 5, 6],
+            [2, 36, 4, 6],
+            [2, 36, 5, 5],
+            [2, 36, 30],
+        )
     ),
-    ("offset: expected 2 images (batch of x), got 1", {"offset": [1, 36, 5, 6]}),
-    ("offset: expected 5 rows (output height), got 4", {"offset": [2, 36, 4, 6]}),
-    ("offset: expected 6 columns (output width), got 5", {"offset": [2, 36, 5, 5]}),
-    (
-        "mask: expected 18 channels (deformable_groups 2 * kernel 3x3), got 9",
-        {"mask": [2, 9, 5, 6]},
+    *(
+        (
+            f"mask: expected float64 [2, 18, 5, 6] on Place(cpu), got float64 {shape}",
+            {"mask": shape},
+        )
+        for shape in ([2, 9, 5, 6], [3, 18, 5, 6], [2, 18, 6, 6])
     ),
-    ("mask: expected 2 images (batch of x), got 3", {"mask": [3, 18, 5, 6]}),
-    ("mask: expected 5 rows (output height), got 6", {"mask": [2, 18, 6, 6]}),
-    ("bias: expected 6 elements (filters of weight), got 3", {"bias": [3]}),
-    ("bias: expected 1 dimensions, got shape [6, 1]", {"bias": [6, 1]}),
+    ("bias: expected float64 [6] on Place(cpu), got float64 [3]", {"bias": [3]}),
+    ("bias: expected float64 [6] on Place(cpu), got float64 [6, 1]", {"bias": [6, 1]}),
 ]
 ATTRIBUTE_ERRORS = [
     # Paddle makes a list of one element of an int that is given for a list.
-    ("strides: expected 2 ints, got 1", {"strides": 1}),
-    ("dilations: expected 2 ints, got 1", {"dilations": 1}),
-    ("paddings: expected 4 ints (top, bottom, left, right), got 1", {"paddings": 1}),
-    ("paddings: expected 4 ints (top, bottom, left, right), got 2", {"paddings": [1, 1]}),
-    ("strides: expected positive ints, got 0", {"strides": [1, 0]}),
-    ("dilations: expected positive ints, got -1", {"dilations": [-1, 1]}),
-    ("paddings: expected ints of at least 0, got -1", {"paddings": [1, 1, 1, -1]}),
-    ("groups: expected a positive int, got 0", {"groups": 0}),
-    ("deformable_groups: expected a positive int, got -2", {"deformable_groups": -2}),
-    ("deformable_groups: expected a divisor of the 4 channels", {"deformable_groups": 3}),
-    ("im2col_step: expected a positive int", {"im2col_step": -1}),
+    ("strides: expected 2 ints of at least 1, got [1]", {"strides": 1}),
+    ("dilations: expected 2 ints of at least 1, got [1]", {"dilations": 1}),
+    ("paddings: expected 4 ints of at least 0, got [1]", {"paddings": 1}),
+    ("paddings: expected 4 ints of at least 0, got [1, 1]", {"paddings": [1, 1]}),
+    ("strides: expected 2 ints of at least 1, got [1, 0]", {"strides": [1, 0]}),
+    ("dilations: expected 2 ints of at least 1, got [-1, 1]", {"dilations": [-1, 1]}),
+    ("paddings: expected 4 ints of at least 0, got [1, 1, 1, -1]", {"paddings": [1, 1, 1, -1]}),
+    ("groups: expected an int of at least 1, got 0", {"groups": 0}),
+    ("deformable_groups: expected an int of at least 1, got -2", {"deformable_groups": -2}),
+    ("deformable_groups: expected a divisor of 4 channels, got 3", {"deformable_groups": 3}),
+    ("im2col_step: expected an int of at least 0, got -1", {"im2col_step": -1}),
     ('data_format: expected "NCHW" or "NHWC", got "CHWN"', {"data_format": "CHWN"}),
-    ("x: expected at least the dilated kernel's 15x3 pixels", {"dilations": [7, 1]}),
+    ("x: expected room for the kernel, got an output of 0x6 pixels", {"dilations": [7, 1]}),
     # Sizes that leave 32 bits.
-    ("rows (output height), got 5", {"paddings": [2**31 - 1, 2**31 - 1, 1, 1]}),
-    ("x: expected at least the dilated kernel's 4294967295x3", {"dilations": [2**31 - 1, 1]}),
+    ("[2, 36, 4294967297, 6] on", {"paddings": [2**31 - 1, 2**31 - 1, 1, 1]}),
+    ("x: expected room for the kernel", {"dilations": [2**31 - 1, 1]}),
 ]
 
 
@@ -122,10 +130,10 @@ def test_attribute_errors(message, attributes):
 @pytest.mark.parametrize(
     ("message", "name", "dtype"),
     [
-        ("weight: expected float64 like x, got float32", "weight", "float32"),
-        ("bias: expected float64 like x, got float16", "bias", "float16"),
-        ("offset: expected float64 like x, or float32, got float16", "offset", "float16"),
-        ("mask: expected float64 like offset, got float32", "mask", "float32"),
+        ("weight: expected float64 [6, 2, 3, 3] on Place(cpu), got float32", "weight", "float32"),
+        ("bias: expected float64 [6] on Place(cpu), got float16", "bias", "float16"),
+        ("offset: expected float64 [2, 36, 5, 6] on Place(cpu), got float16", "offset", "float16"),
+        ("mask: expected float64 [2, 18, 5, 6] on Place(cpu), got float32", "mask", "float32"),
         ("x: expected float16, bfloat16, float32 or float64, got int32", "x", "int32"),
     ],
 )
@@ -135,6 +143,24 @@ def test_dtype_errors(message, name, dtype):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("missing", ["none", "_clear", "_clear_data"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_missing_tensors(name, missing):
+    """None, and tensors whose memory was given back before forward or before backward."""
+    tensors = random_tensors()
+    out = call(tensors)
+    before = tensors[name]
+    if missing == "none":
+        tensors[name] = None
+    else:
+        getattr(before, missing)()
+    with pytest.raises(ValueError, match=f"{name}: expected a (dense tensor|tensor with memory)"):
+        call(tensors)
+    if missing == "_clear_data" and name != "bias":  # which backward does without
+        with pytest.raises(ValueError, match=f"{name}: expected a tensor with memory"):
+            out.sum().backward()
+
+
 def test_errors_do_not_show_where_the_library_was_built():
     with pytest.raises(ValueError) as error:
         call(random_tensors(), groups=0)
@@ -142,7 +168,7 @@ def test_errors_do_not_show_where_the_library_was_built():
 
 
 @needs_paddle_3
-@pytest.mark.parametrize(("message", "shapes"), SHAPE_ERRORS[2:15], ids=ids(SHAPE_ERRORS[2:15]))
+@pytest.mark.parametrize(("message", "shapes"), SHAPE_ERRORS[2:-1], ids=ids(SHAPE_ERRORS[2:-1]))
 def test_shape_errors_of_a_running_program(message, shapes):
     """A program whose sizes are known only at run time reports them like dynamic mode."""
     with static_program() as program:

@@ -7,7 +7,7 @@
 #include <cuda_runtime_api.h>
 
 #include "../kernels/cuda/cuda.h"
-#include "dispatch.h"
+#include "run_on_device.h"
 #if PADDLE_DCN_PADDLE_MAJOR >= 3
 #include "paddle/common/flags.h"
 #else

@@ -1,5 +1,5 @@
 // Chooses the device's kernels and gives them their workspace and threads.
-#include "dispatch.h"
+#include "run_on_device.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
