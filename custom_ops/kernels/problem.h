@@ -7,6 +7,7 @@ namespace dcn {
 
 // Element types a tensor can have in memory.
 enum class DataType : int { kFloat16, kBFloat16, kFloat32, kFloat64 };
+constexpr int kDataTypes = 4;
 
 // Plain data, passed by value to kernels on every device.
 struct Problem {

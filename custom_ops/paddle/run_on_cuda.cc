@@ -6,7 +6,7 @@
 #define PADDLE_WITH_CUDA
 #include <cuda_runtime_api.h>
 
-#include "../kernels/cuda/cuda.h"
+#include "../kernels/dcn.h"
 #include "run_on_device.h"
 #if PADDLE_DCN_PADDLE_MAJOR >= 3
 #include "paddle/common/flags.h"

@@ -5,13 +5,15 @@
 #include <sys/mman.h>
 #endif
 
+#include <array>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <utility>
 
-#include "../kernels/cpu/cpu.h"
+#include "../kernels/dcn.h"
 #include "errors.h"
 
 namespace dcn {
@@ -83,6 +85,22 @@ Workspace::Block Workspace::kept;
 
 }  // namespace
 
+int choose_engine(DataType dtype) {
+  static const std::array<int, kDataTypes> chosen = [] {
+    const char* const limit = std::getenv("PADDLE_DCN_INSTRUCTION_SET");
+    int highest = -1;
+    for (int i = 0; limit != nullptr && i < dcn_cpu_engines(); ++i) {
+      if (std::strcmp(limit, dcn_cpu_engine_name(i)) == 0) highest = i;
+    }
+    std::array<int, kDataTypes> engines{};
+    for (int i = 0; i < kDataTypes; ++i) {
+      engines[i] = dcn_cpu_default_engine(static_cast<DataType>(i), highest);
+    }
+    return engines;
+  }();
+  return chosen[static_cast<int>(dtype)];
+}
+
 void require_supported(const paddle::Tensor& x) {
   if (x.is_cpu()) return;
 #ifdef PADDLE_DCN_WITH_CUDA
@@ -107,9 +125,9 @@ void forward(const Problem& problem, const ForwardTensors& tensors, const paddle
 #else
   (void)x;
 #endif
-  const int threads = cpu::max_threads();
-  const Workspace workspace(cpu::forward_workspace(problem, threads));
-  cpu::forward(problem, tensors, workspace.data(), threads);
+  const int engine = choose_engine(problem.dtype), threads = dcn_cpu_max_threads();
+  const Workspace workspace(dcn_cpu_forward_workspace(&problem, &tensors, engine, threads));
+  dcn_cpu_forward(&problem, &tensors, workspace.data(), engine, threads);
 }
 
 void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& x) {
@@ -118,9 +136,9 @@ void backward(const Problem& problem, const BackwardTensors& tensors, const padd
 #else
   (void)x;
 #endif
-  const int threads = cpu::max_threads();
-  const Workspace workspace(cpu::backward_workspace(problem, tensors, threads));
-  cpu::backward(problem, tensors, workspace.data(), threads);
+  const int engine = choose_engine(problem.dtype), threads = dcn_cpu_max_threads();
+  const Workspace workspace(dcn_cpu_backward_workspace(&problem, &tensors, engine, threads));
+  dcn_cpu_backward(&problem, &tensors, workspace.data(), engine, threads);
 }
 
 #ifdef PADDLE_DCN_WITH_CUDA

@@ -9,6 +9,10 @@
 namespace dcn {
 namespace binding {
 
+// The CPU's engine for a data type, chosen at the first call. The environment variable
+// PADDLE_DCN_INSTRUCTION_SET names the highest one that may be taken.
+int choose_engine(DataType dtype);
+
 // Throws a Paddle error when this library has no kernels for the place.
 void require_supported(const paddle::Tensor& x);
 

@@ -40,5 +40,8 @@ extern const Engine kAvx512Bf16;
 extern const Engine kAmx;
 #endif
 
+// All of these, lowest first.
+extern const Engine* const kEngines[];
+
 }  // namespace cpu
 }  // namespace dcn

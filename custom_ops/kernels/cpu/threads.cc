@@ -4,7 +4,7 @@
 
 #include <dlfcn.h>
 
-#include "cpu.h"
+#include "../dcn.h"
 
 namespace dcn {
 namespace cpu {
@@ -56,8 +56,6 @@ void run_in_team(void* call) {
 
 }  // namespace
 
-int max_threads() { return openmp() == nullptr ? 1 : openmp()->max_threads(); }
-
 int processors() { return openmp() == nullptr ? 1 : openmp()->num_procs(); }
 
 void run_threads(int threads, void (*body)(void* data, int thread, int threads), void* data) {
@@ -71,3 +69,8 @@ void run_threads(int threads, void (*body)(void* data, int thread, int threads),
 
 }  // namespace cpu
 }  // namespace dcn
+
+int dcn_cpu_max_threads() {
+  const auto* openmp = dcn::cpu::openmp();
+  return openmp == nullptr ? 1 : openmp->max_threads();
+}

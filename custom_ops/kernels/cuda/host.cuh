@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "cuda.h"
+#include "../dcn.h"
 #include "relayout.cuh"
 #include "sampler.cuh"
 
