@@ -13,18 +13,17 @@ from pathlib import Path
 import paddle
 from paddle import Tensor
 from paddle.base import core
+from paddle.base.framework import OpProtoHolder
 from paddle.base.layer_helper import LayerHelper
 from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
 
 from . import _build
+from ._checks import Call
 
 PACKAGE = Path(__file__).resolve().parent
 
 # What the kernels choose from when they run: each includes those before it.
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "avx512_bf16", "amx")
-
-# Bits of the operators' attribute `wanted`: which gradients backward computes.
-_X, _OFFSET, _MASK, _WEIGHT, _BIAS = 1, 2, 4, 8, 16
 
 
 def _sources() -> Path:
@@ -88,38 +87,20 @@ def library() -> ctypes.CDLL:
     return _HANDLE
 
 
-_INPUTS = {
-    "paddle_dcn_v1": ("x", "offset", "weight", "bias"),
-    "paddle_dcn_v2": ("x", "offset", "mask", "weight", "bias"),
-}
-_ATTRIBUTES = (
-    "strides",
-    "paddings",
-    "dilations",
-    "groups",
-    "deformable_groups",
-    "im2col_step",
-    "data_format",
-    "wanted",
-)
-
-
 def _append(name: str, *arguments):
     """Add the operator to a program of Paddle 2's kind, whose operators are called by names."""
+    proto = OpProtoHolder.instance().get_op_proto(name)
     helper = LayerHelper(name)
     out = helper.create_variable_for_type_inference(arguments[0].dtype)
     inputs = {}
-    for key, tensor in zip(_INPUTS[name], arguments):
+    for key, tensor in zip(proto.inputs, arguments):
         # Paddle 2 cannot build the backward of a custom operator with an input that stops the
         # gradient, so it gets a copy that does not.
-        inputs[key] = paddle.assign(tensor) if tensor.stop_gradient else tensor
-        inputs[key].stop_gradient = False
-    helper.append_op(
-        type=name,
-        inputs=inputs,
-        outputs={"out": out},
-        attrs=dict(zip(_ATTRIBUTES, arguments[len(inputs) :])),
-    )
+        inputs[key.name] = paddle.assign(tensor) if tensor.stop_gradient else tensor
+        inputs[key.name].stop_gradient = False
+    attributes = zip(proto.attrs, arguments[len(inputs) :])
+    attrs = {key.name: value for key, value in attributes}
+    helper.append_op(type=name, inputs=inputs, outputs={"out": out}, attrs=attrs)
     return out
 
 
@@ -139,75 +120,25 @@ def run_raw(name: str, *arguments):
 substitute: ContextVar[Callable[..., Tensor] | None] = ContextVar("substitute", default=None)
 
 
-def _unified(function):
-    """Keep to_static from looking inside: the function is the same in both modes."""
-    marker = getattr(paddle.jit, "marker", None)
-    return marker.unified(function) if hasattr(marker, "unified") else function
-
-
-@_unified
-def deform_conv2d(
-    x: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    stride: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    dilation: tuple[int, int],
-    groups: int,
-    deformable_groups: int,
-    im2col_step: int,
-    data_format: str,
-) -> Tensor:
-    """Call the operator. Arguments are as :mod:`paddle_dcn._checks` leaves them.
-
-    ``im2col_step`` 0 leaves the choice to the operator. ``mask`` None is v1.
-    """
+def deform_conv2d(call: Call) -> Tensor:
+    """Run the operator, or add it to the program that is being built."""
     dynamic = paddle.in_dynamic_mode()
     emit = None if dynamic else substitute.get()
+    *tensors, attributes = call
     if emit is not None:
-        return emit(
-            x,
-            offset,
-            mask,
-            weight,
-            bias,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            deformable_groups=deformable_groups,
-            im2col_step=im2col_step,
-            data_format=data_format,
-        )
-    wanted = 0
-    for tensor, bit in (
-        (x, _X),
-        (offset, _OFFSET),
-        (mask, _MASK),
-        (weight, _WEIGHT),
-        (bias, _BIAS),
-    ):
+        return emit(*tensors, **attributes._asdict())
+    # Which gradients backward computes: bit i stands for the call's tensor i.
+    gradient_mask = 0
+    for bit, tensor in enumerate(tensors):
         # A program may change stop_gradient after this call, so there every gradient is computed.
         if tensor is not None and not (dynamic and tensor.stop_gradient):
-            wanted |= bit
+            gradient_mask |= 1 << bit
+    x, offset, mask, weight, bias = tensors
     if bias is None:
         if dynamic:  # several times faster than paddle.zeros
             bias = paddle._C_ops.full([weight.shape[0]], 0.0, weight.dtype, weight.place)
         else:
             bias = paddle.zeros([weight.shape[0]], weight.dtype)
-    attributes = (
-        list(stride),
-        list(padding),
-        list(dilation),
-        groups,
-        deformable_groups,
-        im2col_step,
-        data_format,
-        wanted,
-    )
     if mask is None:
-        return run_raw("paddle_dcn_v1", x, offset, weight, bias, *attributes)
-    return run_raw("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes)
+        return run_raw("paddle_dcn_v1", x, offset, weight, bias, *attributes, gradient_mask)
+    return run_raw("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes, gradient_mask)

@@ -12,7 +12,8 @@ from typing import Any
 import paddle.static.nn
 import paddle.vision.ops
 
-from . import _ops, functional
+from . import functional
+from ._to_static import opaque
 from .static import nn as static_nn
 
 
@@ -23,7 +24,7 @@ def _stand_in(function: Callable) -> Callable:
     def deform_conv2d(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    return _ops._unified(deform_conv2d)
+    return opaque(deform_conv2d)
 
 
 _NAME = "deform_conv2d"

@@ -8,18 +8,15 @@ import paddle
 from paddle import Tensor
 from paddle.base import core
 
-from . import _checks, _ops
+from . import _checks, _ops, _to_static
 
-# After a graph break to_static(full_graph=False) translates every Python function it meets, which
-# makes nothing here faster and takes seconds in the argument checks.
-if hasattr(core, "eval_frame_skip_file_prefix"):
-    core.eval_frame_skip_file_prefix((__file__, _checks.__file__, _ops.__file__))
+_to_static.skip(__file__, _checks.__file__, _ops.__file__)
 
 # Names under which auto_cast's custom lists may give this operator, besides that of conv2d.
 _AMP_NAMES = {"deform_conv2d", "deformable_conv"}
 
 
-def _amp_dtype() -> str | None:
+def amp_dtype() -> str | None:
     """Return the dtype that the surrounding auto_cast asks for, None where there is none.
 
     Paddle casts the inputs of its own operators only. This one is treated as conv2d is: computed
@@ -53,7 +50,25 @@ def _heed_no_grad(out: Tensor) -> Tensor:
     return out
 
 
-@_ops._unified
+def convolve(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    attributes: _checks.Attributes,
+    names: _checks.Names = _checks.OURS,
+) -> Tensor:
+    """Check, cast and run one call: where all public functions and layers come together.
+
+    `attributes` come from `_checks.check_attributes`. `names` are the words of the caller, for
+    errors. Whoever calls this is `_to_static.opaque`.
+    """
+    call = _checks.check_call(x, offset, mask, weight, bias, attributes, amp_dtype(), names)
+    return _heed_no_grad(_ops.deform_conv2d(call))
+
+
+@_to_static.opaque
 def deform_conv2d(
     x: Tensor,
     offset: Tensor,
@@ -131,38 +146,7 @@ def deform_conv2d(
 
     """
     _checks.check_name(name)
-    arguments = _checks.check_call(
-        x,
-        offset,
-        weight,
-        bias,
-        mask,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        deformable_groups=deformable_groups,
-        groups=groups,
-        im2col_step=im2col_step,
-        data_format=data_format,
-        amp_dtype=_amp_dtype(),
+    attributes = _checks.check_attributes(
+        stride, padding, dilation, groups, deformable_groups, im2col_step, data_format
     )
-    if arguments.casts:
-        x, offset, weight, bias, mask = (
-            tensor if dtype is None else tensor.astype(dtype)
-            for tensor, dtype in zip((x, offset, weight, bias, mask), arguments.casts)
-        )
-    out = _ops.deform_conv2d(
-        x,
-        offset,
-        mask,
-        weight,
-        bias,
-        stride=arguments.stride,
-        padding=arguments.padding,
-        dilation=arguments.dilation,
-        groups=arguments.groups,
-        deformable_groups=arguments.deformable_groups,
-        im2col_step=arguments.im2col_step,
-        data_format=arguments.data_format,
-    )
-    return _heed_no_grad(out)
+    return convolve(x, offset, mask, weight, bias, attributes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +11,20 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from . import _checks, _ops
-from .functional import _amp_dtype, deform_conv2d
+from . import _checks
+from ._to_static import opaque
+from .functional import amp_dtype, convolve
+
+
+@opaque
+def _convolve(*tensors: Tensor | None, attributes: tuple) -> Tensor:
+    # to_static makes a plain tuple of a named one.
+    return convolve(*tensors, _checks.Attributes(*attributes))
+
+
+@opaque
+def _check_input(x: Tensor, weight: Tensor, attributes: tuple) -> None:
+    _checks.check_input(x, weight, _checks.Attributes(*attributes), amp_dtype())
 
 
 class DeformConv2D(nn.Layer):
@@ -76,26 +89,19 @@ class DeformConv2D(nn.Layer):
     ) -> None:
         """Create the parameters; see the class."""
         super().__init__()
-        arguments = _checks.check_layer(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            deformable_groups,
-            groups,
-            weight_attr,
-            im2col_step,
-            data_format,
+        attributes = _checks.check_attributes(
+            stride, padding, dilation, groups, deformable_groups, im2col_step, data_format
         )
-        self._arguments = arguments
+        arguments = _checks.check_layer(
+            in_channels, out_channels, kernel_size, attributes, weight_attr
+        )
+        self._arguments, self._attributes = arguments, attributes
         kernel_h, kernel_w = arguments.kernel_size
         std = math.sqrt(2 / (kernel_h * kernel_w * arguments.in_channels))
         self.weight = self.create_parameter(
             shape=[
                 arguments.out_channels,
-                arguments.in_channels // arguments.groups,
+                arguments.in_channels // attributes.groups,
                 kernel_h,
                 kernel_w,
             ],
@@ -108,39 +114,20 @@ class DeformConv2D(nn.Layer):
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return `paddle_dcn.deform_conv2d` of x with this layer's parameters."""
-        arguments = self._arguments
-        return deform_conv2d(
-            x,
-            offset,
-            self.weight,
-            self.bias,
-            arguments.stride,
-            arguments.padding,
-            arguments.dilation,
-            arguments.deformable_groups,
-            arguments.groups,
-            mask,
-            im2col_step=arguments.im2col_step,
-            data_format=arguments.data_format,
-        )
+        return _convolve(x, offset, mask, self.weight, self.bias, attributes=self._attributes)
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments, those at their default left out."""
-        defaults = self._arguments._field_defaults
+        values = {**self._arguments._asdict(), **self._attributes._asdict()}
+        defaults = self._attributes._field_defaults
         shown = [
-            f"{name}={value!r}"
-            for name, value in self._arguments._asdict().items()
-            if name not in defaults or value != defaults[name]
+            f"{name}={values[name]!r}"
+            for name in inspect.signature(DeformConv2D).parameters
+            if name in values and values[name] != defaults.get(name)
         ]
         if self.bias is None:
             shown.append("bias_attr=False")
         return ", ".join(shown)
-
-
-@_ops._unified
-def _check_input(x: Tensor, weight: Tensor, *arguments: Any) -> None:
-    # One by one, as to_static makes a plain tuple of a named one.
-    _checks.check_input(x, weight, _checks.LayerArguments(*arguments), _amp_dtype())
 
 
 class _Pack(DeformConv2D):
@@ -151,27 +138,27 @@ class _Pack(DeformConv2D):
     @functools.wraps(DeformConv2D.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        arguments = self._arguments
-        self._fields = arguments.deformable_groups * math.prod(arguments.kernel_size)
+        arguments, attributes = self._arguments, self._attributes
+        self._fields = attributes.deformable_groups * math.prod(arguments.kernel_size)
         zero = nn.initializer.Constant(0.0)
         self.conv_offset = nn.Conv2D(
             arguments.in_channels,
             self._planes_per_tap * self._fields,
             arguments.kernel_size,
-            arguments.stride,
-            list(arguments.padding),
-            arguments.dilation,
+            attributes.stride,
+            list(attributes.padding),
+            attributes.dilation,
             weight_attr=paddle.ParamAttr(initializer=zero),
             bias_attr=paddle.ParamAttr(initializer=zero),
-            data_format=arguments.data_format,
+            data_format=attributes.data_format,
         )
 
     def _predict(self, x: Tensor) -> Tensor:
         """Return conv_offset's result as [N, channels, Ho, Wo], the layout of offset and mask."""
         # Before conv_offset, which does not check: Paddle's kernels can even corrupt memory.
-        _check_input(x, self.weight, *self._arguments)
+        _check_input(x, self.weight, self._attributes)
         planes = self.conv_offset(x)
-        return planes.transpose([0, 3, 1, 2]) if self._arguments.data_format == "NHWC" else planes
+        return planes.transpose([0, 3, 1, 2]) if self._attributes.data_format == "NHWC" else planes
 
 
 class DeformConv2DPack(_Pack):

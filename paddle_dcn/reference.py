@@ -8,19 +8,19 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional
 
-from . import _ops
-from ._checks import Arguments, check_call, check_name
+from ._checks import Attributes, check_attributes, check_call, check_name, reject
+from ._to_static import opaque
 
 
 def _grid(
-    taps: Sequence[int], outputs: Sequence[int], arguments: Arguments, dtype: str
+    taps: Sequence[int], outputs: Sequence[int], attributes: Attributes, dtype: str
 ) -> tuple[Tensor, Tensor]:
     """Where every tap samples before its offset is added: y and x, each [kh * kw, Ho, Wo]."""
     axes = [paddle.arange(size, dtype=dtype) for size in (*taps, *outputs)]
     tap_y, tap_x, row, column = paddle.meshgrid(*axes)
-    (stride_h, stride_w), (dilation_h, dilation_w) = arguments.stride, arguments.dilation
-    y_at = row * stride_h - arguments.padding[0] + tap_y * dilation_h
-    x_at = column * stride_w - arguments.padding[2] + tap_x * dilation_w
+    (stride_h, stride_w), (dilation_h, dilation_w) = attributes.stride, attributes.dilation
+    y_at = row * stride_h - attributes.padding[0] + tap_y * dilation_h
+    x_at = column * stride_w - attributes.padding[2] + tap_x * dilation_w
     shape = [taps[0] * taps[1], *outputs]
     return y_at.reshape(shape), x_at.reshape(shape)
 
@@ -70,7 +70,7 @@ def _convolve(columns: Tensor, weight: Tensor, groups: int) -> Tensor:
     return out.transpose([1, 0, 4, 2, 3]).reshape([batch, out_channels, out_h, out_w])
 
 
-@_ops._unified
+@opaque
 def deform_conv2d_reference(
     x: Tensor,
     offset: Tensor,
@@ -94,38 +94,13 @@ def deform_conv2d_reference(
     memory several times.
 
     Arguments, shapes, result and errors are those of :func:`paddle_dcn.deform_conv2d`, on any
-    device. It computes in float64 if ``x`` is float64, in float32 otherwise, and rounds the result
-    to the dtype of ``x``. ``im2col_step`` and ``name`` are checked and not used.
+    device; in a static program, all sizes but N must be known. It computes in float64 if ``x`` is
+    float64, in float32 otherwise, and rounds the result to the dtype of ``x``. ``im2col_step`` and
+    ``name`` are checked and not used.
 
     Its gradients follow the same rules: at integer coordinates the offset gradient is that of the
     cell which starts there; a sample at or beyond -1, H or W, or at a NaN or infinite coordinate,
     contributes 0 to the output and to every gradient.
-
-    Args:
-        x: Input [N, C, H, W], or [N, H, W, C] with ``data_format="NHWC"``; float16, bfloat16,
-            float32 or float64.
-        offset: [N, deformable_groups * 2 * kh * kw, Ho, Wo], in pixels, y then x per tap; dtype of
-            ``x`` or float32.
-        weight: [M, C / groups, kh, kw], dtype of ``x``.
-        bias: [M], dtype of ``x``, or None.
-        stride: Of the output grid, in pixels of ``x``; an int or (height, width).
-        padding: Zeros around ``x``, in pixels; an int, (height, width) or (top, bottom, left,
-            right).
-        dilation: Between the taps, in pixels; an int or (height, width).
-        deformable_groups: Groups of input channels that have offsets of their own.
-        groups: Groups of the convolution.
-        mask: Factors [N, deformable_groups * kh * kw, Ho, Wo] of the samples (v2), dtype of
-            ``x`` or float32; None for v1.
-        name: For compatibility with ``paddle.vision.ops.deform_conv2d``.
-        im2col_step: For compatibility with :func:`paddle_dcn.deform_conv2d`.
-        data_format: Layout of ``x`` and of the result, ``"NCHW"`` or ``"NHWC"``.
-
-    Returns:
-        Output [N, M, Ho, Wo], or [N, Ho, Wo, M] with ``data_format="NHWC"``; dtype of ``x``.
-
-    Raises:
-        TypeError: An argument of a wrong kind or dtype.
-        ValueError: A wrong shape or value, or, in a static program, an unknown size other than N.
 
     References:
         Deformable Convolutional Networks, https://arxiv.org/abs/1703.06211 (v1);
@@ -142,36 +117,26 @@ def deform_conv2d_reference(
 
     """
     check_name(name)
-    arguments = check_call(
-        x,
-        offset,
-        weight,
-        bias,
-        mask,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        deformable_groups=deformable_groups,
-        groups=groups,
-        im2col_step=im2col_step,
-        data_format=data_format,
+    attributes = check_attributes(
+        stride, padding, dilation, groups, deformable_groups, im2col_step, data_format
     )
+    x, offset, mask, weight, bias, _ = check_call(x, offset, mask, weight, bias, attributes)
     sizes = {"x": x.shape[1:], "offset": offset.shape[1:], "weight": weight.shape}
     for argument, shape in sizes.items():
         if -1 in shape:
-            raise ValueError(f"{argument}: expected known sizes, got {[*shape]}")
+            reject(ValueError, argument, "known sizes", [*shape])
 
     dtype = x.dtype
     wide = "float64" if dtype == paddle.float64 else "float32"
     x, weight = x.astype(wide), weight.astype(wide)
-    if arguments.data_format == "NHWC":
+    if attributes.data_format == "NHWC":
         x = x.transpose([0, 3, 1, 2])
     batch, _, height, width = x.shape
     taps, outputs = weight.shape[2:], offset.shape[2:]
 
-    tap_shape = [batch, arguments.deformable_groups, taps[0] * taps[1]]
+    tap_shape = [batch, attributes.deformable_groups, taps[0] * taps[1]]
     offset = offset.astype(wide).reshape([*tap_shape, 2, *outputs])
-    y_at, x_at = _grid(taps, outputs, arguments, wide)
+    y_at, x_at = _grid(taps, outputs, attributes, wide)
     y_at, x_at = y_at + offset[:, :, :, 0], x_at + offset[:, :, :, 1]
     # Comparisons with NaN are false, so a NaN or infinite coordinate is not inside.
     inside = (y_at > -1) & (y_at < height) & (x_at > -1) & (x_at < width)
@@ -181,9 +146,9 @@ def deform_conv2d_reference(
         # A sample that is not inside contributes 0 whatever its mask value is.
         columns = columns * paddle.where(inside, mask, paddle.zeros_like(mask)).unsqueeze(-1)
 
-    out = _convolve(columns, weight, arguments.groups)
+    out = _convolve(columns, weight, attributes.groups)
     if bias is not None:
         out = out + bias.astype(wide).reshape([1, -1, 1, 1])
-    if arguments.data_format == "NHWC":
+    if attributes.data_format == "NHWC":
         out = out.transpose([0, 2, 3, 1])
     return out.astype(dtype)

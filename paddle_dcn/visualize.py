@@ -162,8 +162,9 @@ def trace(model: nn.Layer, image: Tensor) -> list[Sampling]:
     def record(layer: DeformConv2D, x: Tensor, offset: Tensor, mask: Tensor | None = None):
         if id(layer) in members:
             kept = [None if tensor is None else _array(tensor[0]) for tensor in (offset, mask)]
-            names = ("kernel_size", "stride", "padding", "dilation")
-            found.append(Sampling(*kept, *(getattr(layer._arguments, name) for name in names)))
+            stride, padding, dilation, *_ = layer._attributes
+            kernel_size = layer._arguments.kernel_size
+            found.append(Sampling(*kept, kernel_size, stride, padding, dilation))
         return forward(layer, x, offset, mask)
 
     with mock.patch.object(DeformConv2D, "forward", record), paddle.no_grad():
@@ -285,10 +286,8 @@ def _positions(
 
     `planes` [dg * 2 * kh * kw, K] are the offsets there.
     """
-    layer = _checks.check_layer(
-        1, 1, kernel_size, stride, padding, dilation, 1, 1, None, None, "NCHW"
-    )
-    kernel_h, kernel_w = layer.kernel_size
+    kernel_h, kernel_w = _checks.check_pair("kernel_size", kernel_size)
+    layer = _checks.check_attributes(stride, padding, dilation, 1, 1)
     channels, taps = len(planes), kernel_h * kernel_w
     if channels == 0 or channels % (2 * taps):
         raise ValueError(

@@ -372,12 +372,9 @@ OPEN = (None, None, None, None)
 def test_unknown_sizes_are_accepted(overrides):
     with static_program():
         arguments = call_with(paddle.static.data, overrides)
-        names = ("name", "bias")
-        _checks.check_call(
-            bias=arguments["bias"],
-            **{"stride": 1, "dilation": 1, "im2col_step": None, "data_format": "NCHW"},
-            **{name: value for name, value in arguments.items() if name not in names},
-        )
+        tensors = {name: arguments.pop(name) for name in SHAPES}
+        attributes = _checks.check_attributes(stride=1, dilation=1, **arguments)
+        _checks.check_call(**tensors, attributes=attributes)
 
 
 @pytest.mark.parametrize(
@@ -435,14 +432,11 @@ def test_known_sizes_are_checked(message, overrides):
         ("groups", np.int64(2), 2),
         ("deformable_groups", np.int32(2), 2),
         ("im2col_step", np.int64(3), 3),
-        ("kernel_size", [3, np.int64(1)], (3, 1)),
     ],
 )
 def test_parameters_are_normalised(name, value, normal):
-    valid = {"in_channels": 4, "out_channels": 6, "kernel_size": 3, "stride": 1, "padding": 0}
-    valid |= {"dilation": 1, "deformable_groups": 1, "groups": 1, "weight_attr": None}
-    valid |= {"im2col_step": None, "data_format": "NCHW"}
-    result = getattr(_checks.check_layer(**valid | {name: value}), name)
+    valid = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "deformable_groups": 1}
+    result = getattr(_checks.check_attributes(**valid | {name: value}), name)
     assert result == normal
     assert all(type(item) is int for item in (result if isinstance(result, tuple) else [result]))
 
@@ -455,19 +449,19 @@ def test_an_accepted_int_does_not_let_its_equals_in():
             deform_conv2d(**call_with(full, {"groups": value}))
 
 
-@pytest.mark.parametrize("offset", _checks._DTYPES)
-@pytest.mark.parametrize("mask", _checks._DTYPES)
-@pytest.mark.parametrize("x", _checks._DTYPES)
+@pytest.mark.parametrize("offset", _checks.DTYPES)
+@pytest.mark.parametrize("mask", _checks.DTYPES)
+@pytest.mark.parametrize("x", _checks.DTYPES)
 def test_dtypes(x, offset, mask, monkeypatch):
     """Offset and mask are of x's dtype or float32; the operator gets both in the wider one."""
     calls = []
-    monkeypatch.setattr(_ops, "deform_conv2d", lambda *tensors, **given: calls.append(tensors))
+    monkeypatch.setattr(_ops, "deform_conv2d", calls.append)
     overrides = {name: Typed(x) for name in ("x", "weight", "bias")}
     arguments = call_with(full, overrides | {"offset": Typed(offset), "mask": Typed(mask)})
     if {offset, mask} <= {x, "float32"}:
         deform_conv2d(**arguments)
         wide = offset if offset == mask else "float64" if x == "float64" else "float32"
-        dtypes = [str(tensor.dtype).split(".")[1] for tensor in calls[0]]
+        dtypes = [str(tensor.dtype).split(".")[1] for tensor in calls[0][:5]]
         assert dtypes == [x, wide, wide, x, x]
     else:
         with pytest.raises(
@@ -485,7 +479,7 @@ def test_an_empty_batch_is_valid():
 def test_checks_of_shapes_are_remembered():
     arguments = call_with(full, {})
     deform_conv2d(**arguments)
-    before = _checks._check_shapes.cache_info()
+    before = _checks._check_tensors.cache_info()
     deform_conv2d(**arguments)
-    after = _checks._check_shapes.cache_info()
+    after = _checks._check_tensors.cache_info()
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)

@@ -87,7 +87,7 @@ def test_state_dicts_are_exchanged_with_paddles_layer(arguments, keywords, modul
     assert ours.set_state_dict(builtin.state_dict()) == ([], [])
 
     x = random(2, arguments[0], 6, 7)
-    taps = int(np.prod(ours.weight.shape[2:])) * ours._arguments.deformable_groups
+    taps = int(np.prod(ours.weight.shape[2:])) * ours._attributes.deformable_groups
     plain = functional.conv2d(
         x,
         ours.weight,
@@ -137,15 +137,15 @@ def test_extra_repr():
 
 def test_forward_passes_every_argument_on(monkeypatch):
     calls = []
-    monkeypatch.setattr(_ops, "deform_conv2d", lambda *given, **named: calls.append((given, named)))
+    monkeypatch.setattr(_ops, "deform_conv2d", calls.append)
     layer = DeformConv2D(
         4, 6, (3, 1), 2, (1, 0, 2, 3), (1, 2), 4, 2, im2col_step=8, data_format="NHWC"
     )
     x, offset, mask = random(2, 6, 7, 4), random(2, 24, 3, 6), random(2, 12, 3, 6)
     layer(x, offset, mask)
-    given, named = calls[0]
-    assert all(a is b for a, b in zip(given, (x, offset, mask, layer.weight, layer.bias)))
-    assert named == {
+    *tensors, attributes = calls[0]
+    assert all(a is b for a, b in zip(tensors, (x, offset, mask, layer.weight, layer.bias)))
+    assert attributes._asdict() == {
         "stride": (2, 2),
         "padding": (1, 0, 2, 3),
         "dilation": (1, 2),
@@ -249,10 +249,10 @@ PACK_ARGUMENTS = [
 
 def convolve(layer, x, weight, bias, groups=1):
     """Convolve x with the sizes of a layer's sampling, padded by hand."""
-    arguments = layer._arguments
-    top, bottom, left, right = arguments.padding
+    attributes = layer._attributes
+    top, bottom, left, right = attributes.padding
     x = functional.pad(x, [left, right, top, bottom])
-    return functional.conv2d(x, weight, bias, arguments.stride, 0, arguments.dilation, groups)
+    return functional.conv2d(x, weight, bias, attributes.stride, 0, attributes.dilation, groups)
 
 
 @pytest.mark.parametrize("arguments", PACK_ARGUMENTS, ids=str)
@@ -260,7 +260,7 @@ def convolve(layer, x, weight, bias, groups=1):
 def test_packs_start_as_a_convolution(pack, arguments):
     layer, x = pack(4, 6, **arguments), random(2, 4, 6, 7)
     share = 0.5 if pack is ModulatedDeformConv2DPack else 1.0  # sigmoid(0)
-    expected = convolve(layer, x, layer.weight * share, layer.bias, layer._arguments.groups)
+    expected = convolve(layer, x, layer.weight * share, layer.bias, layer._attributes.groups)
     check_close(layer(x), expected, layer)
 
 
@@ -276,7 +276,7 @@ def test_packs_predict_in_mmcvs_order(pack, arguments):
         layer.conv_offset,
     )
     names = ("stride", "padding", "dilation", "groups", "deformable_groups")
-    given = {name: getattr(layer._arguments, name) for name in names}
+    given = {name: getattr(layer._attributes, name) for name in names}
     if pack is ModulatedDeformConv2DPack:
         first, second, mask = paddle.chunk(predicted, 3, axis=1)
         predicted = paddle.concat([first, second], axis=1)

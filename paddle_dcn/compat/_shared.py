@@ -1,21 +1,14 @@
-"""What the adapters share: a look at shapes, and PyTorch's layer attributes."""
+"""What the adapters share: the attributes of PyTorch's layers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import paddle
 from paddle import Tensor, nn
 
-from .. import _checks
+from .._checks import Names, check_attributes, check_layer, reject
 
-
-def shape_of(name: str, tensor: Any, axes: str) -> tuple[int, ...]:
-    """Shape of a tensor (-1: left open by a static program) that must have these axes."""
-    inspect = _checks._inspect_dynamic if paddle.in_dynamic_mode() else _checks._inspect_static
-    shape = inspect(name, tensor, None)[0]
-    _checks._check_rank(name, shape, axes)
-    return shape
+MMCV = Names(x="input", deformable_groups="deform_groups")
 
 
 class Convolution(nn.Layer):
@@ -34,29 +27,20 @@ class Convolution(nn.Layer):
         im2col_step: int | None = None,
     ) -> None:
         super().__init__()
-        checked = _checks.check_layer(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            deform_groups,
-            groups,
-            None,
-            im2col_step,
-            "NCHW",
+        attributes = check_attributes(
+            stride, padding, dilation, groups, deform_groups, im2col_step, names=MMCV
         )
-        top, bottom, left, right = checked.padding
+        checked = check_layer(in_channels, out_channels, kernel_size, attributes, names=MMCV)
+        top, bottom, left, right = attributes.padding
         if (top, left) != (bottom, right):
-            raise ValueError(f"padding: expected an int or 2 ints, got {padding}")
+            reject(ValueError, "padding", "an int or 2 ints", padding)
         self.in_channels = checked.in_channels
         self.out_channels = checked.out_channels
         self.kernel_size = checked.kernel_size
-        self.stride = checked.stride
+        self.stride = attributes.stride
         self.padding = (top, left)
-        self.dilation = checked.dilation
-        self.groups = checked.groups
+        self.dilation = attributes.dilation
+        self.groups = attributes.groups
         self.transposed = False
         self.output_padding = (0,)
 

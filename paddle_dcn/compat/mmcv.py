@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import paddle
 from paddle import Tensor, nn
 
-from .. import _checks, functional
-from .._wording import says
+from .. import _checks
+from .._to_static import breaks_graph, opaque
+from ..functional import convolve
 from ._checkpoints import convert_state_dict
-from ._shared import Convolution, shape_of
+from ._shared import MMCV, Convolution
 
 __all__ = [
     "DeformConv2d",
@@ -30,16 +31,20 @@ class ArgumentError(AssertionError, ValueError):
     """What mmcv asserts is a ValueError here; code written for either catches it."""
 
 
+def _refuse_bias(bias: Any) -> NoReturn:
+    _checks.reject(ArgumentError, "bias", "False, as there is no bias here", repr(bias))
+
+
 def _like_offset(offset: Any, *tensors: Any) -> list[Any]:
     """Cast tensors to the dtype of offset, in which mmcv computes; it is what autocast sets."""
     dtype = getattr(offset, "dtype", None)
-    if _checks._dtype_name(dtype) not in _checks._DTYPES:
+    if _checks.dtype_name(dtype) not in _checks.DTYPES:
         return [*tensors]
-    kinds = (paddle.Tensor, *_checks._STATIC)
+    kinds = (paddle.Tensor, *_checks.STATIC)
     return [t.astype(dtype) if isinstance(t, kinds) and t.dtype != dtype else t for t in tensors]
 
 
-@says(x="input", deformable_groups="deform_groups")
+@opaque
 def deform_conv2d(
     input: Tensor,
     offset: Tensor,
@@ -87,30 +92,22 @@ def deform_conv2d(
 
     """
     if bias is not False:
-        raise ArgumentError(f"bias: expected False, as there is no bias here, got {bias!r}")
-    step = _checks._int("im2col_step", im2col_step)
-    batch = shape_of("input", input, "[N, C, H, W]")[0]
+        _refuse_bias(bias)
+    attributes = _checks.check_attributes(
+        stride, padding, dilation, groups, deform_groups, im2col_step, names=MMCV
+    )
+    batch, step = _checks.check_shape("input", input, "[N, C, H, W]")[0], attributes.im2col_step
     if batch > step and batch % step:
-        raise ArgumentError(
+        text = (
             "im2col_step: batch size must be divisible by im2col_step or smaller, got "
             f"batch size {batch} and im2col_step {step}"
         )
+        raise breaks_graph(ArgumentError(text))
     input, weight = _like_offset(offset, input, weight)
-    return functional.deform_conv2d(
-        input,
-        offset,
-        weight,
-        None,
-        stride,
-        padding,
-        dilation,
-        deform_groups,
-        groups,
-        im2col_step=step,
-    )
+    return convolve(input, offset, None, weight, None, attributes, MMCV)
 
 
-@says(x="input", deformable_groups="deform_groups")
+@opaque
 def modulated_deform_conv2d(
     input: Tensor,
     offset: Tensor,
@@ -156,11 +153,12 @@ def modulated_deform_conv2d(
         [2, 6, 8, 8]
 
     """
-    shape_of("mask", mask, "[N, deform_groups * kh * kw, Ho, Wo]")
-    input, mask, weight, bias = _like_offset(offset, input, mask, weight, bias)
-    return functional.deform_conv2d(
-        input, offset, weight, bias, stride, padding, dilation, deform_groups, groups, mask
+    _checks.check_shape("mask", mask, "[N, deform_groups * kh * kw, Ho, Wo]")
+    attributes = _checks.check_attributes(
+        stride, padding, dilation, groups, deform_groups, names=MMCV
     )
+    input, mask, weight, bias = _like_offset(offset, input, mask, weight, bias)
+    return convolve(input, offset, mask, weight, bias, attributes, MMCV)
 
 
 def _current_name(deform_groups: int, deformable_groups: int | None) -> int:
@@ -220,7 +218,6 @@ class DeformConv2d(Convolution):
 
     """
 
-    @says(deformable_groups="deform_groups")
     def __init__(
         self,
         in_channels: int,
@@ -238,7 +235,7 @@ class DeformConv2d(Convolution):
     ) -> None:
         """Create the weight; see the class."""
         if bias:
-            raise ArgumentError(f"bias: expected False, as there is no bias here, got {bias!r}")
+            _refuse_bias(bias)
         deform_groups = _current_name(deform_groups, deformable_groups)
         try:
             super().__init__(
@@ -360,7 +357,6 @@ class ModulatedDeformConv2d(Convolution):
 
     """
 
-    @says(deformable_groups="deform_groups")
     def __init__(
         self,
         in_channels: int,

@@ -9,32 +9,33 @@ from typing import Any
 import paddle
 from paddle import Tensor
 
-from .. import _checks, functional
-from .._wording import says
-from ._shared import shape_of
+from .. import _checks
+from .._to_static import opaque
+from ..functional import convolve
 
 __all__ = ["npu_deformable_conv2d"]
 
+_NAMES = _checks.Names(x="self")
 _TO_NCHW, _TO_NHWC, _HWCN_TO_NCHW = [0, 3, 1, 2], [0, 2, 3, 1], [3, 2, 0, 1]
 
 
 def _four(name: str, value: Any, least: int, expected: str) -> tuple[int, ...]:
     if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+        _checks.reject(TypeError, name, expected, repr(value))
     if len(value) != 4:
-        raise ValueError(f"{name}: expected {expected}, got {value}")
-    return _checks._ints(name, value, least, (4,))
+        _checks.reject(ValueError, name, expected, value)
+    return _checks.check_ints(name, value, least, (4,))
 
 
 def _spatial(name: str, value: Any, data_format: str) -> tuple[int, int]:
     """(height, width) out of one int for each dimension, those of N and C being 1."""
     dimensions = dict(zip(data_format, _four(name, value, 1, f"4 ints ({data_format})")))
     if (dimensions["N"], dimensions["C"]) != (1, 1):
-        raise ValueError(f"{name}: expected 1 for N and C ({data_format}), got {value}")
+        _checks.reject(ValueError, name, f"1 for N and C ({data_format})", value)
     return dimensions["H"], dimensions["W"]
 
 
-@says(x="self")
+@opaque
 def npu_deformable_conv2d(
     self: Tensor,
     weight: Tensor,
@@ -103,61 +104,54 @@ def npu_deformable_conv2d(
         ([16, 32, 32, 32], [16, 32, 160, 160])
 
     """
-    channels_last = _checks._data_format(data_format) == "NHWC"
+    channels_last = _checks.check_data_format(data_format) == "NHWC"
     stride = _spatial("stride", stride, data_format)
     dilation = _spatial("dilation", dilation, data_format)
     padding = _four("padding", padding, 0, "4 ints (top, bottom, left, right)")
-    kernel = _checks._pair("kernel_size", kernel_size)
-    deformable_groups = _checks._int("deformable_groups", deformable_groups)
+    kernel = _checks.check_pair("kernel_size", kernel_size)
+    attributes = _checks.check_attributes(
+        stride, padding, dilation, groups, deformable_groups, data_format=data_format
+    )
 
     axes = "[N, H, W, C]" if channels_last else "[N, C, H, W]"
-    shape_of("self", self, axes)
-    shape_of("weight", weight, "[kh, kw, C / groups, M]" if channels_last else "[M, C, kh, kw]")
-    shape_of("offset", offset, axes)
+    _checks.check_shape("self", self, axes)
+    _checks.check_shape(
+        "weight", weight, "[kh, kw, C / groups, M]" if channels_last else "[M, C, kh, kw]"
+    )
+    _checks.check_shape("offset", offset, axes)
     if channels_last:
         weight, offset = weight.transpose(_HWCN_TO_NCHW), offset.transpose(_TO_NCHW)
     if tuple(weight.shape[2:]) != kernel:
-        raise ValueError(
-            f"kernel_size: expected {tuple(weight.shape[2:])}, that of weight, got {kernel_size}"
-        )
+        expected = f"{tuple(weight.shape[2:])}, that of weight"
+        _checks.reject(ValueError, "kernel_size", expected, kernel_size)
 
-    planes = deformable_groups * math.prod(kernel)
+    planes = attributes.deformable_groups * math.prod(kernel)
     allowed = (3 * planes,) if modulated else (3 * planes, 2 * planes)
     if offset.shape[1] not in allowed:
-        raise ValueError(
-            f"offset: expected {' or '.join(map(str, allowed))} channels (3 * deformable_groups "
-            f"{deformable_groups} * kernel {kernel[0]}x{kernel[1]}), got {offset.shape[1]}"
+        expected = (
+            f"{' or '.join(map(str, allowed))} channels (3 * deformable_groups "
+            f"{deformable_groups} * kernel {kernel[0]}x{kernel[1]})"
         )
+        _checks.reject(ValueError, "offset", expected, offset.shape[1])
     x_moves, y_moves = offset[:, :planes], offset[:, planes : 2 * planes]
     mask = offset[:, 2 * planes :] if modulated else None
     moves = paddle.stack([y_moves, x_moves], axis=2).flatten(1, 2)
 
-    output = functional.deform_conv2d(
-        self,
-        moves,
-        weight,
-        bias,
-        stride,
-        padding,
-        dilation,
-        deformable_groups,
-        groups,
-        mask,
-        data_format=data_format,
-    )
+    output = convolve(self, moves, mask, weight, bias, attributes, _NAMES)
     if not with_deformable_offset:
         return output, None
 
     x = self.transpose(_TO_NCHW) if channels_last else self
     out_size = moves.shape[2:]
-    if -1 in (*x.shape[:2], *out_size):
-        raise ValueError("self, offset: expected known sizes for with_deformable_offset=True")
+    sizes = [*x.shape[:2], *out_size]
+    if _checks.UNKNOWN in sizes:
+        expected = "known sizes for with_deformable_offset=True"
+        _checks.reject(ValueError, "self, offset", expected, sizes)
     # Each channel is a group with an output for each tap, whose weight is 1 at that tap.
     taps = math.prod(kernel)
     picks = paddle.eye(taps).tile([x.shape[1], 1]).reshape([-1, 1, *kernel]).astype(x.dtype)
-    samples = functional.deform_conv2d(
-        x, moves, picks, None, stride, padding, dilation, deformable_groups, x.shape[1], mask
-    )
+    each_channel = attributes._replace(groups=x.shape[1], data_format="NCHW")
+    samples = convolve(x, moves, mask, picks, None, each_channel, _NAMES)
     dtype = samples.dtype
     if dtype in (paddle.float16, paddle.bfloat16):
         samples = samples.astype("float32")  # fold has no half types on every device

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from paddle import Tensor
 
-from .. import functional
-from .._wording import says
-from ._shared import Convolution, shape_of
+from .._checks import UNKNOWN, Names, check_attributes, check_shape, reject
+from .._to_static import opaque
+from ..functional import convolve
+from ._shared import Convolution
 
 __all__ = ["DeformConv2d", "deform_conv2d"]
 
 
-@says(x="input")
+@opaque
 def deform_conv2d(
     input: Tensor,
     offset: Tensor,
@@ -62,26 +63,17 @@ def deform_conv2d(
         [4, 5, 8, 8]
 
     """
-    channels = shape_of("input", input, "[N, C, H, W]")[1]
-    group_channels, *kernel = shape_of("weight", weight, "[M, C / groups, kh, kw]")[1:]
-    planes = shape_of("offset", offset, "[N, 2 * offset_groups * kh * kw, Ho, Wo]")[1]
-    if -1 in (channels, planes, group_channels, *kernel):
-        raise ValueError("input, offset, weight: expected known numbers of channels and taps")
+    channels = check_shape("input", input, "[N, C, H, W]")[1]
+    group_channels, *kernel = check_shape("weight", weight, "[M, C / groups, kh, kw]")[1:]
+    planes = check_shape("offset", offset, "[N, 2 * offset_groups * kh * kw, Ho, Wo]")[1]
+    sizes = [channels, planes, group_channels, *kernel]
+    if UNKNOWN in sizes:
+        reject(ValueError, "input, offset, weight", "known numbers of channels and taps", sizes)
     # A quotient that is not whole or is 0 leaves shapes that do not fit, which is found below.
     groups = channels // group_channels if group_channels else 1
     offset_groups = planes // (2 * math.prod(kernel)) if math.prod(kernel) else 1
-    return functional.deform_conv2d(
-        input,
-        offset,
-        weight,
-        bias,
-        stride,
-        padding,
-        dilation,
-        max(1, offset_groups),
-        max(1, groups),
-        mask,
-    )
+    attributes = check_attributes(stride, padding, dilation, max(1, groups), max(1, offset_groups))
+    return convolve(input, offset, mask, weight, bias, attributes, Names(x="input"))
 
 
 class DeformConv2d(Convolution):

@@ -117,10 +117,10 @@ def onnx(model: Any, path: str | os.PathLike, input_spec: Sequence, opset: int =
         raise ImportError(
             f"export.onnx needs {' and '.join(missing)}: run pip install 'paddle_dcn[export]'"
         )
-    number = _checks._integer(opset)
+    number = _checks.integer(opset)
     expected = f"an int from {_OPSETS[0]} to {_OPSETS[-1]}"
     if number is None:
-        _checks._reject_kind("opset", expected, opset)
+        _checks.reject_kind("opset", expected, opset)
     if number not in _OPSETS:
         raise ValueError(f"opset: expected {expected}, got {number}")
     from . import _onnx  # imports onnx

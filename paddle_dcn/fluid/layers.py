@@ -7,6 +7,7 @@ from typing import Any
 
 import paddle
 
+from .._checks import Names
 from ..static._layer import add_layer, require_static
 from ._moved import module_getattr
 
@@ -151,8 +152,7 @@ def deformable_conv(
         weight_attr=param_attr,
         bias_attr=bias_attr,
         name=name,
-        x_name="input",
-        weight_attr_name="param_attr",
+        names=Names(x="input", weight_attr="param_attr"),
     )
 
 

@@ -12,8 +12,7 @@ from paddle.static.nn.control_flow import Assert
 from paddle.utils import unique_name
 
 from .. import _checks
-from .._wording import says
-from ..functional import deform_conv2d
+from ..functional import convolve
 
 _DEFAULT_STEP = 64  # what both originals take for an im2col_step of None
 
@@ -46,62 +45,48 @@ def add_layer(
     weight_attr: Any,
     bias_attr: Any,
     name: str | None,
-    x_name: str = "x",
-    weight_attr_name: str = "weight_attr",
+    names: _checks.Names = _checks.OURS,
 ) -> Any:
     """Add a deformable convolution and its parameters to the current static program.
 
-    `mask` None is v1. `x_name` and `weight_attr_name` are what the caller's arguments are called;
-    the other arguments, and the errors, are documented with the two public functions.
+    `mask` None is v1. `names` are the words of the caller; the other arguments, and the errors, are
+    documented with the two public functions.
     """
     _checks.check_name(name)
-    shape, dtype, _ = _checks._inspect_static(x_name, x, None)
-    if dtype not in _checks._DTYPES:
-        expected = ", ".join(_checks._DTYPES)
-        raise TypeError(f"{x_name}: expected one of the dtypes {expected}, got {dtype}")
-    _checks._check_rank(x_name, shape, "[N, C, H, W]")
-    batch, channels = shape[:2]
+    _checks.check_dtype(names.x, _checks.inspect(names.x, x)[1])
+    batch, channels, *_ = _checks.check_shape(names.x, x, "[N, C, H, W]")
     if channels < 1:  # -1 where it is unknown
-        raise ValueError(f"{x_name}: expected a known, positive number of channels, got {channels}")
-    if weight_attr is False:
-        raise AssertionError(
-            f"{weight_attr_name}: expected None, a ParamAttr, initializer or name, got False"
-        )
-    groups = 1 if groups is None else _checks._int("groups", groups)
-    num_filters = _checks._int("num_filters", num_filters)
-    _checks._check_divides("groups", groups, channels, f"channels of {x_name}")
-    _checks._check_divides("groups", groups, num_filters, "num_filters")
-    taps = _checks._pair("filter_size", filter_size)
-    im2col_step = _checks._im2col_step(im2col_step) or _DEFAULT_STEP
-    if batch != _checks._UNKNOWN:
-        if batch > im2col_step and batch % im2col_step:
-            raise ValueError(
-                f"im2col_step: expected a divisor of {batch} (batch of {x_name}) or a number above "
-                f"it, got {im2col_step}"
-            )
-    elif im2col_step > 1:
-        _assert_batch(x, x_name, im2col_step)
+        _checks.reject(ValueError, names.x, "a known, positive number of channels", channels)
+    _checks.check_weight_attr(weight_attr, names, AssertionError)  # which the originals raise
+    attributes = _checks.check_attributes(
+        stride,
+        padding,
+        dilation,
+        1 if groups is None else groups,
+        1 if deformable_groups is None else deformable_groups,
+        _DEFAULT_STEP if im2col_step is None else im2col_step,
+        names=names,
+    )
+    num_filters = _checks.check_int("num_filters", num_filters)
+    _checks.check_divides("groups", attributes.groups, channels, f"channels of {names.x}")
+    _checks.check_divides("groups", attributes.groups, num_filters, "num_filters")
+    taps = _checks.check_pair("filter_size", filter_size)
+    step = attributes.im2col_step
+    if batch != _checks.UNKNOWN:
+        if batch > step and batch % step:
+            expected = f"a divisor of {batch} (batch of {names.x}) or a number above it"
+            _checks.reject(ValueError, "im2col_step", expected, step)
+    elif step > 1:
+        _assert_batch(x, names.x, step)
 
     # Both originals name their parameters deformable_conv_0.w_0 and deformable_conv_0.b_0. The
     # helper would count its layers regardless of unique_name.guard(), as the originals do not.
     helper = LayerHelper("deformable_conv", name=name or unique_name.generate("deformable_conv"))
     normal = paddle.nn.initializer.Normal(0.0, math.sqrt(2 / (math.prod(taps) * channels)))
-    weight_shape = [num_filters, channels // groups, *taps]
+    weight_shape = [num_filters, channels // attributes.groups, *taps]
     weight = _parameter(helper, weight_attr, weight_shape, x.dtype, default_initializer=normal)
     bias = _parameter(helper, bias_attr, [num_filters], x.dtype, is_bias=True)
-    return says(x=x_name)(deform_conv2d)(
-        x,
-        offset,
-        weight,
-        bias,
-        stride,
-        padding,
-        dilation,
-        1 if deformable_groups is None else deformable_groups,
-        groups,
-        mask,
-        im2col_step=im2col_step,
-    )
+    return convolve(x, offset, mask, weight, bias, attributes, names)
 
 
 def _parameter(helper: LayerHelper, attr: Any, shape: list[int], dtype: Any, **kwargs: Any) -> Any:

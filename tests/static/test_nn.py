@@ -237,7 +237,7 @@ REFUSED = [
     ),
     (
         TypeError,
-        "{x}: expected one of the dtypes float16, bfloat16, float32, float64, got int32",
+        "{x}: expected dtype float16, bfloat16, float32 or float64, got int32",
         {"x": "int32"},
     ),
     (TypeError, "offset: expected a tensor of the static program, got None", {"offset": None}),
