@@ -9,27 +9,13 @@
 
 namespace dcn {
 namespace cpu {
-
-const Engine* const kEngines[] = {
-    &kBaseline,
-#if defined(__x86_64__)
-    &kAvx2,       &kAvx512,
-#endif
-#ifdef DCN_HAS_AVX512_BF16
-    &kAvx512Bf16,
-#endif
-#ifdef DCN_HAS_AMX
-    &kAmx,
-#endif
-};
-
 namespace {
 
-constexpr int kEngineCount = sizeof(kEngines) / sizeof(kEngines[0]);
-
-#if defined(__x86_64__)
+#ifdef DCN_HAS_AVX2
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#endif
 
+#ifdef DCN_HAS_AVX512
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -55,47 +41,60 @@ bool has_amx() {
 }
 #endif
 
-bool runs(const Engine* engine) {
-#if defined(__x86_64__)
-  if (engine == &kAvx2) return has_avx2();
-  if (engine == &kAvx512) return has_avx512();
-#endif
-#ifdef DCN_HAS_AVX512_BF16
-  if (engine == &kAvx512Bf16) return has_avx512_bf16();
-#endif
-#ifdef DCN_HAS_AMX
-  if (engine == &kAmx) return has_amx();
-#endif
-  return true;
-}
+// An instruction set: does the processor have it, and is it faster than the one before it?
+struct Row {
+  const char* name;
+  const Engine& engine;
+  bool (*runs)();
+  bool (*pays)(DataType);
+};
 
-// Whether an engine that runs computes faster than the one it falls back to.
-bool pays(const Engine* engine, DataType dtype) {
+bool always() { return true; }
+bool for_any(DataType) { return true; }
+
+constexpr Row kEngines[] = {
+    {"baseline", baseline::kEngine, always, for_any},
+#ifdef DCN_HAS_AVX2
+    {"avx2", avx2::kEngine, has_avx2, for_any},
+#endif
+#ifdef DCN_HAS_AVX512
+    {"avx512", avx512::kEngine, has_avx512, for_any},
+#endif
 #ifdef DCN_HAS_AVX512_BF16
-  // Intel's processors execute its products at half the rate, no faster than float32.
-  if (engine == &kAvx512Bf16) return dtype == DataType::kBFloat16 && __builtin_cpu_is("amd");
+    // Intel's processors execute its products at half the rate, no faster than float32.
+    {"avx512_bf16", avx512_bf16::kEngine, has_avx512_bf16,
+     [](DataType dtype) { return dtype == DataType::kBFloat16 && __builtin_cpu_is("amd") != 0; }},
 #endif
 #ifdef DCN_HAS_AMX
-  if (engine == &kAmx) return dtype != DataType::kFloat64;
+    {"amx", amx::kEngine, has_amx, [](DataType dtype) { return dtype != DataType::kFloat64; }},
 #endif
-  (void)engine, (void)dtype;
-  return true;
-}
+};
+constexpr int kCount = sizeof(kEngines) / sizeof(kEngines[0]);
 
 }  // namespace
+
+const Engine& engine(int number) { return kEngines[number].engine; }
+
 }  // namespace cpu
 }  // namespace dcn
 
-int dcn_cpu_engines() { return dcn::cpu::kEngineCount; }
+int dcn_cpu_engines() { return dcn::cpu::kCount; }
 
-const char* dcn_cpu_engine_name(int engine) { return dcn::cpu::kEngines[engine]->name; }
+const char* dcn_cpu_engine_name(int engine) { return dcn::cpu::kEngines[engine].name; }
 
-int dcn_cpu_engine_runs(int engine) { return dcn::cpu::runs(dcn::cpu::kEngines[engine]); }
+int dcn_cpu_engine_runs(int engine) {
+#ifdef DCN_CPU_EMULATION
+  (void)engine;
+  return 1;  // see isa-inl.h
+#else
+  return dcn::cpu::kEngines[engine].runs();
+#endif
+}
 
 int dcn_cpu_default_engine(dcn::DataType dtype, int limit) {
   using namespace dcn::cpu;
-  for (int i = limit < 0 ? kEngineCount - 1 : limit; i > 0; --i) {
-    if (runs(kEngines[i]) && (i == limit || pays(kEngines[i], dtype))) return i;
+  for (int i = limit < 0 ? kCount - 1 : limit; i > 0; --i) {
+    if (dcn_cpu_engine_runs(i) && (i == limit || kEngines[i].pays(dtype))) return i;
   }
   return 0;
 }

@@ -5,6 +5,10 @@
 
 #include "../problem.h"
 
+#if defined(__x86_64__)
+#define DCN_HAS_AVX2
+#define DCN_HAS_AVX512
+#endif
 // Whether the compiler knows them.
 #if defined(__x86_64__) && defined(__linux__) && __has_include(<avx512bf16intrin.h>)
 #define DCN_HAS_AVX512_BF16
@@ -17,7 +21,6 @@ namespace dcn {
 namespace cpu {
 
 struct Engine {
-  const char* name;
   // What computes where this one returns false.
   const Engine* lower;
   int64_t (*forward_workspace)(const Problem&, int threads);
@@ -28,20 +31,25 @@ struct Engine {
   bool (*backward)(const Problem&, const BackwardTensors&, void* workspace, int threads);
 };
 
-extern const Engine kBaseline;
-#if defined(__x86_64__)
-extern const Engine kAvx2;
-extern const Engine kAvx512;
-#endif
-#ifdef DCN_HAS_AVX512_BF16
-extern const Engine kAvx512Bf16;
-#endif
-#ifdef DCN_HAS_AMX
-extern const Engine kAmx;
-#endif
+// Each in its own engine_*.cc, where DCN_HAS_* is defined.
+namespace baseline {
+extern const Engine kEngine;
+}
+namespace avx2 {
+extern const Engine kEngine;
+}
+namespace avx512 {
+extern const Engine kEngine;
+}
+namespace avx512_bf16 {
+extern const Engine kEngine;
+}
+namespace amx {
+extern const Engine kEngine;
+}
 
-// All of these, lowest first.
-extern const Engine* const kEngines[];
+// The engine of this number, see dcn.h.
+const Engine& engine(int number);
 
 }  // namespace cpu
 }  // namespace dcn

@@ -10,9 +10,9 @@ namespace {
 
 // Of the engine and all that may take its place.
 template <typename Bytes>
-size_t largest_workspace(int engine, const Bytes& bytes) {
+size_t largest_workspace(int number, const Bytes& bytes) {
   int64_t largest = 0;
-  for (const Engine* e = kEngines[engine]; e != nullptr; e = e->lower) {
+  for (const Engine* e = &cpu::engine(number); e != nullptr; e = e->lower) {
     largest = std::max(largest, bytes(*e));
   }
   return static_cast<size_t>(largest);
@@ -36,12 +36,12 @@ size_t dcn_cpu_backward_workspace(const dcn::Problem* problem, const dcn::Backwa
 
 void dcn_cpu_forward(const dcn::Problem* problem, const dcn::ForwardTensors* tensors,
                      void* workspace, int engine, int threads) {
-  const auto* e = dcn::cpu::kEngines[engine];
+  const auto* e = &dcn::cpu::engine(engine);
   while (!e->forward(*problem, *tensors, workspace, threads)) e = e->lower;
 }
 
 void dcn_cpu_backward(const dcn::Problem* problem, const dcn::BackwardTensors* tensors,
                       void* workspace, int engine, int threads) {
-  const auto* e = dcn::cpu::kEngines[engine];
+  const auto* e = &dcn::cpu::engine(engine);
   while (!e->backward(*problem, *tensors, workspace, threads)) e = e->lower;
 }

@@ -1,5 +1,13 @@
 // How the work is cut: channels into slabs, output pixels into tiles, and the sampling plan of one
-// (tap, deformable group) over the pixels of a tile. Included like simd.h.
+// (tap, deformable group) over the pixels of a tile.
+#pragma once
+
+#include "layout-inl.h"
+#include "magnitude-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 DCN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 DCN_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -376,3 +384,7 @@ void sample_columns(const Plan<T>& plan, int64_t pixels, const Image<const Pixel
     });
   }
 }
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn

@@ -1,4 +1,11 @@
-// Scratch memory: one block from the caller, dealt out in aligned parts. Included like simd.h.
+// Scratch memory: one block from the caller, dealt out in aligned parts.
+#pragma once
+
+#include "tile-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 // Deals out parts of a block; with a null block it only adds up how large the block must be.
 class Arena {
@@ -19,3 +26,7 @@ class Arena {
   char* block_;
   int64_t used_ = 0;
 };
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn

@@ -1,9 +1,18 @@
-// The forward pass: sample a tile of output pixels, multiply it at once. Included like simd.h.
+// The forward pass: sample a tile of output pixels, multiply it at once.
 //
 //   out[t][m] = bias[m] + sum over k of columns[t][k] * weight[k][m]
 //
 // Columns exist for one tile and a few taps at a time, in the second-level cache. A task computes
 // several tiles, which share the weights of one slab while they are in that cache, too.
+#pragma once
+
+#include "gemm-inl.h"
+#include "team-inl.h"
+#include "workspace-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 constexpr int64_t kColumnBlock = 640;     // elements of one pixel's columns at a time, about
 constexpr int64_t kMaxPixels = 384;       // that one task computes
@@ -351,3 +360,7 @@ bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, i
   });
   return Product::kTerms == 1 || largest_x.times(largest_mask).splits_with(largest_weight);
 }
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn

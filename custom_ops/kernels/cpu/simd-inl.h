@@ -1,15 +1,11 @@
-// Vectors of the instruction set that this translation unit is compiled for, without intrinsics.
-//
-// Included, like every header below, from inside namespace dcn::cpu::DCN_ISA, after the unit's
-// target pragma; system headers are included before it, so that no library function is compiled
-// with instructions the machine may lack. Needs DCN_VECTOR_BYTES.
+// Vectors of the instruction set, without intrinsics.
+#pragma once
 
-template <typename T, int kLanes>
-struct VectorOf {
-  typedef T Type __attribute__((vector_size(kLanes * sizeof(T)), aligned(alignof(T)), may_alias));
-};
-template <typename T, int kLanes>
-using Vector = typename VectorOf<T, kLanes>::Type;
+#include "isa-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 template <typename T>
 constexpr int kVectorLanes = DCN_VECTOR_BYTES / sizeof(T);
@@ -27,11 +23,7 @@ DCN_INLINE void store(T* p, Vector<T, kLanes> v) {
 template <int kLanes>
 DCN_INLINE Vector<uint32_t, kLanes> widen(Vector<uint16_t, kLanes> v) {
 #if DCN_VECTOR_BYTES == 64
-  if constexpr (kLanes == 16) {
-    Vector<uint32_t, kLanes> result;
-    asm("vpmovzxwd %1, %0" : "=v"(result) : "vm"(v));  // which GCC 12 does in halves
-    return result;
-  }
+  if constexpr (kLanes == 16) return widen_lanes(v);
 #endif
   return __builtin_convertvector(v, Vector<uint32_t, kLanes>);
 }
@@ -118,3 +110,7 @@ DCN_INLINE void add_lane_sums(Vector<T, kLanes> a, Vector<T, kLanes> b, Vector<T
     }
   }
 }
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn

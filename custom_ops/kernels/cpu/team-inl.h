@@ -1,5 +1,11 @@
-// The threads of one call, and how they share work. Included like simd.h; needs threads.h,
-// <sched.h>.
+// The threads of one call, and how they share work.
+#pragma once
+
+#include "tile-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 // Work is handed out task by task; what a task computes must not depend on who runs it.
 class Team {
@@ -103,3 +109,7 @@ void copy_to_parts(const Problem& p, const void* x, const Parts& parts, int64_t 
         f(copy, pixels * part.count);
       });
 }
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn

@@ -1,4 +1,11 @@
-// C += A * B on small tiles, on vectors. Included like simd.h.
+// C += A * B on small tiles, on vectors.
+#pragma once
+
+#include "half-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 // Registers: kRows x kVectors accumulators, kVectors of B and one broadcast of A.
 #if DCN_VECTOR_BYTES == 64
@@ -84,8 +91,8 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, con
   });
 }
 
-// Products on vectors of the type that everything is computed in. A product, here and in split.h,
-// says what its operands are made of and multiplies them:
+// Products on vectors of the type that everything is computed in. A product, here and in
+// split-inl.h, says what its operands are made of and multiplies them:
 //
 //   Value          of sums and of what is sampled
 //   Pixel          of the channels-last copy of x
@@ -135,3 +142,7 @@ struct VectorProduct {
     });
   }
 };
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn

@@ -1,5 +1,11 @@
 // float16 and bfloat16 as bit patterns, converted without branches so that loops vectorise.
-// Included like simd.h.
+#pragma once
+
+#include "simd-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 DCN_INLINE float bits_to_float(uint32_t bits) { return bit_cast<float>(bits); }
 DCN_INLINE uint32_t float_to_bits(float value) { return bit_cast<uint32_t>(value); }
@@ -53,3 +59,7 @@ DCN_INLINE Float16 to_float16(float value) {
   result = magnitude > 0x7f800000u ? 0x7e00u | ((magnitude >> 13) & 0x3ffu) : result;
   return {static_cast<uint16_t>(sign | result)};
 }
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn

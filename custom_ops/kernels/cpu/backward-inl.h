@@ -1,4 +1,4 @@
-// The backward pass. Included like simd.h.
+// The backward pass.
 //
 // Channels are cut into slabs. Two products, each as large as the forward one:
 //   gradient of the columns   grad_columns[t][k] = sum over m of grad_out[m][t] * weight[m][k]
@@ -6,6 +6,13 @@
 // One task owns a slab of one image, or a slab and some taps of the weight gradient, and walks the
 // pixels in order: nothing is written by two tasks, every sum has a fixed order, and results do
 // not depend on the number of threads.
+#pragma once
+
+#include "forward-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 constexpr int64_t kBandBytes = 32 << 20;    // of what is held of a band of tiles, about
 constexpr int64_t kPartialBytes = 8 << 20;  // of it partial sums, which should stay in a cache
@@ -736,3 +743,7 @@ bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
   return Product::kTerms == 1 || (largest_grad_out.splits_with(largest_weight) &&
                                   largest_grad_out.splits_with(largest_x.times(largest_mask)));
 }
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn

@@ -1,5 +1,11 @@
 // Moving tensors between their layout in memory and the compute type's tiles.
-// Included like simd.h.
+#pragma once
+
+#include "half-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 template <typename T>
 constexpr DataType kDataType = sizeof(T) == 8   ? DataType::kFloat64
@@ -204,3 +210,7 @@ void from_channels_last(const T* source, int64_t source_stride, int64_t channels
     }
   }
 }
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn

@@ -1,4 +1,11 @@
-// When a product from bfloat16 terms will do, see split.h. Included like simd.h.
+// When a product from bfloat16 terms will do, see split-inl.h.
+#pragma once
+
+#include "half-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 // The largest of some magnitudes, as bits: they sort as the magnitudes do, then infinity, then NaN.
 inline uint32_t largest_magnitude(const float* values, int64_t count) {
@@ -48,3 +55,7 @@ class Magnitude {
 
   uint32_t bits_ = 0;
 };
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn

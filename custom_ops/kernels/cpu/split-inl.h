@@ -1,9 +1,16 @@
 // C += A * B on bfloat16 numbers with sums in float32: AMX, or AVX512-BF16 where DCN_AMX is not
-// defined. Included like simd.h.
+// defined.
 //
 // A float32 value is the sum of three bfloat16 numbers, each of which holds the next 8 bits. Of the
 // nine products of two values' terms the three smallest are below float32's accuracy and left out.
 // On AMX, 16 times as fast as float32 vectors, the other six pay.
+#pragma once
+
+#include "gemm-inl.h"
+
+namespace dcn {
+namespace cpu {
+namespace DCN_ISA {
 
 // 32 values, as the two vectors in which a product's operands are sampled.
 struct Pair {
@@ -19,29 +26,23 @@ DCN_INLINE Pair load_pair(const BFloat16* p) {
   return {bit_cast<Vector<float, 16>>(bits << 16), bit_cast<Vector<float, 16>>(bits & 0xffff0000u)};
 }
 
-// The nearest bfloat16 numbers to 32 values. Subnormal ones count as 0, as in the products.
-DCN_INLINE Vector<uint16_t, 32> narrow(Pair v) {
-  Vector<uint16_t, 32> result;
-  asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(result) : "v"(v.first), "v"(v.second));
-  return result;
-}
+// The nearest bfloat16 numbers to 32 values.
+DCN_INLINE Vector<uint16_t, 32> narrow(Pair v) { return narrow_lanes(v.first, v.second); }
 // The same, with the first 16 values at even places.
 DCN_INLINE Vector<uint16_t, 32> narrow_mixed(Pair v) {
   const Vector<uint16_t, 32> order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  Vector<uint16_t, 32> result;
-  asm("vpermw %1, %2, %0" : "=v"(result) : "v"(narrow(v)), "v"(order));
-  return result;
+  return permute_lanes(narrow(v), order);
 }
 template <int kLanes>
 DCN_INLINE Vector<uint16_t, kLanes> narrow(Vector<float, kLanes> v) {
-  Vector<uint16_t, kLanes> result;
   if constexpr (kLanes == 16 || kLanes == 8) {
-    asm("vcvtneps2bf16 %1, %0" : "=v"(result) : "v"(v));
+    return narrow_lanes<kLanes>(v);
   } else {
+    Vector<uint16_t, kLanes> result;
     for (int i = 0; i < kLanes; ++i) result[i] = to_bfloat16(v[i]).bits;
+    return result;
   }
-  return result;
 }
 
 // Takes the first term of every value away from it.
@@ -99,12 +100,6 @@ void pack_split(int64_t depth, int64_t width, const float* source, int64_t strid
 
 #ifdef DCN_AMX
 
-struct TileShapes {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t column_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
 // Tiles 0 to 3 are sums, [row block][column block]; 4 and 5 left, 6 and 7 right operands.
 DCN_INLINE void set_tile_rows(int64_t upper, int64_t lower) {
   TileShapes shapes;
@@ -113,20 +108,7 @@ DCN_INLINE void set_tile_rows(int64_t upper, int64_t lower) {
     shapes.rows[i] = static_cast<uint8_t>(i > 5 ? kPairs : is_lower ? lower : upper);
     shapes.column_bytes[i] = shapes.rows[i] > 0 ? 64 : 0;
   }
-  asm volatile("ldtilecfg %0" ::"m"(shapes));
-}
-
-template <int kTile>
-DCN_INLINE void load_tile(const void* data, int64_t stride) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(data), "r"(stride), "i"(kTile) : "memory");
-}
-template <int kTile>
-DCN_INLINE void store_tile(void* data, int64_t stride) {
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(data), "r"(stride), "i"(kTile) : "memory");
-}
-template <int kSum, int kLeft, int kRight>
-DCN_INLINE void multiply_tile() {
-  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kLeft), "i"(kRight));
+  set_tile_shapes(shapes);
 }
 
 // One or two blocks of 16 rows times one or two of 16 columns; strides in bytes.
@@ -186,7 +168,7 @@ __attribute__((noinline)) void multiply_tiles(const BFloat16* a, int64_t row_str
 }
 
 struct TileScope {
-  ~TileScope() { asm volatile("tilerelease"); }
+  ~TileScope() { release_tiles(); }
 };
 
 template <int kTerms>
@@ -251,7 +233,7 @@ __attribute__((noinline)) void multiply_pairs(const BFloat16* a, int64_t row_str
         __builtin_memcpy(&pair, pointers[r / 3] + (r % 3) * row_stride, sizeof(pair));
         const Vector<uint32_t, kLanes> left = Vector<uint32_t, kLanes>{} + pair;
         for (int v = 0; v < kVectors; ++v) {
-          asm("vdpbf16ps %2, %1, %0" : "+v"(sum[r][v]) : "v"(right[v]), "v"(left));
+          add_pair_products(sum[r][v], left, right[v]);
         }
       }
       for (int p = 0; p < kPointers; ++p) pointers[p] += 2;
@@ -354,3 +336,7 @@ struct SplitProduct {
     }
   }
 };
+
+}  // namespace DCN_ISA
+}  // namespace cpu
+}  // namespace dcn
