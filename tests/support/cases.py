@@ -50,19 +50,56 @@ class Case:
         )
 
     @property
+    def taps(self) -> int:
+        """Positions in the kernel."""
+        return math.prod(pair(self.kernel))
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of one output image."""
+        return math.prod(self.out_size)
+
+    @property
+    def group_channels(self) -> int:
+        """Channels of a group."""
+        return self.channels // self.groups
+
+    @property
+    def group_outputs(self) -> int:
+        """Output channels of a group."""
+        return self.outputs // self.groups
+
+    @property
+    def deformable_channels(self) -> int:
+        """Channels of a deformable group."""
+        return self.channels // self.deformable_groups
+
+    @property
+    def run(self) -> int:
+        """Neighbouring channels that every group samples alike."""
+        return math.gcd(self.group_channels, self.deformable_channels)
+
+    @property
+    def products(self) -> int:
+        """Multiplications by a weight that the output takes."""
+        return self.batch * self.pixels * self.outputs * self.group_channels * self.taps
+
+    @property
+    def paths(self) -> set[str]:
+        """The names of the PATHS that it leads through."""
+        return {name for name, leads_through in PATHS.items() if leads_through(self)}
+
+    @property
     def depth(self) -> dict[str, int]:
         """How many rounded terms are summed into an element of the output and of each gradient."""
-        taps = math.prod(pair(self.kernel))
-        pixels = math.prod(self.out_size)
-        group_outputs = self.outputs // self.groups
-        coordinate = group_outputs * self.channels // self.deformable_groups
+        coordinate = self.group_outputs * self.deformable_channels
         return {
-            "out": self.channels // self.groups * taps,
-            "x": group_outputs * taps * pixels,  # all samples may fall on one pixel
+            "out": self.group_channels * self.taps,
+            "x": self.group_outputs * self.taps * self.pixels,  # all samples may fall on one pixel
             "offset": 4 * coordinate,
             "mask": 4 * coordinate,
-            "weight": max(1, self.batch * pixels),
-            "bias": max(1, self.batch * pixels),
+            "weight": max(1, self.batch * self.pixels),
+            "bias": max(1, self.batch * self.pixels),
         }
 
     def attributes(self) -> dict:
@@ -96,6 +133,95 @@ _SHORT = {
 }
 
 
+# The ways through the kernels, by name, and what leads a case there. Tests choose cases by these
+# names; sizes are at or beyond the kernels' limits for every instruction set.
+PATHS = {
+    # Where samples lie, and what multiplies them.
+    "samples on pixels": lambda c: c.offsets in ("zero", "integer"),
+    "samples on the edges": lambda c: c.offsets == "border",
+    "samples far outside": lambda c: c.offsets == "huge",
+    "samples nowhere": lambda c: c.offsets == "nonfinite",
+    "no mask": lambda c: not c.modulated,
+    "no bias": lambda c: not c.bias,
+    "asymmetric padding": lambda c: c.pads[0] != c.pads[1] or c.pads[2] != c.pads[3],
+    "stride and dilation": lambda c: c.stride != 1 and c.dilation != 1,
+    # How tensors are stored.
+    "NHWC": lambda c: c.data_format == "NHWC",
+    "images in chunks, the last one smaller": lambda c: c.batch % (c.im2col_step or 1) > 0,
+    # Channels that are sampled at a time: the widths of a vector, parts and multiples of it.
+    **{
+        f"runs of {width} channels": lambda c, width=width: c.run == width
+        for width in (1, 2, 4, 8, 16, 32, 64)
+    },
+    "runs that end in a part of a vector": lambda c: c.run > 16 and c.run % 16 > 0,
+    "short runs of several groups at once": (
+        lambda c: c.group_channels in (3, 5) and c.deformable_channels >= 2 * c.group_channels
+    ),
+    "deformable groups across groups": (
+        lambda c: c.run < min(c.group_channels, c.deformable_channels)
+    ),
+    # Channels that are multiplied at a time.
+    "one channel a group, few outputs": lambda c: c.group_channels == 1 and c.group_outputs <= 16,
+    "one channel a group, many outputs": lambda c: c.group_channels == 1 and c.group_outputs > 32,
+    "several groups in a slab": lambda c: c.groups > 1 and c.group_channels <= 16,
+    "groups in several slabs": lambda c: c.groups > 1 and c.group_channels > 64,
+    "deformable groups in several slabs": lambda c: c.deformable_channels > 64,
+    "a narrower last slab": lambda c: c.group_channels > 64 and c.group_channels % 16 > 0,
+    "taps in several blocks": lambda c: c.taps * min(c.group_channels, 16) > 640,
+    # Panels of outputs: 16 or 32 columns of the split product.
+    "few outputs": lambda c: c.group_channels > 1 and c.group_outputs < 16,
+    "a last panel of 16 outputs": lambda c: c.group_outputs > 32 >= 2 * (c.group_outputs % 32) > 0,
+    "a last panel of 32 outputs": lambda c: c.group_outputs > 32 and c.group_outputs % 32 > 16,
+    "depths that are padded": lambda c: c.group_channels > 1 and c.group_channels * c.taps % 32 > 0,
+    # Pixels: a tile has up to 96, a task up to 384.
+    "one pixel": lambda c: c.pixels == 1,
+    "a last block of 16 pixels": lambda c: c.group_channels > 1 and 0 < c.pixels % 32 <= 16,
+    "a last block of 32 pixels": lambda c: c.group_channels > 1 and c.pixels % 32 > 16,
+    "several tiles": lambda c: c.pixels > 96,
+    "several tasks": lambda c: c.pixels > 384,
+    "threads share the outputs": lambda c: c.groups == 1 and c.pixels < 96 and c.outputs > 128,
+    # What backward holds at a time: 32 MiB of the output's gradient, 8 MiB of partial sums.
+    "bands of the output's gradient": lambda c: 4 * c.batch * c.outputs * c.pixels > 32 << 20,
+    "bands of partial sums": lambda c: (
+        32 % c.deformable_channels > 0
+        and 12 * c.batch * c.pixels * c.taps * c.deformable_groups > 8 << 20
+    ),
+}
+
+
+def choose(cases: list[Case], *paths: str) -> list[Case]:
+    """Return the cases that lead through any of the paths."""
+    unknown = set(paths) - PATHS.keys()
+    assert not unknown, f"no path is called {unknown}"
+    return [case for case in cases if case.paths & set(paths)]
+
+
+# What each instruction set and thread count is run on: every one of PATHS, as few cases as will do.
+COMPACT = [
+    Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3),
+    Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3, offsets="zero"),
+    Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3, offsets="huge"),
+    Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3, modulated=False),
+    Case(1, 1, (1, 1), 1, kernel=1),
+    Case(1, 1, (9, 8), 40, padding=1),  # one channel, many outputs
+    Case(2, 4, (10, 10), 6, kernel=(2, 3), dilation=(3, 2), stride=(3, 1), groups=2),
+    Case(2, 20, (9, 8), 2, kernel=7, padding=3, modulated=False, bias=False),
+    Case(1, 2, (2, 300), 3, padding=1, stride=(1, 2)),  # coordinates that half types cannot hold
+    Case(2, 16, (6, 5), 5, padding=1, deformable_groups=8),
+    Case(2, 16, (7, 7), 17, padding=1, deformable_groups=4),
+    Case(1, 40, (6, 7), 24, padding=1, groups=8, deformable_groups=2),
+    Case(1, 64, (9, 7), 128, padding=1, groups=64, deformable_groups=16),
+    Case(1, 64, (17, 17), 100, padding=1),
+    Case(2, 64, (13, 11), 33, padding=1, stride=2, deformable_groups=8, modulated=False),
+    Case(1, 520, (6, 5), 16, padding=1, groups=8, deformable_groups=4, offsets="nonfinite"),
+    Case(1, 64, (7, 6), 200, padding=1),
+    Case(2, 16, (23, 29), 5, padding=1),
+    Case(1, 32, (8, 9), 60, padding=(1, 2, 0, 1), data_format="NHWC", offsets="border"),
+    Case(3, 17, (9, 8), 33, padding=1, modulated=False, data_format="NHWC", im2col_step=2),
+    Case(2, 2, (97, 96), 512, kernel=(2, 1)),
+    Case(2, 66, (42, 43), 3, padding=1, deformable_groups=22),
+]
+
 # Every kind of offsets, with a deformable group that straddles the groups' border.
 KINDS = [
     Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3, offsets=kind, modulated=v2)
@@ -105,67 +231,47 @@ KINDS = [
 
 # Few channels and outputs, odd sizes and attributes.
 SMALL = [
-    Case(1, 1, (1, 1), 1, kernel=1),
     Case(1, 1, (3, 3), 1),
-    Case(1, 1, (9, 8), 40, padding=1),  # one channel, many outputs
     Case(5, 3, (3, 3), 5, bias=False),
     Case(1, 3, (4, 9), 2, kernel=1, stride=3, deformable_groups=3),
     Case(2, 3, (6, 7), 5, kernel=(2, 3), padding=(0, 1), stride=(1, 2), modulated=False),
     Case(2, 7, (9, 8), 1, kernel=(1, 5), padding=(0, 0, 4, 1), dilation=(1, 2)),
     Case(2, 7, (8, 9), 7, kernel=(5, 1), padding=(2, 0), groups=7, deformable_groups=7),
     Case(1, 5, (11, 12), 2, kernel=5, padding=(3, 0, 1, 4), stride=(2, 3), offsets="border"),
-    Case(2, 4, (10, 10), 6, kernel=(2, 3), dilation=(3, 2), stride=(3, 1), groups=2),
     Case(3, 13, (9, 9), 2, kernel=7, padding=3, modulated=False, bias=False),
-    Case(1, 2, (2, 300), 3, padding=1, stride=(1, 2)),  # coordinates that half types cannot hold
 ]
 
-# 1, 2, 3, 4, 5, 8, 12, 17 and more channels in a deformable group; groups that cut across them;
-# outputs that deformable_groups does not divide; more than a hundred groups of either kind.
+# More widths of groups and deformable groups; outputs that deformable_groups does not divide; more
+# than a hundred groups of either kind.
 GROUPED = [
     Case(2, 3, (6, 7), 2, padding=1, deformable_groups=3),
-    Case(2, 16, (6, 5), 5, padding=1, deformable_groups=8),
     Case(2, 30, (5, 6), 33, padding=1, groups=3, deformable_groups=10),
-    Case(2, 16, (7, 7), 17, padding=1, deformable_groups=4),
     Case(2, 10, (7, 6), 12, padding=(1, 0), groups=2, deformable_groups=2),
     Case(1, 16, (9, 9), 100, padding=1, stride=2, groups=4, deformable_groups=2),
     Case(2, 36, (5, 7), 4, padding=1, groups=2, deformable_groups=3, modulated=False),
     Case(1, 34, (6, 6), 33, padding=1, deformable_groups=2),
     Case(2, 33, (6, 5), 33, padding=1, groups=11, deformable_groups=3),
-    Case(1, 40, (6, 7), 24, padding=1, groups=8, deformable_groups=2),
-    Case(1, 64, (9, 7), 128, padding=1, groups=64, deformable_groups=16),
     Case(1, 64, (6, 9), 64, padding=1, groups=16, deformable_groups=64),
     Case(1, 130, (6, 5), 260, padding=1, groups=130, deformable_groups=26),
     Case(1, 200, (4, 7), 100, padding=1, groups=100, deformable_groups=8, modulated=False),
     Case(1, 260, (5, 4), 6, padding=1, groups=2, deformable_groups=130),
 ]
 
-# Long sums (K from 576 to 4680), many channels and outputs, hundreds of pixels.
+# Long sums (up to 4680 terms), many channels and outputs, hundreds of pixels.
 LARGE = [
-    Case(1, 64, (17, 17), 100, padding=1),
-    Case(2, 64, (13, 11), 33, padding=1, stride=2, deformable_groups=8, modulated=False),
     Case(1, 130, (10, 11), 130, padding=(1, 2, 0, 1), offsets="huge"),
     Case(1, 520, (5, 6), 33, padding=1),
-    Case(1, 520, (6, 5), 16, padding=1, groups=8, deformable_groups=4, offsets="nonfinite"),
     Case(1, 13, (16, 15), 17, kernel=7, padding=3, dilation=2, stride=2, offsets="border"),
-    Case(2, 4, (96, 96), 512, padding=1),  # backward works on it in bands of tiles
-    Case(1, 64, (7, 6), 200, padding=1),  # threads share the outputs rather than the pixels
-    Case(2, 16, (23, 29), 5, padding=1),
     Case(1, 24, (31, 21), 40, padding=1, groups=2, deformable_groups=2, modulated=False),
 ]
 
 # Layout, image chunks and empty batches.
 ARRANGED = [
     Case(2, 6, (7, 5), 4, padding=1, groups=2, deformable_groups=3, data_format="NHWC"),
-    Case(3, 17, (9, 8), 33, padding=1, modulated=False, data_format="NHWC", im2col_step=2),
     Case(1, 64, (14, 15), 64, padding=1, stride=2, data_format="NHWC", offsets="border"),
     *(Case(5, 8, (7, 9), 10, padding=1, deformable_groups=2, im2col_step=s) for s in (1, 2, 3, 64)),
     Case(0, 4, (5, 5), 6, padding=1, deformable_groups=2),
     Case(0, 4, (5, 5), 6, padding=1, modulated=False, data_format="NHWC", im2col_step=2),
 ]
 
-TABLE = KINDS + SMALL + GROUPED + LARGE + ARRANGED
-
-# What each instruction set and thread count is run on: every code path, as few cases as will do.
-COMPACT = (
-    KINDS[:4] + SMALL[-3:] + GROUPED[1:4] + LARGE[:2] + LARGE[4:5] + LARGE[-1:] + ARRANGED[1:2]
-)
+TABLE = list(dict.fromkeys(COMPACT + KINDS + SMALL + GROUPED + LARGE + ARRANGED))

@@ -47,6 +47,7 @@ struct Index {
 }
 
 inline int processors = 4;
+inline bool backwards = false;
 
 // ------------------------------------------------------------------------------- scheduling
 
@@ -162,6 +163,9 @@ inline void run_grid(unsigned grid, unsigned size, size_t shared_bytes, bool,
 
 #else
 
+// The i-th of `count` blocks, or threads, to run.
+inline unsigned in_order(unsigned i, unsigned count) { return backwards ? count - 1 - i : i; }
+
 inline void run_fiber() {
   self->block->body();
   self->done = true;
@@ -189,10 +193,10 @@ inline void run_grid(unsigned grid, unsigned size, size_t shared_bytes, bool bar
   constexpr size_t kStackBytes = 256 * 1024;
   static std::vector<std::unique_ptr<char[]>> stacks;
   for (unsigned b = 0; b < grid; ++b) {
-    Block block(b, size, grid, shared_bytes, body);
+    Block block(in_order(b, grid), size, grid, shared_bytes, body);
     if (!barriers) {
-      for (Thread& thread : block.threads) {
-        self = &thread;
+      for (unsigned i = 0; i < size; ++i) {
+        self = &block.threads[in_order(i, size)];
         body();
       }
       continue;
@@ -201,7 +205,8 @@ inline void run_grid(unsigned grid, unsigned size, size_t shared_bytes, bool bar
     bool first = true;
     for (unsigned left = size; left > 0; first = false) {
       progress = first;
-      for (Thread& thread : block.threads) {
+      for (unsigned i = 0; i < size; ++i) {
+        Thread& thread = block.threads[in_order(i, size)];
         if (thread.done) continue;
         self = &thread;
         if (first) {
@@ -343,6 +348,10 @@ inline const char* cudaGetErrorName(cudaError_t error) {
 
 extern "C" __attribute__((used)) inline void dcn_emulation_set_processors(int count) {
   emulation::processors = count;
+}
+// Without DCN_EMULATION_THREADS: whether blocks and their threads run last one first.
+extern "C" __attribute__((used)) inline void dcn_emulation_run_backwards(int backwards) {
+  emulation::backwards = backwards != 0;
 }
 
 namespace dcn {
