@@ -221,8 +221,8 @@ def reject_kind(name: str, expected: str, value: Any) -> NoReturn:
 
 _Inspected = tuple[tuple[int, ...], str]  # shape, dtype
 
-# To compare or hash a dtype takes longer than to look its number up.
-_DTYPE_OF = {int(getattr(paddle, name)): name for name in DTYPES}
+# To compare or hash a dtype takes longer, and Paddle 3 has one object for each.
+_DTYPE_OF = {id(getattr(paddle, name)): name for name in DTYPES}
 
 
 def dtype_name(dtype: Any) -> str:
@@ -251,7 +251,7 @@ def _inspect_dynamic(name: str, tensor: Any) -> _Inspected:
     if not tensor._is_initialized() and 0 not in shape:
         reject(ValueError, name, "a tensor that holds data", "one that was cleared")
     dtype = tensor.dtype
-    return shape, _DTYPE_OF.get(int(dtype)) or dtype_name(dtype)
+    return shape, _DTYPE_OF.get(id(dtype)) or dtype_name(dtype)
 
 
 def _inspect_static(name: str, tensor: Any) -> _Inspected:

@@ -124,16 +124,15 @@ def deform_conv2d(call: Call) -> Tensor:
     """Run the operator, or add it to the program that is being built."""
     dynamic = paddle.in_dynamic_mode()
     emit = None if dynamic else substitute.get()
-    *tensors, attributes = call
+    x, offset, mask, weight, bias, attributes = call
     if emit is not None:
-        return emit(*tensors, **attributes._asdict())
-    # Which gradients backward computes: bit i stands for the call's tensor i.
+        return emit(x, offset, mask, weight, bias, **attributes._asdict())
+    # Which gradients backward computes: a bit for each tensor of the call, by its place in it.
     gradient_mask = 0
-    for bit, tensor in enumerate(tensors):
+    for bit, tensor in zip((1, 2, 4, 8, 16), call):
         # A program may change stop_gradient after this call, so there every gradient is computed.
         if tensor is not None and not (dynamic and tensor.stop_gradient):
-            gradient_mask |= 1 << bit
-    x, offset, mask, weight, bias = tensors
+            gradient_mask |= bit
     if bias is None:
         if dynamic:  # several times faster than paddle.zeros
             bias = paddle._C_ops.full([weight.shape[0]], 0.0, weight.dtype, weight.place)
