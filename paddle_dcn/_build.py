@@ -43,14 +43,21 @@ class BuildError(ImportError):
     """The library cannot be built; the message says why and what to do."""
 
 
-def paddle_version() -> str:
-    """Return the installed Paddle's full version, for example ``3.3.1``."""
+def require_paddle() -> None:
+    """Refuse to go on without Paddle, in one sentence."""
     try:
-        import paddle
+        import paddle  # noqa: F401
     except ModuleNotFoundError:
         raise BuildError(
             "paddle_dcn needs PaddlePaddle: install paddlepaddle or paddlepaddle-gpu"
         ) from None
+
+
+def paddle_version() -> str:
+    """Return the installed Paddle's full version, for example ``3.3.1``."""
+    require_paddle()
+    import paddle
+
     return paddle.version.full_version
 
 

@@ -182,6 +182,8 @@ def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
         return _Outcome(error=": error: nested too deeply")
     except (OSError, ValueError) as error:
         return _Outcome(error=f": error: {error}")
+    except ImportError as error:  # what paddle_dcn.fluid has is asked of itself
+        return _Outcome(error=f": error: paddle.fluid is moved where Paddle is installed: {error}")
     if args.write or args.check:
         return _Outcome(f"{path}\n".encode(errors="surrogateescape"), tuple(remarks))
     return _Outcome(_diff(path, data, new), tuple(remarks))

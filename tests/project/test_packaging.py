@@ -130,12 +130,52 @@ def test_what_cannot_be_built(site, variable, message):
     assert last == f"paddle_dcn._build.BuildError: paddle_dcn: {message}"
 
 
-def test_no_paddle():
-    code = "import sys; sys.modules['paddle'] = None; import paddle_dcn"
-    process = run(sys.executable, "-c", code, cwd=_ops.PACKAGE.parent)
+@pytest.fixture
+def no_paddle(tmp_path):
+    """The environment of a Python that has no Paddle."""
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['paddle'] = None")
+    return {"PYTHONPATH": tmp_path}
+
+
+@pytest.mark.parametrize("name", [*paddle_dcn.__all__, "compat", "export"])
+def test_no_paddle(name, no_paddle):
+    """What needs Paddle says so when it is used; the rest can be imported."""
+    code = f"import paddle_dcn; from paddle_dcn import _rewrite, migrate; paddle_dcn.{name}"
+    process = run(sys.executable, "-c", code, cwd=_ops.PACKAGE.parent, **no_paddle)
     assert process.stderr.splitlines()[-1] == (
-        "ImportError: paddle_dcn needs PaddlePaddle: install paddlepaddle or paddlepaddle-gpu"
+        "paddle_dcn._build.BuildError: paddle_dcn needs PaddlePaddle: install paddlepaddle or "
+        "paddlepaddle-gpu"
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "message"),
+    [
+        ("from paddle.vision.ops import deform_conv2d", 0, "1 to be rewritten"),
+        ("import paddle.fluid as f; f.layers.deformable_conv()", 1, "where Paddle is installed"),
+    ],
+)
+def test_migrate_without_paddle(source, status, message, no_paddle, tmp_path):
+    (tmp_path / "old.py").write_text(f"{source}\n")
+    command = [sys.executable, "-m", "paddle_dcn", "migrate", tmp_path / "old.py"]
+    process = run(*command, cwd=_ops.PACKAGE.parent, **no_paddle)
+    assert (process.returncode, message in process.stderr) == (status, True)
+
+
+def test_info_without_paddle(no_paddle):
+    command = [sys.executable, "-m", "paddle_dcn", "info"]
+    process = run(*command, cwd=_ops.PACKAGE.parent, **no_paddle)
+    assert process.returncode == 2
+    assert process.stderr.endswith("info needs paddle, which is not installed\n")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="does not say what -m is to run")
+def test_migrate_builds_nothing(site):
+    (site / LIBRARY).unlink()
+    command = [sys.executable, "-m", "paddle_dcn", "migrate", "--help"]
+    process = run(*command, cwd=site.parent, PYTHONPATH=site, CXX="none")
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 # Stands for a compiler: "compiles" to files that say what they depend on, "links" by a copy.
