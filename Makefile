@@ -22,7 +22,7 @@ cuda-check: $(VENV)/.test
 		tests/kernels/test_cuda_emulation.py tests/benchmarks/test_gpu.py $(ARGS)
 
 bench: $(VENV)/.bench
-	$(PYTHON) benchmarks/cpu.py $(ARGS)
+	$(PYTHON) -m benchmarks.cpu --output benchmarks/results/cpu $(ARGS)
 
 lint: export CXXFLAGS := -Werror
 lint: $(VENV)/.lint

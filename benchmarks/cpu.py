@@ -1,46 +1,567 @@
-"""Runs the CPU benchmark with all peers and keeps the figures in benchmarks/results/."""
+"""The operator on a CPU, timed beside its peers.
 
+    python -m benchmarks.cpu [--layers rcnn_c3 edvr_m] [--dtypes float32] [--threads 1] [--no-peers]
+
+All contestants of a layer run in one process, in turn, on the same tensors, and their outputs are
+compared before anything is timed. Only ratios between them mean anything: a shared machine drifts.
+Peers that are not installed are left out: `pip install "paddle_dcn[bench]"` brings them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import functools
+import importlib.util
+import json
+import math
+import os
 import platform
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
 
-import numpy
-import paddle
+import numpy as np
 
-import paddle_dcn
+from benchmarks.layers import LAYERS, Layer
+
+OURS, BUILTIN, ORT, OPENVINO, CONV = "ours", "builtin", "onnxruntime", "openvino", "plain conv"
+FLOAT32 = "ours, float32"
+FORWARD, TRAINING = "forward", "forward+backward"
+
+# All but one that Paddle's operator takes minutes for.
+_DEFAULT = [name for name in LAYERS if name != "big"]
+
+_ROUNDS = 7
+_SLOW_SECONDS = 1.0  # who takes longer is timed once; three times as long, by the compared call
+_THREADS_VARIABLE = "PADDLE_DCN_BENCH_THREADS"
 
 
-def processor() -> str:
-    """Return the processor's name as the system gives it."""
+def _arrays(layer: Layer) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in layer.shapes.items()}
+    arrays["offset"] *= layer.spread
+    arrays["weight"] /= np.sqrt(math.prod(layer.shapes["weight"][1:]))
+    if layer.modulated:
+        arrays["mask"] = rng.random(layer.shapes["mask"], np.float32)
+    return arrays
+
+
+def _rounded(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the nearest values that the dtype has, as float32."""
+    import paddle
+
+    return paddle.to_tensor(array).astype(dtype).astype("float32").numpy()
+
+
+# Each contestant: (layer, arrays, threads, training) -> a call that returns the outputs as arrays,
+# or None where it cannot run the layer.
+Call = Callable[[], Any]
+
+
+def _paddle_call(
+    function: Callable, layer: Layer, arrays: dict, training: bool, dtype: str = "float32"
+) -> Call:
+    import paddle
+
+    names = ["x", "offset", "weight", "bias"] + ["mask"] * layer.modulated
+    tensors = {name: paddle.to_tensor(arrays[name]).astype(dtype) for name in names}
+    grad = paddle.to_tensor(arrays["grad"]).astype(dtype)
+    for tensor in tensors.values():
+        tensor.stop_gradient = not training
+
+    def call():
+        out = function(
+            *(tensors[name] for name in names[:4]),
+            layer.stride,
+            1,
+            1,
+            layer.deformable_groups,
+            layer.groups,
+            tensors.get("mask"),
+        )
+        if not training:
+            return (out,)
+        return (out, *paddle.grad([out], list(tensors.values()), [grad]))
+
+    return call
+
+
+def _ours(layer: Layer, arrays: dict, threads: int, training: bool, dtype: str = "float32") -> Call:
+    from paddle_dcn import deform_conv2d
+
+    return _paddle_call(deform_conv2d, layer, arrays, training, dtype)
+
+
+def _builtin(layer: Layer, arrays: dict, threads: int, training: bool) -> Call:
+    from paddle.vision.ops import deform_conv2d
+
+    return _paddle_call(deform_conv2d, layer, arrays, training)
+
+
+def _onnxruntime(layer: Layer, arrays: dict, threads: int, training: bool) -> Call | None:
+    if training or not all(importlib.util.find_spec(m) for m in ("onnx", "onnxruntime")):
+        return None
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    names = ["x", "weight", "offset", "bias"] + ["mask"] * layer.modulated
+    node = helper.make_node(
+        "DeformConv",
+        names,
+        ["out"],
+        kernel_shape=[3, 3],
+        pads=[1, 1, 1, 1],
+        strides=[layer.stride] * 2,
+        group=layer.groups,
+        offset_group=layer.deformable_groups,
+    )
+    inputs = [n for n in names if n not in ("weight", "bias")]
+    graph = helper.make_graph(
+        [node],
+        "deform_conv",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, arrays[n].shape) for n in inputs],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, arrays["grad"].shape)],
+        [onnx.numpy_helper.from_array(arrays[n], n) for n in ("weight", "bias")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feed = {n: arrays[n] for n in inputs}
+    return lambda: session.run(None, feed)
+
+
+def _openvino(layer: Layer, arrays: dict, threads: int, training: bool) -> Call | None:
+    if training or not importlib.util.find_spec("openvino"):
+        return None
+    import openvino
+    from openvino import opset8
+
+    def parameter(name):
+        return opset8.parameter(list(arrays[name].shape), np.float32, name=name)
+
+    inputs = [parameter("x"), parameter("offset")]
+    if layer.modulated:
+        inputs.append(parameter("mask"))
+    weight = arrays["weight"]
+    if layer.groups > 1:  # OpenVINO's filters carry all groups in the first axis, as ours do
+        weight = weight.reshape(layer.outputs, -1, 3, 3)
+    out = opset8.deformable_convolution(
+        inputs[0],
+        inputs[1],
+        opset8.constant(weight),
+        [layer.stride] * 2,
+        [1, 1],
+        [1, 1],
+        [1, 1],
+        mask=inputs[2] if layer.modulated else None,
+        group=layer.groups,
+        deformable_group=layer.deformable_groups,
+        bilinear_interpolation_pad=True,
+    )
+    out = opset8.add(out, opset8.constant(arrays["bias"].reshape(1, -1, 1, 1)))
+    compiled = openvino.Core().compile_model(
+        openvino.Model([out], inputs),
+        "CPU",
+        {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"},
+    )
+    request = compiled.create_infer_request()
+    feed = [arrays[n.get_friendly_name()] for n in inputs]
+
+    def call():
+        request.infer(feed, share_inputs=True)
+        return (request.get_output_tensor(0).data,)
+
+    return call
+
+
+def _plain_conv(
+    layer: Layer, arrays: dict, threads: int, training: bool, dtype: str = "float32"
+) -> Call | None:
+    """PyTorch's plain convolution of the same shape: no sampling, so a floor and not a rival."""
+    if not importlib.util.find_spec("torch"):
+        return None
+    import torch
+
+    torch.set_num_threads(threads)
+    names = ("x", "weight", "bias", "grad")
+    dtype = getattr(torch, dtype)
+    x, weight, bias, grad = (torch.from_numpy(arrays[n]).to(dtype) for n in names)
+    for tensor in (x, weight, bias):
+        tensor.requires_grad_(training)
+
+    def call():
+        with torch.set_grad_enabled(training):
+            out = torch.nn.functional.conv2d(x, weight, bias, layer.stride, 1, 1, layer.groups)
+        if training:
+            torch.autograd.grad(out, (x, weight, bias), grad)
+        return ()
+
+    return call
+
+
+CONTESTANTS = {
+    "float32": {
+        OURS: _ours,
+        BUILTIN: _builtin,
+        ORT: _onnxruntime,
+        OPENVINO: _openvino,
+        CONV: _plain_conv,
+    },
+    "bfloat16": {
+        OURS: functools.partial(_ours, dtype="bfloat16"),
+        FLOAT32: _ours,
+        CONV: functools.partial(_plain_conv, dtype="bfloat16"),
+    },
+}
+
+# How far outputs may be apart, as a share of the largest: enough to tell a mistake from rounding.
+_TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
+
+
+def _seconds(call: Call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _compare(layer: Layer, name: str, ours: tuple, theirs: tuple, tolerance: float) -> None:
+    for i, (a, b) in enumerate(zip(ours, theirs)):
+        a, b = (np.asarray(v.astype("float32")) for v in (a, b))
+        scale = np.abs(b).max()
+        difference = np.abs(a - b).max()
+        if not difference <= tolerance * scale:
+            raise SystemExit(
+                f"{layer.name}: result {i} of {name} differs from ours by {difference:.3g} "
+                f"(largest value {scale:.3g}); nothing was timed"
+            )
+
+
+def measure(
+    layer: Layer, threads: int, training: bool, peers: bool = True, dtype: str = "float32"
+) -> dict[str, float]:
+    """Return the median milliseconds of each contestant that can run the layer.
+
+    Args:
+        layer: The layer.
+        threads: Threads of every contestant. Paddle's must have been set before, by
+            OMP_NUM_THREADS or `paddle.base.core.set_num_threads`.
+        training: Forward and backward, with all gradients, instead of forward only.
+        peers: Also time the peers that are installed.
+        dtype: "float32", or "bfloat16" to time this operator in it beside itself in float32.
+
+    """
+    arrays = {name: _rounded(array, dtype) for name, array in _arrays(layer).items()}
+    calls = {}
+    for name, contestant in CONTESTANTS[dtype].items():
+        call = contestant(layer, arrays, threads, training) if peers or name == OURS else None
+        if call is not None:
+            calls[name] = call
+    ours = calls[OURS]()
+    times, first = {}, {}
+    for name, call in calls.items():
+        start = time.perf_counter()
+        results = call()
+        first[name] = time.perf_counter() - start
+        _compare(layer, name, ours, results, _TOLERANCE[dtype])
+        times[name] = [first[name]] if first[name] > 3 * _SLOW_SECONDS else []
+    for _ in range(_ROUNDS):
+        for name, call in calls.items():
+            if first[name] > _SLOW_SECONDS and times[name]:
+                continue
+            if first[name] < _SLOW_SECONDS / 5:
+                call()  # wakes its thread pool, puts those of the others to sleep
+            times[name].append(_seconds(call))
+    return {name: 1000 * median(seconds) for name, seconds in times.items()}
+
+
+def _gemm_contestants(m: int, n: int, k: int) -> Iterator[Call]:
+    """Yield calls that multiply [m, k] by [k, n] with each library at hand."""
+    import paddle
+
+    a, b, c = (np.ones(shape, np.float32) for shape in ((m, k), (k, n), (m, n)))
+    mkl = Path(paddle.__file__).parent / "libs" / "libmklml_intel.so"
+    if mkl.exists():
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (a, b, c)]
+        one, zero = ctypes.c_float(1), ctypes.c_float(0)
+        row_major, plain = 101, 111
+        arguments = [row_major, plain, plain, m, n, k, one, pointers[0], k, pointers[1], n]
+        arguments += [zero, pointers[2], n]
+        yield functools.partial(ctypes.CDLL(str(mkl)).cblas_sgemm, *arguments)
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        yield functools.partial(torch.matmul, torch.from_numpy(a), torch.from_numpy(b))
+
+
+def peak_gflops() -> float:
+    """Return the best rate of a large float32 matrix product by the libraries at hand."""
+    best = 0.0
+    for size in ((256, 9984, 2304), (1024, 1024, 1024)):
+        for call in _gemm_contestants(*size):
+            call()
+            seconds = min(_seconds(call) for _ in range(5))
+            best = max(best, 2 * size[0] * size[1] * size[2] / seconds * 1e-9)
+    return best
+
+
+def peak_bandwidth(threads: int) -> float:
+    """Return the best rate in GB/s, read and written, at which this many threads copy."""
+    source = np.ones((threads, (16 << 20) // threads), np.float32)
+    target = np.ones_like(source)
+    best = 0.0
+    for _ in range(7):
+        workers = [
+            threading.Thread(target=np.copyto, args=(target[i], source[i])) for i in range(threads)
+        ]
+        start = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        best = max(best, 2e-9 * source.nbytes / (time.perf_counter() - start))
+    return best
+
+
+def floors(
+    layer: Layer, dtype: str, training: bool, gflops: float, gbytes: float
+) -> dict[str, float]:
+    """Milliseconds that the products take at a rate, and every tensor once at a bandwidth."""
+    directions = ("forward", "backward") if training else ("forward",)
+    size = 2 if dtype == "bfloat16" else 4
+    return {
+        "product": layer.flop * (3 if training else 1) / gflops * 1e-6,
+        "memory": sum(map(layer.elements, directions)) * size / gbytes * 1e-6,
+    }
+
+
+def _child(options: argparse.Namespace, threads: int) -> None:
+    """Measure with one number of threads; print one JSON line per result."""
+    import paddle
+
+    paddle.base.core.set_num_threads(threads)
+    peak = {"gflops": peak_gflops(), "gbytes": peak_bandwidth(threads)}
+    print(json.dumps({"threads": threads, "peak": peak}), flush=True)
+    for dtype in options.dtypes:
+        for training in (False, True):
+            for name in options.layers:
+                row = {"layer": name, "dtype": dtype, "threads": threads, "training": training}
+                row["ms"] = measure(LAYERS[name], threads, training, not options.no_peers, dtype)
+                print(json.dumps(row), flush=True)
+
+
+def _run_children(options: argparse.Namespace) -> Iterator[dict]:
+    for threads in options.threads:
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "KMP_BLOCKTIME": "0",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            _THREADS_VARIABLE: str(threads),
+        }
+        command = [sys.executable, "-m", "benchmarks.cpu", *sys.argv[1:]]
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as child:
+            for line in child.stdout:
+                yield json.loads(line)
+            errors = child.stderr.read()
+        if child.returncode:
+            raise SystemExit(f"the benchmark with {threads} threads failed:\n{errors[-2000:]}")
+
+
+def line(result: dict, peak: dict[str, float]) -> str:
+    """One line of a table."""
+    layer = LAYERS[result["layer"]]
+    times = result["ms"]
+    ours = times[OURS]
+    flop = layer.flop * (3 if result["training"] else 1)
+    rate = flop / ours * 1e-6
+    cells = [f"{layer.name:16} {ours:9.2f}"]
+    for name in list(CONTESTANTS[result["dtype"]])[1:]:
+        cells.append(
+            f"{times[name]:9.2f} {times[name] / ours:6.2f}x" if name in times else f"{'-':>17}"
+        )
+    cells.append(f"{rate:7.0f} {100 * rate / peak['gflops']:5.0f}%")
+    limits = floors(layer, result["dtype"], result["training"], **peak)
+    cells.append(f"{limits['product']:8.2f} {limits['memory']:7.2f}")
+    return " ".join(cells)
+
+
+def _means(results: list[dict]) -> str:
+    parts = []
+    for name in (BUILTIN, ORT, OPENVINO, FLOAT32, CONV):
+        ratios = [r["ms"][name] / r["ms"][OURS] for r in results if name in r["ms"]]
+        if ratios:
+            parts.append(f"{name} {geometric_mean(ratios):.2f}x")
+    better = [
+        min(r["ms"][n] for n in (ORT, OPENVINO) if n in r["ms"]) / r["ms"][OURS]
+        for r in results
+        if ORT in r["ms"] or OPENVINO in r["ms"]
+    ]
+    if better:
+        parts.append(f"better of the two runtimes {geometric_mean(better):.2f}x")
+        parts.append(f"of these at least {min(better):.2f}x")
+    return "geometric mean of their time over ours: " + ", ".join(parts) if parts else ""
+
+
+def _header(threads: int, dtype: str, training: bool, peak: dict[str, float]) -> str:
+    columns = " ".join(f"{name:>16} " for name in list(CONTESTANTS[dtype])[1:])
+    return (
+        f"\n{TRAINING if training else FORWARD}, {dtype}, {threads} thread(s); ms, and how many "
+        "times ours; GFLOP/s and share of the best float32 matrix product "
+        f"({peak['gflops']:.0f} GFLOP/s); what the products take at that rate, and all tensors at "
+        f"{peak['gbytes']:.0f} GB/s\n"
+        f"{'layer':16} {OURS:>9} {columns}GFLOP/s share  product  memory"
+    )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value
+
+
+def _stem(text: str) -> Path:
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.parent} is not a folder")
+    return path
+
+
+def arguments(values: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cpu", description=__doc__.splitlines()[0]
+    )
+    cores = os.cpu_count() or 1
+    parser.add_argument("--layers", nargs="+", choices=LAYERS, default=_DEFAULT, metavar="LAYER")
+    parser.add_argument(
+        "--threads", type=_count, nargs="+", default=sorted({1, min(2, cores)}), metavar="N"
+    )
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="DTYPE"
+    )
+    parser.add_argument("--no-peers", action="store_true", help="time this operator only")
+    parser.add_argument(
+        "--output",
+        type=_stem,
+        metavar="STEM",
+        help="also write STEM.txt, .json and, of peers, .png",
+    )
+    return parser.parse_args(values)
+
+
+def _heading() -> str:
+    import paddle
+
+    import paddle_dcn
+
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def main() -> int:
-    """Print the tables and write them, the figures and the picture."""
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    stem = folder / "cpu"
-    command = [sys.executable, "-m", "paddle_dcn", "bench", *sys.argv[1:]]
-    command += ["--json", f"{stem}.json", "--picture", f"{stem}.png"]
-    heading = (
-        f"{date.today()}, {processor()}, {platform.system()}, Python {platform.python_version()}, "
-        f"paddle_dcn {paddle_dcn.__version__}, Paddle {paddle.__version__}, "
-        f"NumPy {numpy.__version__}"
+    return (
+        f"{date.today()}, {names[0] if names else platform.processor()}, {platform.system()}, "
+        f"Python {platform.python_version()}, paddle_dcn {paddle_dcn.__version__}, "
+        f"Paddle {paddle.__version__}, NumPy {np.__version__}"
     )
-    print(heading, flush=True)
-    lines = [heading + "\n"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bench:
-        for line in bench.stdout:
-            print(line, end="", flush=True)
-            lines.append(line)
-    if bench.returncode == 0:
-        Path(f"{stem}.txt").write_text("".join(lines))
-    return bench.returncode
+
+
+def main(values: list[str] | None = None) -> int:
+    """Print the tables, and write them if asked for."""
+    options = arguments(values)
+    if _THREADS_VARIABLE in os.environ:
+        _child(options, int(os.environ[_THREADS_VARIABLE]))
+        return 0
+    text = []
+
+    def show(line: str) -> None:
+        print(line, flush=True)
+        text.append(line + "\n")
+
+    show(_heading())
+    tables, peaks = {}, {}
+    for result in _run_children(options):
+        threads = result["threads"]
+        if "peak" in result:
+            peaks[threads] = result["peak"]
+            continue
+        part = (threads, result["dtype"], result["training"])
+        table = tables.setdefault(part, [])
+        if not table:
+            show(_header(*part, peaks[threads]))
+        table.append(result)
+        show(line(result, peaks[threads]))
+        if len(table) == len(options.layers) and not options.no_peers:
+            show(_means(table))
+    if options.output:
+        results = [result for table in tables.values() for result in table]
+        Path(f"{options.output}.txt").write_text("".join(text))
+        figures = json.dumps({"peaks": peaks, "results": results}, indent=1)
+        Path(f"{options.output}.json").write_text(figures)
+        if not options.no_peers:
+            draw(results, Path(f"{options.output}.png"))
+    return 0
+
+
+def draw(results: list[dict], path: Path) -> None:
+    """Draw the times of all contestants over ours, a panel for each mode and thread count."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise SystemExit('the picture needs matplotlib: pip install "paddle_dcn[bench]"') from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot, ticker
+
+    parts = {}
+    for result in results:
+        key = (result["dtype"] == "bfloat16", result["training"], result["threads"])
+        parts.setdefault(key, []).append(result)
+    figure, axes = pyplot.subplots(
+        len(parts), 1, figsize=(11, 3.2 * len(parts)), squeeze=False, layout="constrained"
+    )
+    colors = {
+        BUILTIN: "#b0413e",
+        ORT: "#4c72b0",
+        OPENVINO: "#55a868",
+        FLOAT32: "#8172b3",
+        CONV: "#999999",
+    }
+    for axis, (_, rows) in zip(axes[:, 0], sorted(parts.items())):
+        names = [name for name in colors if any(name in r["ms"] for r in rows)]
+        width = 0.8 / max(len(names), 1)
+        for i, name in enumerate(names):
+            ratios = [r["ms"].get(name, np.nan) / r["ms"][OURS] for r in rows]
+            positions = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
+            heights = [ratio - 1 for ratio in ratios]  # from 1, where both are equally fast
+            axis.bar(positions, heights, width, 1, label=name, color=colors[name])
+        axis.axhline(1, color="black", linewidth=1)
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
+        axis.set_xticks(range(len(rows)), [r["layer"] for r in rows], rotation=20, ha="right")
+        axis.set_ylabel("time over ours")
+        mode = TRAINING if rows[0]["training"] else FORWARD
+        threads = rows[0]["threads"]
+        plural = "s" if threads > 1 else ""
+        axis.set_title(f"{mode}, {rows[0]['dtype']}, {threads} thread{plural}", loc="left")
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
+        axis.legend(ncols=4, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

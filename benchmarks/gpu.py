@@ -1,9 +1,9 @@
 """The CUDA kernels on a GPU: correctness against float64, then time against peers and the floor.
 
-    python -m benchmarks.gpu [--rows big rcnn_c3] [--types float16] [--rounds 20] [--check-only]
+    python -m benchmarks.gpu [--layers big rcnn_c3] [--types float16] [--rounds 20] [--check-only]
 
 Needs nvcc, and PyTorch and torchvision for CUDA; no Paddle: the kernel library is compiled alone
-and called through ctypes on PyTorch's tensors. Every row is checked before anything is timed.
+and called through ctypes on PyTorch's tensors. Every layer is checked before anything is timed.
 Times are medians of device events, contestants interleaved, inputs rotated past the L2 cache.
 "conv" is the plain convolution of the same shape and type (cuDNN), which samples nothing.
 """
@@ -15,62 +15,32 @@ import math
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
 from benchmarks import cuda_kernels as kernels
 from benchmarks.cuda_kernels import BackwardTensors, ForwardTensors, Library, Problem
+from benchmarks.layers import LAYERS, Layer
 
-
-@dataclass(frozen=True)
-class Row:
-    """One layer: 3x3 kernel, padding 1."""
-
-    name: str
-    x: tuple[int, int, int, int]
-    outputs: int
-    stride: int = 1
-    groups: int = 1
-    deformable_groups: int = 1
-    modulated: bool = True
-
-    def problem(self, dtype: str, channels_last: bool = False) -> Problem:
-        """Its sizes; ``dtype`` may be "tf32"."""
-        return Problem.create(
-            self.x,
-            self.outputs,
-            stride=(self.stride, self.stride),
-            groups=self.groups,
-            deformable_groups=self.deformable_groups,
-            dtype=STORED.get(dtype, dtype),
-            channels_last=channels_last,
-            modulated=self.modulated,
-        )
-
-
-ROWS = {
-    row.name: row
-    for row in (
-        Row("big", (8, 256, 100, 100), 256),
-        Row("ppyolo_c5", (1, 512, 19, 19), 512),
-        Row("ppyolo_c5_s2", (1, 512, 38, 38), 512, stride=2),
-        Row("rcnn_c3", (1, 128, 100, 168), 128),
-        Row("rcnn_c4", (1, 256, 50, 84), 256),
-        Row("fairmot", (6, 512, 19, 34), 256),
-        Row("s2anet_align", (1, 256, 128, 128), 256, modulated=False),
-        Row("dbpp_c3", (4, 128, 80, 80), 128, deformable_groups=2),
-        Row("x101_c4", (1, 1024, 50, 84), 1024, groups=64),
-        Row("edvr_m", (4, 64, 64, 64), 64, deformable_groups=8),
-        Row("basicvsrpp", (2, 128, 64, 64), 64, deformable_groups=16),
-        Row("basicvsrpp_test", (1, 128, 180, 320), 64, deformable_groups=16),
-    )
-}
 TYPES = ("float16", "bfloat16", "tf32", "float32", "float64")
 STORED = {"tf32": "float32"}
 EPSILON = {"float16": 2**-10, "bfloat16": 2**-7, "tf32": 2**-10, "float32": 2**-23}
 DIRECTIONS = ("forward", "backward")
+
+
+def problem(layer: Layer, dtype: str, channels_last: bool = False) -> Problem:
+    """The layer's sizes; ``dtype`` may be "tf32"."""
+    return Problem.create(
+        layer.x,
+        layer.outputs,
+        stride=(layer.stride, layer.stride),
+        groups=layer.groups,
+        deformable_groups=layer.deformable_groups,
+        dtype=STORED.get(dtype, dtype),
+        channels_last=channels_last,
+        modulated=layer.modulated,
+    )
 
 
 # ---------------------------------------------------------------------------------- the floor
@@ -86,34 +56,18 @@ PEAK_FLOPS = {
 PEAK_MEMORY, PEAK_L1 = 4.8e12, 30.4e12  # bytes per second
 
 
-def flops(problem: Problem) -> float:
-    """Floating-point operations of the forward product; backward has two of that size."""
-    pixels = problem.batch * problem.out_height * problem.out_width
-    depth = problem.channels // problem.groups * problem.kernel_h * problem.kernel_w
-    return 2.0 * pixels * problem.out_channels * depth
-
-
-def floor(problem: Problem, dtype: str, direction: str) -> dict[str, float]:
+def floor(layer: Layer, dtype: str, direction: str) -> dict[str, float]:
     """Milliseconds that each of the H200's limits takes at least.
 
     "product": the matrix products; "memory": every tensor read or written once; "corners": the
     four corners of every sample through L1, once per pass over the columns.
     """
     size = {"float64": 8, "float32": 4, "tf32": 4}.get(dtype, 2)
-    shapes = problem.shapes()
-    if not problem.modulated:
-        del shapes["mask"]
-    elements = {name: math.prod(shape) for name, shape in shapes.items()}
-    read_and_written = sum(elements.values())
-    passes = 1
-    if direction == "backward":
-        read_and_written = 2 * read_and_written - elements["out"]  # grad_out, but no new output
-        passes = 2
-    pixels = problem.batch * problem.out_height * problem.out_width
-    corners = 4 * pixels * problem.kernel_h * problem.kernel_w * problem.channels
+    passes = 1 if direction == "forward" else 2
+    corners = 4 * layer.x[0] * math.prod(layer.out_size) * 9 * layer.x[1]
     return {
-        "product": 1e3 * passes * flops(problem) / PEAK_FLOPS[dtype],
-        "memory": 1e3 * size * read_and_written / PEAK_MEMORY,
+        "product": 1e3 * passes * layer.flop / PEAK_FLOPS[dtype],
+        "memory": 1e3 * size * layer.elements(direction) / PEAK_MEMORY,
         "corners": 1e3 * size * passes * corners / PEAK_L1,
     }
 
@@ -122,7 +76,7 @@ def floor(problem: Problem, dtype: str, direction: str) -> dict[str, float]:
 
 
 class Data:
-    """One row's random tensors, for all contestants; values are exact in every type.
+    """One layer's random tensors, for all contestants; values are exact in every type.
 
     Offsets are odd multiples of 1/8 pixel: no sample lies on an integer coordinate, where the
     peers' offset gradients are free to differ.
@@ -131,25 +85,27 @@ class Data:
     def __init__(
         self,
         torch: ModuleType,
-        row: Row,
+        layer: Layer,
         dtype: str,
         channels_last: bool = False,
         device: str = "cuda",  # tests have an emulated one, "cpu"
     ) -> None:
-        self.torch, self.row, self.dtype, self.device = torch, row, dtype, device
-        self.problem = row.problem(dtype, channels_last)
+        self.torch, self.layer, self.dtype, self.device = torch, layer, dtype, device
+        self.problem = problem(layer, dtype, channels_last)
         self.type = getattr(torch, STORED.get(dtype, dtype))
-        shapes = row.problem(dtype).shapes()
+        shapes = problem(layer, dtype).shapes()
         depth = math.prod(shapes["weight"][1:])
         values = {
             name: torch.randn(shape, device=device, dtype=torch.float64)
             for name, shape in shapes.items()
         }
-        values["offset"] = ((values["offset"] * 8).floor().clamp(-100, 100) + 0.5) / 4
+        values["offset"] = (
+            (values["offset"] * 4 * layer.spread).floor().clamp(-100, 100) + 0.5
+        ) / 4
         values["mask"] = values["mask"].sigmoid()
         values["weight"] /= math.sqrt(depth)
         values["grad_out"] = values.pop("out")
-        if not row.modulated:
+        if not layer.modulated:
             values["mask"] = None
         self.tensors = {n: None if v is None else v.to(self.type) for n, v in values.items()}
 
@@ -180,7 +136,7 @@ class Data:
         from torchvision.ops import deform_conv2d
 
         def call(x, offset, weight, bias, mask=None):
-            stride = (self.row.stride,) * 2
+            stride = (self.layer.stride,) * 2
             return deform_conv2d(x, offset, weight, bias, stride=stride, padding=(1, 1), mask=mask)
 
         return self.peer(call, ("x", "offset", "mask", "weight", "bias"), direction, dtype)
@@ -190,7 +146,7 @@ class Data:
 
         def call(x, weight, bias):
             return self.torch.nn.functional.conv2d(
-                x, weight, bias, stride=self.row.stride, padding=1, groups=self.row.groups
+                x, weight, bias, stride=self.layer.stride, padding=1, groups=self.layer.groups
             )
 
         return self.peer(call, ("x", "weight", "bias"), direction)
@@ -234,18 +190,18 @@ class Data:
 
 
 def check(
-    torch: ModuleType, library: Library, row: Row, dtype: str, device: str = "cuda"
+    torch: ModuleType, library: Library, layer: Layer, dtype: str, device: str = "cuda"
 ) -> list[str]:
     """What is wrong with our results, against torchvision in float64."""
     problems = []
     for channels_last in (False, True):
-        data = Data(torch, row, dtype, channels_last, device)
+        data = Data(torch, layer, dtype, channels_last, device)
         for direction in DIRECTIONS:
             expected = data.torchvision(direction, torch.float64)()
             for flags in (0, kernels.DETERMINISTIC, kernels.WIDE_INDEX):
                 actual = data.ours(library, direction, flags)[0]()
                 for name, wanted in expected.items():
-                    depth = max(row.x[0] * wanted[0].numel(), row.x[1] * 9, row.outputs * 9)
+                    depth = max(layer.x[0] * wanted[0].numel(), layer.x[1] * 9, layer.outputs * 9)
                     epsilon = EPSILON.get(dtype, 2**-52)
                     summed = 2**-52 if dtype == "float64" else 2**-23
                     limit = 4 * summed * math.sqrt(depth) + 2 * epsilon * (epsilon > summed)
@@ -253,7 +209,7 @@ def check(
                     if not error <= limit:
                         layout = "NHWC" if channels_last else "NCHW"
                         problems.append(
-                            f"{row.name} {dtype} {layout} flags {flags} {direction} {name}: "
+                            f"{layer.name} {dtype} {layout} flags {flags} {direction} {name}: "
                             f"error {error:.2e} of the largest value, expected {limit:.2e}"
                         )
     return problems
@@ -276,39 +232,41 @@ def median_times(torch: ModuleType, contestants: dict[str, list[Callable]], roun
 
 
 HEADER = (
-    f"{'row':16}{'type':9}{'pass':9}{'ms':>8}{'TFLOP/s':>9}{'MiB':>6}"
+    f"{'layer':16}{'type':9}{'pass':9}{'ms':>8}{'TFLOP/s':>9}{'MiB':>6}"
     f"{'torchvision':>14}{'conv':>14}   {'floor':24}"
 )
 
 
 def line(
-    row: Row, dtype: str, direction: str, times: dict[str, float], workspace: int, h200: bool
+    layer: Layer, dtype: str, direction: str, times: dict[str, float], workspace: int, h200: bool
 ) -> str:
     """One line of the table; "x" columns say how many times as long as ours the other takes."""
-    problem, ours = row.problem(dtype), times["ours"]
+    ours = times["ours"]
     passes = 1 if direction == "forward" else 2
 
     def peer(name: str) -> str:
         return f"{times[name]:7.3f} {times[name] / ours:5.2f}x" if name in times else f"{'-':>14}"
 
-    limits = floor(problem, dtype, direction)
+    limits = floor(layer, dtype, direction)
     binding = max(limits, key=limits.__getitem__)
     bound = f"{limits[binding]:7.3f} {binding}, {ours / limits[binding]:.1f}x it" if h200 else "-"
     return (
-        f"{row.name:16}{dtype:9}{direction:9}{ours:8.3f}"
-        f"{passes * flops(problem) / ours / 1e9:9.1f}{workspace / 2**20:6.1f}"
+        f"{layer.name:16}{dtype:9}{direction:9}{ours:8.3f}"
+        f"{passes * layer.flop / ours / 1e9:9.1f}{workspace / 2**20:6.1f}"
         f"{peer('torchvision'):>14}{peer('conv'):>14}   {bound:24}"
     )
 
 
-def measure(torch: ModuleType, library: Library, row: Row, dtype: str, rounds: int) -> list[str]:
-    """The lines of one row and type."""
+def measure(
+    torch: ModuleType, library: Library, layer: Layer, dtype: str, rounds: int
+) -> list[str]:
+    """The lines of one layer and type."""
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
-    first = Data(torch, row, dtype)
+    first = Data(torch, layer, dtype)
     l2 = torch.cuda.get_device_properties(0).L2_cache_size
     copies = [first] + [
-        Data(torch, row, dtype) for _ in range(min(math.ceil(2 * l2 / first.bytes()), 16))
+        Data(torch, layer, dtype) for _ in range(min(math.ceil(2 * l2 / first.bytes()), 16))
     ]
     lines = []
     for direction in DIRECTIONS:
@@ -319,14 +277,18 @@ def measure(torch: ModuleType, library: Library, row: Row, dtype: str, rounds: i
         contestants["conv"] = [data.convolution(direction) for data in copies]
         times = median_times(torch, contestants, rounds)
         h200 = "H200" in torch.cuda.get_device_name()
-        lines.append(line(row, dtype, direction, times, ours[0][1], h200))
+        lines.append(line(layer, dtype, direction, times, ours[0][1], h200))
     return lines
 
 
 def arguments(values: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--layers", nargs="+", choices=LAYERS, default=list(LAYERS), metavar="LAYER"
+    )
     parser.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES[:4]))
     parser.add_argument("--rounds", type=int, default=20, help="timed calls per contestant")
     parser.add_argument("--check-only", action="store_true", help="compare, time nothing")
@@ -344,9 +306,9 @@ def main(values: list[str] | None = None) -> int:
         import torch
         import torchvision
     except ModuleNotFoundError as error:
-        raise SystemExit(f"benchmarks/gpu.py needs PyTorch and torchvision: {error}") from None
+        raise SystemExit(f"benchmarks.gpu needs PyTorch and torchvision: {error}") from None
     if not torch.cuda.is_available():
-        raise SystemExit("benchmarks/gpu.py needs a CUDA device, and PyTorch sees none")
+        raise SystemExit("benchmarks.gpu needs a CUDA device, and PyTorch sees none")
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = options.library
@@ -361,15 +323,18 @@ def main(values: list[str] | None = None) -> int:
             f"{torch.backends.cudnn.version()}"
         )
         wrong = []
-        for name in options.rows:
+        for name in options.layers:
             for dtype in options.types:
-                wrong += check(torch, library, ROWS[name], dtype)
-        print("\n".join(wrong) or f"{len(options.rows) * len(options.types)} rows checked: correct")
+                wrong += check(torch, library, LAYERS[name], dtype)
+        print(
+            "\n".join(wrong)
+            or f"{len(options.layers) * len(options.types)} layers checked: correct"
+        )
         if not wrong and not options.check_only:
             print(HEADER)
-            for name in options.rows:
+            for name in options.layers:
                 for dtype in options.types:
-                    for text in measure(torch, library, ROWS[name], dtype, options.rounds):
+                    for text in measure(torch, library, LAYERS[name], dtype, options.rounds):
                         print(text, flush=True)
     return 1 if wrong else 0
 

@@ -7,7 +7,6 @@ import sys
 from importlib import import_module
 
 _COMMANDS = {
-    "bench": "Time the operator beside its peers.",
     "info": "Print versions, the instruction set and threads in use, and the library's origin.",
     "migrate": "Move the deformable convolutions in source files to this package.",
 }

@@ -74,7 +74,7 @@ def test_numeric_gradients(name):
         assert numeric == pytest.approx(gradient[index], rel=1e-10, abs=1e-10), index
 
 
-@pytest.mark.parametrize("case", COMPACT, ids=str)
+@pytest.mark.parametrize("case", [c for c in COMPACT if c.products < 5_000_000], ids=str)
 @pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
 def test_dtypes(case, dtypes, device):
     actual = run(deform_conv2d_reference, case, random_problem(case, dtypes[0]), dtypes)

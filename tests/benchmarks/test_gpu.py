@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import gpu as bench
+from benchmarks.layers import LAYERS, Layer
 from tests.kernels.cuda_emulation.harness import build
 from tests.support.process import ROOT
 
@@ -21,38 +22,30 @@ BUILDS = ROOT / "build" / "cuda_emulation"
         ("bfloat16", 0.095, 0.018, 0.048),
     ],
 )
-def test_floor_of_the_big_row(dtype, product, memory, corners):
-    problem = bench.ROWS["big"].problem(dtype)
-    assert bench.flops(problem) == pytest.approx(94.4e9, rel=1e-3)
-    found = bench.floor(problem, dtype, "forward")
+def test_floor_of_the_big_layer(dtype, product, memory, corners):
+    found = bench.floor(LAYERS["big"], dtype, "forward")
     assert found["product"] == pytest.approx(product, rel=0.02)
     assert found["memory"] == pytest.approx(memory, rel=0.02)
     assert found["corners"] == pytest.approx(corners, rel=0.02)
 
 
 def test_backward_floor():
-    problem = bench.ROWS["edvr_m"].problem("float16")
-    forward, backward = (bench.floor(problem, "float16", d) for d in bench.DIRECTIONS)
+    forward, backward = (bench.floor(LAYERS["edvr_m"], "float16", d) for d in bench.DIRECTIONS)
     for term in ("product", "corners"):
         assert backward[term] == 2 * forward[term]
     assert forward["memory"] < backward["memory"] < 2 * forward["memory"]
 
 
-def test_grouped_rows_have_less_to_multiply():
-    row = bench.ROWS["x101_c4"]
-    assert bench.flops(row.problem("float32")) == 2 * 50 * 84 * 1024 * 16 * 9
-
-
 def test_arguments():
-    assert bench.arguments([]).rows == list(bench.ROWS)
-    chosen = bench.arguments(["--rows", "big", "--types", "tf32", "float64", "--rounds", "3"])
-    assert (chosen.rows, chosen.types, chosen.rounds) == (["big"], ["tf32", "float64"], 3)
+    assert bench.arguments([]).layers == list(LAYERS)
+    chosen = bench.arguments(["--layers", "big", "--types", "tf32", "float64", "--rounds", "3"])
+    assert (chosen.layers, chosen.types, chosen.rounds) == (["big"], ["tf32", "float64"], 3)
 
 
 @pytest.mark.parametrize(
     "values, message",
     [
-        (["--rows", "small"], "invalid choice: 'small'"),
+        (["--layers", "small"], "invalid choice: 'small'"),
         (["--types", "int8"], "invalid choice: 'int8'"),
         (["--rounds", "0"], "--rounds: expected at least 1, got 0"),
     ],
@@ -65,18 +58,18 @@ def test_bad_arguments(values, message, capsys):
 
 def test_line():
     times = {"ours": 0.5, "torchvision": 2.0, "conv": 0.25}
-    text = bench.line(bench.ROWS["big"], "float16", "forward", times, 40 << 20, h200=True)
+    text = bench.line(LAYERS["big"], "float16", "forward", times, 40 << 20, h200=True)
     assert len(text) == len(bench.HEADER)
     for part in ("0.500", "188.7", "40.0", "2.000  4.00x", "0.250  0.50x", "0.095 product, 5.2x"):
         assert part in text
-    without = bench.line(bench.ROWS["big"], "bfloat16", "backward", {"ours": 1.0}, 0, h200=False)
+    without = bench.line(LAYERS["big"], "bfloat16", "backward", {"ours": 1.0}, 0, h200=False)
     assert "188.7" in without and "x" not in without.replace("x1", "")
 
 
 def test_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(SystemExit, match="needs PyTorch and torchvision"):
-        bench.main(["--rows", "big"])
+        bench.main(["--layers", "big"])
 
 
 def grid_sample_convolution(torch, x, offset, weight, bias, stride, padding, mask):
@@ -104,18 +97,18 @@ def grid_sample_convolution(torch, x, offset, weight, bias, stride, padding, mas
 
 @pytest.mark.parametrize("dtype", bench.TYPES)
 @pytest.mark.parametrize(
-    "row",
+    "layer",
     [
-        bench.Row("modulated", (2, 8, 5, 6), 6, groups=2, deformable_groups=2),
-        bench.Row("plain", (1, 6, 5, 6), 5, stride=2, modulated=False),
+        Layer("modulated", (2, 8, 5, 6), 6, groups=2, deformable_groups=2),
+        Layer("plain", (1, 6, 5, 6), 5, stride=2, modulated=False),
     ],
-    ids=lambda row: row.name,
+    ids=lambda layer: layer.name,
 )
-def test_check_on_the_emulated_device(row, dtype, monkeypatch):
+def test_check_on_the_emulated_device(layer, dtype, monkeypatch):
     torch = pytest.importorskip("torch")
     stand_in = SimpleNamespace(deform_conv2d=partial(grid_sample_convolution, torch))
     monkeypatch.setitem(sys.modules, "torchvision.ops", stand_in)
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(ops=stand_in))
     torch.manual_seed(0)
     library = bench.Library(build("fibers", BUILDS))
-    assert bench.check(torch, library, row, dtype, device="cpu") == []
+    assert bench.check(torch, library, layer, dtype, device="cpu") == []

@@ -83,9 +83,11 @@ def test_source_distribution(tmp_path):
     (path,) = tmp_path.iterdir()
     listing = run("tar", "tzf", path, cwd=tmp_path).stdout.split()
     names = {name.partition("/")[2] for name in listing if not name.endswith("/")}
-    needed = [p for folder in ("custom_ops", "paddle_dcn") for p in (ROOT / folder).rglob("*.*")]
+    # The sources, and what the Makefile runs.
+    folders = ("benchmarks", "custom_ops", "examples", "paddle_dcn", "tests")
+    needed = [p for folder in folders for p in (ROOT / folder).rglob("*.*")]
     needed = {p.relative_to(ROOT).as_posix() for p in needed if p.suffix not in {".so", ".pyc"}}
-    assert names >= needed | {"setup.py", "pyproject.toml", "LICENSE"}
+    assert names >= needed | {"setup.py", "pyproject.toml", "LICENSE", "Makefile"}
     assert not [name for name in names if name.endswith((".so", ".o"))]
 
 

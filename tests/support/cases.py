@@ -180,10 +180,10 @@ PATHS = {
     "several tiles": lambda c: c.pixels > 96,
     "several tasks": lambda c: c.pixels > 384,
     "threads share the outputs": lambda c: c.groups == 1 and c.pixels < 96 and c.outputs > 128,
-    # What backward holds at a time: 32 MiB of the output's gradient, 8 MiB of partial sums.
-    "bands of the output's gradient": lambda c: 4 * c.batch * c.outputs * c.pixels > 32 << 20,
-    "bands of partial sums": lambda c: (
-        32 % c.deformable_channels > 0
+    # Backward holds up to 32 MiB of the output's gradient and 8 MiB of partial sums at a time.
+    "bands of tiles": lambda c: (
+        4 * c.batch * c.outputs * c.pixels > 32 << 20
+        or 32 % c.deformable_channels > 0
         and 12 * c.batch * c.pixels * c.taps * c.deformable_groups > 8 << 20
     ),
 }
@@ -218,7 +218,6 @@ COMPACT = [
     Case(2, 16, (23, 29), 5, padding=1),
     Case(1, 32, (8, 9), 60, padding=(1, 2, 0, 1), data_format="NHWC", offsets="border"),
     Case(3, 17, (9, 8), 33, padding=1, modulated=False, data_format="NHWC", im2col_step=2),
-    Case(2, 2, (97, 96), 512, kernel=(2, 1)),
     Case(2, 66, (42, 43), 3, padding=1, deformable_groups=22),
 ]
 
@@ -259,6 +258,7 @@ GROUPED = [
 
 # Long sums (up to 4680 terms), many channels and outputs, hundreds of pixels.
 LARGE = [
+    Case(2, 2, (97, 96), 512, kernel=(2, 1)),
     Case(1, 130, (10, 11), 130, padding=(1, 2, 0, 1), offsets="huge"),
     Case(1, 520, (5, 6), 33, padding=1),
     Case(1, 13, (16, 15), 17, kernel=7, padding=3, dilation=2, stride=2, offsets="border"),
