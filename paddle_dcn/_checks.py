@@ -139,7 +139,13 @@ def check_call(
     return Call(*tensors, attributes)
 
 
-def check_input(x: Any, weight: Any, attributes: Attributes, amp_dtype: str | None) -> None:
+def check_input(
+    x: Any,
+    weight: Any,
+    attributes: Attributes,
+    amp_dtype: str | None = None,
+    names: Names = OURS,
+) -> None:
     """Validate the input of a layer that is yet to predict its offset and mask.
 
     Raises:
@@ -147,12 +153,12 @@ def check_input(x: Any, weight: Any, attributes: Attributes, amp_dtype: str | No
         ValueError: a shape of x that does not fit the layer, or a wrong device.
 
     """
-    x_as_found = inspect(OURS.x, x)
-    offset = (UNKNOWN,) * 4, x_as_found[1]
-    weight_as_found = inspect("weight", weight)
-    _check_tensors(x_as_found, offset, None, weight_as_found, None, attributes, amp_dtype, OURS)
+    found = inspect(names.x, x)
+    offset = (UNKNOWN,) * 4, found[1]
+    filters = inspect("weight", weight)
+    _check_tensors(found, offset, None, filters, None, attributes, amp_dtype, names)
     if _HAS_DEVICES:
-        _check_devices((x, None, None, weight, None), OURS)
+        _check_devices((x, None, None, weight, None), names)
 
 
 def check_layer(

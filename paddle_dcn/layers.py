@@ -23,8 +23,31 @@ def _convolve(*tensors: Tensor | None, attributes: tuple) -> Tensor:
 
 
 @opaque
-def _check_input(x: Tensor, weight: Tensor, attributes: tuple) -> None:
-    _checks.check_input(x, weight, _checks.Attributes(*attributes), amp_dtype())
+def check_input(x: Tensor, weight: Tensor, attributes: tuple, *names: str) -> None:
+    """Check the input of a layer before it predicts its sampling.
+
+    Paddle's convolution does not, and its kernels can even corrupt memory.
+    """
+    names, attributes = _checks.Names(*names), _checks.Attributes(*attributes)
+    _checks.check_input(x, weight, attributes, amp_dtype(), names)
+
+
+def offset_conv(
+    arguments: _checks.LayerArguments, attributes: _checks.Attributes, planes_per_tap: int
+) -> nn.Conv2D:
+    """Create the convolution, zero at first, that predicts the sampling of a layer."""
+    zero = paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
+    return nn.Conv2D(
+        arguments.in_channels,
+        planes_per_tap * attributes.deformable_groups * math.prod(arguments.kernel_size),
+        arguments.kernel_size,
+        attributes.stride,
+        list(attributes.padding),
+        attributes.dilation,
+        weight_attr=zero,
+        bias_attr=zero,
+        data_format=attributes.data_format,
+    )
 
 
 class DeformConv2D(nn.Layer):
@@ -138,25 +161,11 @@ class _Pack(DeformConv2D):
     @functools.wraps(DeformConv2D.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        arguments, attributes = self._arguments, self._attributes
-        self._fields = attributes.deformable_groups * math.prod(arguments.kernel_size)
-        zero = nn.initializer.Constant(0.0)
-        self.conv_offset = nn.Conv2D(
-            arguments.in_channels,
-            self._planes_per_tap * self._fields,
-            arguments.kernel_size,
-            attributes.stride,
-            list(attributes.padding),
-            attributes.dilation,
-            weight_attr=paddle.ParamAttr(initializer=zero),
-            bias_attr=paddle.ParamAttr(initializer=zero),
-            data_format=attributes.data_format,
-        )
+        self.conv_offset = offset_conv(self._arguments, self._attributes, self._planes_per_tap)
 
     def _predict(self, x: Tensor) -> Tensor:
         """Return conv_offset's result as [N, channels, Ho, Wo], the layout of offset and mask."""
-        # Before conv_offset, which does not check: Paddle's kernels can even corrupt memory.
-        _check_input(x, self.weight, self._attributes)
+        check_input(x, self.weight, self._attributes)
         planes = self.conv_offset(x)
         return planes.transpose([0, 3, 1, 2]) if self._attributes.data_format == "NHWC" else planes
 
@@ -212,5 +221,7 @@ class ModulatedDeformConv2DPack(_Pack):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the deformable convolution of x, [N, C, H, W] or [N, H, W, C]."""
-        offset, mask = paddle.split(self._predict(x), [2 * self._fields, self._fields], axis=1)
+        planes = self._predict(x)
+        fields = planes.shape[1] // 3
+        offset, mask = paddle.split(planes, [2 * fields, fields], axis=1)
         return super().forward(x, offset, nn.functional.sigmoid(mask))

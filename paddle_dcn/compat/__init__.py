@@ -1,8 +1,9 @@
 """Other libraries' deformable convolutions on this operator: change the import, keep the code.
 
 `compat.mmcv` (with `convert_state_dict` for its checkpoints), `compat.torchvision` and
-`compat.npu` have the names, argument orders, defaults and shapes of the originals. They translate
-arguments and nothing else: every value comes from `paddle_dcn.deform_conv2d`.
+`compat.npu` have the names, argument orders, defaults and shapes of the originals. Every sample and
+sum is this package's operator's; around it stands only what an original does to its arguments and
+results: casts, padding of small images, another layout.
 """
 
 from . import mmcv, npu, torchvision

@@ -31,6 +31,7 @@ class Convolution(nn.Layer):
             stride, padding, dilation, groups, deform_groups, im2col_step, names=MMCV
         )
         checked = check_layer(in_channels, out_channels, kernel_size, attributes, names=MMCV)
+        self._arguments, self._attributes = checked, attributes
         top, bottom, left, right = attributes.padding
         if (top, left) != (bottom, right):
             reject(ValueError, "padding", "an int or 2 ints", padding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
@@ -13,6 +13,7 @@ from paddle import Tensor, nn
 from .. import _checks
 from .._to_static import breaks_graph, opaque
 from ..functional import convolve
+from ..layers import check_input, offset_conv
 from ._checkpoints import convert_state_dict
 from ._shared import MMCV, Convolution
 
@@ -31,8 +32,9 @@ class ArgumentError(AssertionError, ValueError):
     """What mmcv asserts is a ValueError here; code written for either catches it."""
 
 
-def _refuse_bias(bias: Any) -> NoReturn:
-    _checks.reject(ArgumentError, "bias", "False, as there is no bias here", repr(bias))
+def _refuse_bias(refused: bool, bias: Any) -> None:
+    if refused:
+        _checks.reject(ArgumentError, "bias", "False, as there is no bias here", repr(bias))
 
 
 def _like_offset(offset: Any, *tensors: Any) -> list[Any]:
@@ -91,8 +93,7 @@ def deform_conv2d(
         [2, 6, 8, 8]
 
     """
-    if bias is not False:
-        _refuse_bias(bias)
+    _refuse_bias(bias is not False, bias)
     attributes = _checks.check_attributes(
         stride, padding, dilation, groups, deform_groups, im2col_step, names=MMCV
     )
@@ -169,21 +170,6 @@ def _current_name(deform_groups: int, deformable_groups: int | None) -> int:
     return deformable_groups
 
 
-def _offset_conv(layer: Convolution, planes_per_tap: int) -> nn.Conv2D:
-    """Create the convolution, zero at first, that predicts the sampling of a layer."""
-    zero = paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
-    return nn.Conv2D(
-        layer.in_channels,
-        layer.deform_groups * planes_per_tap * math.prod(layer.kernel_size),
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        weight_attr=zero,
-        bias_attr=zero,
-    )
-
-
 class DeformConv2d(Convolution):
     """Deformable convolution v1 with a weight, as `mmcv.ops.DeformConv2d` has it.
 
@@ -234,8 +220,7 @@ class DeformConv2d(Convolution):
         deformable_groups: int | None = None,
     ) -> None:
         """Create the weight; see the class."""
-        if bias:
-            _refuse_bias(bias)
+        _refuse_bias(bool(bias), bias)
         deform_groups = _current_name(deform_groups, deformable_groups)
         try:
             super().__init__(
@@ -317,10 +302,11 @@ class DeformConv2dPack(DeformConv2d):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Create the parameters; see `DeformConv2d`."""
         super().__init__(*args, **kwargs)
-        self.conv_offset = _offset_conv(self, 2)
+        self.conv_offset = offset_conv(self._arguments, self._attributes, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the deformable convolution of x, [N, C, H, W]."""
+        check_input(x, self.weight, self._attributes, *MMCV)
         return self._convolve(x, self.conv_offset(x))
 
 
@@ -433,10 +419,11 @@ class ModulatedDeformConv2dPack(ModulatedDeformConv2d):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Create the parameters; see `ModulatedDeformConv2d`."""
         super().__init__(*args, **kwargs)
-        self.conv_offset = _offset_conv(self, 3)
+        self.conv_offset = offset_conv(self._arguments, self._attributes, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the deformable convolution of x, [N, C, H, W]."""
+        check_input(x, self.weight, self._attributes, *MMCV)
         moves_y, moves_x, mask = paddle.chunk(self.conv_offset(x), 3, axis=1)
         offset = paddle.concat([moves_y, moves_x], axis=1)
         return self._convolve(x, offset, nn.functional.sigmoid(mask))

@@ -14,6 +14,8 @@ from ._shared import Convolution
 
 __all__ = ["DeformConv2d", "deform_conv2d"]
 
+_NAMES = Names(x="input")
+
 
 @opaque
 def deform_conv2d(
@@ -73,7 +75,7 @@ def deform_conv2d(
     groups = channels // group_channels if group_channels else 1
     offset_groups = planes // (2 * math.prod(kernel)) if math.prod(kernel) else 1
     attributes = check_attributes(stride, padding, dilation, max(1, groups), max(1, offset_groups))
-    return convolve(input, offset, mask, weight, bias, attributes, Names(x="input"))
+    return convolve(input, offset, mask, weight, bias, attributes, _NAMES)
 
 
 class DeformConv2d(Convolution):

@@ -347,6 +347,15 @@ def test_errors(message, kinds, call):
     assert isinstance(caught.value, kinds)
 
 
+@pytest.mark.parametrize("pack", [mmcv.DeformConv2dPack, mmcv.ModulatedDeformConv2dPack])
+def test_packs_check_before_they_predict(pack, monkeypatch):
+    """Paddle's convolution writes out of bounds where the image is smaller than the kernel."""
+    layer = pack(4, 6, 3)
+    monkeypatch.setattr(layer, "conv_offset", None)
+    with pytest.raises(ValueError, match="^input: expected an output width of at least 1, got"):
+        layer(zeros(1, 4, 3, 2))
+
+
 @pytest.mark.parametrize(
     "kind",
     [
