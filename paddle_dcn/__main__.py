@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 _COMMANDS = {
+    "convert": "Convert a saved model to a form for another runtime: Paddle, ONNX, OpenVINO.",
     "info": "Print versions, the instruction set and threads in use, and the library's origin.",
     "migrate": "Move the deformable convolutions in source files to this package.",
 }

@@ -6,8 +6,6 @@ import ctypes
 import hashlib
 import os
 import sys
-from collections.abc import Callable
-from contextvars import ContextVar
 from pathlib import Path
 
 import paddle
@@ -115,18 +113,10 @@ def run_raw(name: str, *arguments):
     return _append(name, *arguments)  # where Paddle 3's function would end the process
 
 
-# What a program being traced for export gets in place of the operator: a function that takes the
-# arguments of `deform_conv2d`.
-substitute: ContextVar[Callable[..., Tensor] | None] = ContextVar("substitute", default=None)
-
-
 def deform_conv2d(call: Call) -> Tensor:
     """Run the operator, or add it to the program that is being built."""
     dynamic = paddle.in_dynamic_mode()
-    emit = None if dynamic else substitute.get()
     x, offset, mask, weight, bias, attributes = call
-    if emit is not None:
-        return emit(x, offset, mask, weight, bias, **attributes._asdict())
     # Which gradients backward computes: a bit for each tensor of the call, by its place in it.
     gradient_mask = 0
     for bit, tensor in zip((1, 2, 4, 8, 16), call):

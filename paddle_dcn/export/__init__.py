@@ -1,21 +1,54 @@
-"""Saves trained models for programs without this package: stock Paddle, ONNX Runtime."""
+"""Models for every runtime: this operator, Paddle's own, ONNX in two forms, OpenVINO.
+
+There is one mechanism. A model is saved as `paddle.jit.save` does it, or was saved already, by
+whatever Paddle; its program is read, and each deformable convolution in it is rewritten into the
+form that the target has.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from paddle import Tensor
+from paddle.utils import flatten
 
-from .. import _checks, _patch
-from . import _lowering, _tracing
+from .. import _checks
+from . import _files, _forms, _programs, _tracing, _verify
 
-__all__ = ["onnx", "save_portable"]
+__all__ = ["Conversion", "convert", "onnx", "openvino", "save_portable"]
 
-_OPSETS = range(19, 23)  # from the first with DeformConv to the last that is tested
+# What each target writes.
+TARGETS = {
+    "fast": (".json", ".pdiparams"),
+    "portable": (".json", ".pdiparams"),
+    "onnx": (".onnx",),
+    "grid_sample": (".onnx",),
+    "openvino": (".xml", ".bin"),
+}
+# Versions of ONNX's operators: from the first with what the form needs to the last that is tested.
+_OPSETS = {"onnx": range(19, 23), "grid_sample": range(16, 23)}
+_PACKAGES = {
+    "onnx": ("export", ("onnx", "paddle2onnx")),
+    "grid_sample": ("export", ("onnx", "paddle2onnx")),
+    "openvino": ("openvino", ("onnx", "openvino", "paddle2onnx")),
+}
+
+
+class Conversion(NamedTuple):
+    """What `convert` has found and done."""
+
+    layers: list[str]
+    """A line for each deformable convolution: layer, version, shapes, groups, operator."""
+    files: list[Path]
+    """What was written."""
+    difference: float | None
+    """How far outputs were from the model's, as a share of the largest value; None: not run."""
 
 
 def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> list[Path]:
@@ -31,9 +64,10 @@ def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> 
     own: `config.disable_mkldnn()`. Export from one thread at a time.
 
     Args:
-        model: A layer, or a function, with or without `paddle.jit.to_static`. As with
-            `paddle.jit.save`, BatchNorm and Dropout are saved as they are in eval mode, whatever
-            the mode; code that asks for `training` sees the mode that the model is in.
+        model: A layer, or a function, with or without `paddle.jit.to_static`; also one that
+            `paddle.jit.load` gives, or that has such layers. As with `paddle.jit.save`, BatchNorm
+            and Dropout are saved as they are in eval mode, whatever the mode; code that asks for
+            `training` sees the mode that the model is in.
         path: Where to save, without suffix.
         input_spec: For each input a `paddle.static.InputSpec`, in which None leaves a size open, or
             an example tensor.
@@ -62,44 +96,59 @@ def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> 
         [1, 8, 16, 16]
 
     """
-    path = _tracing.file_path(path)
-    targets = [path.with_name(path.name + suffix) for suffix in (".json", ".pdiparams")]
-    with _tracing.staged(targets) as folder:
-        _tracing.save(model, folder / path.name, input_spec, _lowering.portable)
-    return [target for target in targets if target.exists()]
+    path = _files.file_path(path)
+    return _write(_trace(model, input_spec), path, "portable", 0, None).files
 
 
-def onnx(model: Any, path: str | os.PathLike, input_spec: Sequence, opset: int = 19) -> Path:
-    """Save a model as ONNX, with the standard operator `DeformConv`.
+def onnx(
+    model: Any,
+    path: str | os.PathLike,
+    input_spec: Sequence,
+    opset: int = 19,
+    form: str = "deform_conv",
+    verify: bool | Sequence = True,
+) -> Path:
+    """Save a model as ONNX, in one of two forms.
+
+    `form="deform_conv"` has the standard operator `DeformConv`, with a mask, equal padding at both
+    ends and one dtype: what ONNX Runtime from 1.25 and TensorRT's parser from 10.1 take.
+    `form="grid_sample"` is for all other runtimes: `GridSample`, which most have optimised, and
+    standard operators around it. Sizes that input_spec leaves open stay open in both.
 
     Needs the packages of an extra: `pip install 'paddle_dcn[export]'`. paddle2onnx converts the
-    model, in a process of its own; what it loses of deformable convolutions, this package's and
-    Paddle's own, is put back: deformable groups, bias, a missing mask, the padding of each side.
-    (Only a call of Paddle's function that `patch` does not reach needs a mask.) Sizes that
-    input_spec leaves open stay open. The same model gives the same bytes.
+    model, in a process of its own; what it is known to get wrong, or not to know, is rewritten
+    before. The file is then run, in ONNX Runtime where that is installed and else in the onnx
+    package's reference, and compared with the model. The same model gives the same bytes.
 
     Outputs agree up to rounding, except, as with `save_portable`, for a NaN or infinite mask value
-    where a sample lies outside the image. `data_format="NHWC"` is fine for `deform_conv2d` and
-    `DeformConv2D`, but not for the packs: paddle2onnx converts no ordinary convolution in NHWC.
-    Export from one thread at a time.
+    where a sample lies outside the image, and for NaN or infinite offsets. `data_format="NHWC"` is
+    fine for `deform_conv2d` and `DeformConv2D`, but not for the packs: paddle2onnx converts no
+    ordinary convolution in NHWC. Export from one thread at a time.
 
     Args:
-        model: A layer, or a function, with or without `paddle.jit.to_static`. As with
-            `paddle.jit.save`, BatchNorm and Dropout are saved as they are in eval mode, whatever
-            the mode; code that asks for `training` sees the mode that the model is in.
+        model: A layer, or a function, with or without `paddle.jit.to_static`; also one that
+            `paddle.jit.load` gives, or that has such layers. As with `paddle.jit.save`, BatchNorm
+            and Dropout are saved as they are in eval mode, whatever the mode; code that asks for
+            `training` sees the mode that the model is in.
         path: The file; `.onnx` is appended where it is missing.
         input_spec: For each input a `paddle.static.InputSpec`, in which None leaves a size open, or
             an example tensor.
-        opset: Version of ONNX's operators, from 19, the first with DeformConv, to 22.
+        opset: Version of ONNX's operators: 19, the first with DeformConv, to 22; from 16, the first
+            with GridSample, for `form="grid_sample"`.
+        form: `"deform_conv"` or `"grid_sample"`.
+        verify: Whether to run the file beside the model: on the example tensors of input_spec if
+            these are all it has, else on random inputs, with two sizes for each open one. A list of
+            inputs, each a tuple of arrays, is used instead.
 
     Returns:
         The file.
 
     Raises:
         ImportError: the extra is missing.
-        TypeError: a model, path, input_spec or opset of a wrong kind.
+        TypeError: an argument of a wrong kind.
         ValueError: a model that cannot be traced with this input_spec, a path that names no file,
-            an opset out of range.
+            an opset or form that there is not. Or outputs of the file differ from the model's; the
+            error names the first operator, and its layer, that does.
         NotImplementedError: a model that paddle2onnx cannot convert; where it does not know an
             operator, names that and the layer that it comes from. Or a model that needs what the
             opset lacks, such as convolutions in bfloat16 before 22. Or Paddle is older than 3.
@@ -112,31 +161,201 @@ def onnx(model: Any, path: str | os.PathLike, input_spec: Sequence, opset: int =
         >>> file = paddle_dcn.export.onnx(layer, "model.onnx", spec)  # doctest: +SKIP
 
     """
-    missing = [name for name in ("onnx", "paddle2onnx") if importlib.util.find_spec(name) is None]
+    forms = {"deform_conv": "onnx", "grid_sample": "grid_sample"}
+    if form not in forms:
+        raise ValueError(f"form: expected {' or '.join(map(repr, forms))}, got {form!r}")
+    target = forms[form]
+    _need_packages("export.onnx", target)
+    opset = _check_opset(opset, target)
+    path = _files.file_path(path)
+    path = path.with_name(path.name.removesuffix(".onnx"))
+    program = _trace(model, input_spec)
+    feeds = _feeds(verify, program, input_spec)
+    return _write(program, path, target, opset, feeds).files[0]
+
+
+def openvino(
+    model: Any, path: str | os.PathLike, input_spec: Sequence, verify: bool | Sequence = True
+) -> list[Path]:
+    """Save a model as OpenVINO's IR, with its operator DeformableConvolution-8.
+
+    OpenVINO loads it without an extension, as its own ONNX reader loads no `DeformConv`. Needs the
+    packages of an extra: `pip install 'paddle_dcn[openvino]'`. All else is as with `onnx`.
+
+    Args:
+        model: As for `onnx`.
+        path: Where to save, without suffix.
+        input_spec: As for `onnx`.
+        verify: As for `onnx`; the files are run in OpenVINO, in float32.
+
+    Returns:
+        The files: `<path>.xml` and `<path>.bin`.
+
+    Raises:
+        ImportError: the extra is missing.
+        Exception: what `onnx` raises.
+
+    Examples:
+        >>> import paddle, paddle_dcn
+        >>> layer = paddle_dcn.DeformConv2DPack(3, 8, 3, padding=1)
+        >>> spec = [paddle.static.InputSpec([None, 3, None, None])]
+        >>> files = paddle_dcn.export.openvino(layer, "model", spec)  # doctest: +SKIP
+
+    """
+    _need_packages("export.openvino", "openvino")
+    path = _files.file_path(path)
+    program = _trace(model, input_spec)
+    return _write(program, path, "openvino", 0, _feeds(verify, program, input_spec)).files
+
+
+def convert(
+    model: Any,
+    out: str | os.PathLike,
+    to: str,
+    input_spec: Sequence | None = None,
+    *,
+    opset: int = 19,
+    verify: bool | Sequence = True,
+) -> Conversion:
+    """Convert a model, also one that is saved already, to a form for another runtime.
+
+    Reads models of Paddle 1, 2 and 3, with Paddle's `deformable_conv`, the `deformable_conv_v1` of
+    Paddle 1, or this package's operator. Names of parameters, names and order of inputs and outputs
+    are kept; what it reads is not changed.
+
+    On the command line: `python -m paddle_dcn convert MODEL --to onnx`.
+
+    Args:
+        model: A folder with one model, or the path of a model with or without suffix: `.json` or
+            `.pdmodel` beside `.pdiparams`, or `__model__` beside `__params__` or a file for each
+            parameter. Or what `save_portable` takes.
+        out: What is written, without suffix.
+        to: `"fast"`: this package's operator, for Paddle with this package loaded, `<out>.json` and
+            `<out>.pdiparams`; `"portable"`: Paddle's own operator, the same files; `"onnx"` and
+            `"grid_sample"`: the two forms of ONNX, `<out>.onnx`; `"openvino"`: `<out>.xml` and
+            `<out>.bin`.
+        input_spec: For a model that is not saved, as for `save_portable`.
+        opset: Version of ONNX's operators, as for `onnx`.
+        verify: As for `onnx`; also runs what is written for Paddle.
+
+    Returns:
+        What was found and done: `layers`, `files`, `difference`.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        Exception: what `onnx` raises.
+
+    Examples:
+        >>> import tempfile
+        >>> import paddle, paddle_dcn
+        >>> layer = paddle.nn.Sequential(paddle_dcn.DeformConv2DPack(3, 8, 3, padding=1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     spec = [paddle.static.InputSpec([None, 3, None, None])]
+        ...     paddle.jit.save(layer, f"{folder}/model", spec)
+        ...     done = paddle_dcn.export.convert(f"{folder}/model", f"{folder}/stock", "portable")
+        >>> [file.name for file in done.files]
+        ['stock.json', 'stock.pdiparams']
+        >>> done.layers[0].partition(",")[0]
+        'Sequential/DeformConv2DPack: v1'
+
+    """
+    if to not in TARGETS:
+        raise ValueError(f"to: expected one of {', '.join(TARGETS)}, got {to!r}")
+    _need_packages(f"convert to {to}", to)
+    if to in _OPSETS:
+        opset = _check_opset(opset, to)
+    out = _files.file_path(out)
+    if isinstance(model, (str, os.PathLike)):
+        sources = _programs.find(Path(model))
+        for file in _targets(out, to):
+            if any(each is not None and file.resolve() == each.resolve() for each in sources):
+                raise ValueError(f"out: {file} is the model itself")
+        program = _programs.read(*sources)
+    else:
+        program = _trace(model, input_spec)
+    return _write(program, out, to, opset, _feeds(verify, program, input_spec or ()))
+
+
+def _trace(model: Any, input_spec: Any) -> _programs.Program:
+    """Return the program of a model that is not saved."""
+    with _files.temporary_folder() as scratch:
+        _tracing.save(model, scratch / "model", input_spec)
+        return _programs.read(*_programs.find(scratch / "model"))
+
+
+def _targets(path: Path, to: str) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in TARGETS[to]]
+
+
+def _write(
+    program: _programs.Program, path: Path, to: str, opset: int, feeds: list | None
+) -> Conversion:
+    """Write a program for a target; unless feeds is None, run what was written beside it."""
+    layers = _forms.describe(program)
+    targets = _targets(path, to)
+    write, load = _runtime(to, opset)
+    difference = None
+    with _files.staged(targets) as folder:
+        write(program, folder / path.name)
+        if feeds is not None:
+            difference = _verify.verify(program, write, load, folder / path.name, feeds)
+    return Conversion(layers, [target for target in targets if target.exists()], difference)
+
+
+def _runtime(to: str, opset: int) -> tuple[Callable, Callable]:
+    """Return what writes a program to a path without suffix, and what loads that to run it."""
+    if to in _OPSETS:
+        from . import _onnx  # imports onnx
+
+        form = _forms.deform_conv if to == "onnx" else _forms.grid_sample
+        return functools.partial(_onnx.write, form=form, opset=opset), _onnx.load
+    if to == "openvino":
+        from . import _openvino  # imports openvino
+
+        return _openvino.write, _openvino.load
+
+    def write(program: _programs.Program, path: Path) -> None:
+        program = program.clone()
+        _forms.rewrite(program, _forms.fast if to == "fast" else _forms.portable)
+        program.write(path)
+
+    return write, lambda path: _programs.read(*_programs.find(path)).run
+
+
+def _feeds(verify: Any, program: _programs.Program, input_spec: Sequence) -> list[dict] | None:
+    """Return the inputs to verify with: none at all, [] for random ones, or those given."""
+    if isinstance(verify, bool):
+        examples = flatten(list(input_spec))
+        if not verify:
+            return None
+        if not examples or not all(isinstance(each, Tensor) for each in examples):
+            return []
+        verify = [examples]
+    if not isinstance(verify, (list, tuple)):
+        raise TypeError(f"verify: expected a bool or a list of inputs, got {type(verify).__name__}")
+    names = [each.name for each in program.inputs]
+    feeds = []
+    for arrays in verify:
+        if not isinstance(arrays, (list, tuple)) or len(arrays) != len(names):
+            raise ValueError(f"verify: expected tuples of {len(names)} arrays, got {arrays!r:.80}")
+        feeds.append({name: np.asarray(array) for name, array in zip(names, arrays)})
+    return feeds
+
+
+def _check_opset(opset: Any, to: str) -> int:
+    number, expected = _checks.integer(opset), _OPSETS[to]
+    wanted = f"an int from {expected[0]} to {expected[-1]}"
+    if number is None:
+        _checks.reject_kind("opset", wanted, opset)
+    if number not in expected:
+        raise ValueError(f"opset: expected {wanted}, got {number}")
+    return number
+
+
+def _need_packages(what: str, to: str) -> None:
+    extra, packages = _PACKAGES.get(to, ("", ()))
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
-            f"export.onnx needs {' and '.join(missing)}: run pip install 'paddle_dcn[export]'"
+            f"{what} needs {' and '.join(missing)}: run pip install 'paddle_dcn[{extra}]'"
         )
-    number = _checks.integer(opset)
-    expected = f"an int from {_OPSETS[0]} to {_OPSETS[-1]}"
-    if number is None:
-        _checks.reject_kind("opset", expected, opset)
-    if number not in _OPSETS:
-        raise ValueError(f"opset: expected {expected}, got {number}")
-    from . import _onnx  # imports onnx
-
-    path = _tracing.file_path(path)
-    target = path if path.suffix == ".onnx" else path.with_name(path.name + ".onnx")
-    calls: list[_onnx.Call] = []
-
-    def lower(*tensors: Tensor | None, **attributes: Any) -> Tensor:
-        mark = _onnx.FIRST_MARK + len(calls)
-        _, _, mask, _, bias = tensors
-        calls.append(_onnx.Call(modulated=mask is not None, biased=bias is not None))
-        return _lowering.for_onnx(mark, *tensors, **attributes)
-
-    with _tracing.staged([target]) as folder, _tracing.temporary_folder() as scratch:
-        with _patch.patched():  # so that `lower` gets the calls of Paddle's own function, too
-            origins = _tracing.save(model, scratch / "model", input_spec, lower)
-        (folder / target.name).write_bytes(_onnx.convert(scratch / "model", number, calls, origins))
-    return target

@@ -1,38 +1,27 @@
-"""Converts a saved program with paddle2onnx and puts back what that loses of DeformConv."""
+"""Makes ONNX of a program: paddle2onnx's file, with what that loses or writes wrongly mended."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import onnx
-import paddle
+import onnx.reference
 from onnx import helper, numpy_helper, version_converter
 
-from ._tracing import Origins
+from . import _files, _forms, _standard
+from ._programs import Program, where
 
-# The n-th call's `im2col_step` is this plus n: it survives in the program, reaches no batch size,
-# and has no counterpart in ONNX.
-FIRST_MARK = 1 << 20
-
-_OPSET = 19  # newer ones are left to onnx's own converter: paddle2onnx ends the process at 22
-
-# Without `optimize_tool` paddle2onnx would install packages.
-_SCRIPT = f"""
-import sys, paddle2onnx, paddle2onnx.utils
-print("known:", *paddle2onnx.utils.get_all_supported_operators_pir(), flush=True)
-program, parameters, target = sys.argv[1:]
-model = paddle2onnx.export(
-    program, parameters, None, opset_version={_OPSET}, optimize_tool="none"
-)
-open(target, "wb").write(model)
-"""
-
+# paddle2onnx ends the process at 22, so newer ones are left to onnx's own converter.
+_NEWEST = 19
 
 # What paddle2onnx knows, besides its list: operators that this list calls by older names, and what
 # programs consist of besides operators.
@@ -52,156 +41,209 @@ _UNFIT = (
 )
 
 
-class Call(NamedTuple):
-    """What a program of Paddle's own operators no longer says about a call of ours."""
-
-    modulated: bool
-    biased: bool
-
-
-def convert(program: Path, opset: int, calls: Sequence[Call], origins: Origins) -> bytes:
-    """Return the ONNX file for a program that `_lowering.for_onnx` has emitted."""
-    with paddle.base.dygraph.guard():  # jit.load refuses static mode
-        loaded = paddle.jit.load(str(program)).program()  # its operators do not keep it alive
-    used = list(_operators(loaded.global_block()))
-    model = _run_paddle2onnx(program, [operator.name() for operator in used], origins)
-    operators = [operator for operator in used if operator.name() == "pd_op.deformable_conv"]
-    nodes = list(_nodes(model.graph))
-    if len(nodes) != len(operators):
-        raise RuntimeError(f"paddle2onnx made {len(nodes)} DeformConv of {len(operators)}")
-    for (graph, node), operator in zip(nodes, operators):
-        _repair(graph, node, operator, calls)
+def convert(program: Program, form: Callable, opset: int) -> bytes:
+    """Return the ONNX file of a program, its deformable convolutions in the given form."""
+    program = program.clone()
+    _forms.rewrite(program, form)
+    _standard.rewrite(program)
+    with _files.temporary_folder() as scratch:
+        program.write(scratch / "model")
+        _narrow_attributes(scratch / "model.json")
+        run_paddle2onnx([scratch / "model"], min(opset, _NEWEST))
+        model = _load(scratch / "model", program)
+    _mend(model.graph)
+    _restore_offset_groups(model.graph, _forms.deformable(program))
     _remove_unused(model.graph)
+    model.producer_name = "paddle_dcn"
     try:
-        if opset != _OPSET:
+        if opset > _NEWEST:
             model = version_converter.convert_version(model, opset)
         onnx.checker.check_model(model, full_check=True)
     except _UNFIT as error:
-        why = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())
         raise NotImplementedError(
-            f"model: opset {opset} of ONNX lacks what it needs: {why}"
+            f"model: opset {opset} of ONNX lacks what it needs: {reason}"
         ) from error
     return model.SerializeToString(deterministic=True)
 
 
-def _run_paddle2onnx(program: Path, used: Sequence[str], origins: Origins) -> onnx.ModelProto:
-    """Run paddle2onnx in a process of its own, as what it cannot convert ends the process."""
-    target = program.with_suffix(".onnx")
-    files = [str(program.with_suffix(suffix)) for suffix in (".json", ".pdiparams")]
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, *files, str(target)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
+def write(program: Program, path: Path, form: Callable, opset: int) -> None:
+    """Write `<path>.onnx`."""
+    Path(f"{path}.onnx").write_bytes(convert(program, form, opset))
+
+
+def load(path: Path) -> Callable[[dict], list]:
+    """Return what runs a written file: ONNX Runtime, or the reference where it is too old."""
+    file = f"{path}.onnx"
+    nodes = list(_deform_nodes(onnx.load(file).graph))
+    if importlib.util.find_spec("onnxruntime") is not None:
+        import onnxruntime
+
+        version = [int(part) for part in onnxruntime.__version__.split(".")[:2]]
+        if version >= [1, 25] or not nodes:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4
+            session = onnxruntime.InferenceSession(
+                file, options, providers=["CPUExecutionProvider"]
+            )
+            return lambda feed: session.run(None, feed)
+    evaluator = onnx.reference.ReferenceEvaluator(file)
+    return lambda feed: evaluator.run(None, feed)
+
+
+def run_paddle2onnx(prefixes: Sequence[Path], opset: int) -> None:
+    """Run paddle2onnx on saved programs, in a process of its own."""
+    script = Path(__file__).with_name("_paddle2onnx.py")
+    subprocess.run(
+        [sys.executable, script, str(opset), *map(str, prefixes)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
-    if done.returncode == 0:
+
+
+def _narrow_attributes(program: Path) -> None:
+    """Write float64 attributes as float32: paddle2onnx reads them as such whatever they are."""
+
+    def narrow(node: Any) -> None:
+        if isinstance(node, dict):
+            if node.get("#") == "0.a_f64":
+                node["#"] = "0.a_f32"
+            node = node.values()
+        elif not isinstance(node, list):
+            return
+        for inner in node:
+            narrow(inner)
+
+    content = json.loads(program.read_text())
+    narrow(content)
+    program.write_text(json.dumps(content))
+
+
+def _load(prefix: Path, program: Program) -> onnx.ModelProto:
+    """Return what paddle2onnx has made, or raise an error that tells what it could not convert."""
+    target = prefix.with_suffix(".onnx")
+    if target.exists():
         return onnx.load(target)
-    plain = re.sub(r"\x1b\[[\d;]*m", "", done.stdout)  # without colours
+    log = prefix.with_suffix(".log").read_text(errors="replace")
+    plain = re.sub(r"\x1b\[[\d;]*m", "", log)  # without colours
     said = [line.strip() for line in plain.splitlines() if line.strip()]
     known = {name for line in said if line.startswith("known: ") for name in line.split()} | _KNOWN
-    for name in used if len(known) > len(_KNOWN) else ():
-        dialect, _, operator = name.partition(".")
-        if dialect not in ("builtin", "cf") and operator not in known:
-            layer = origins.layer_of(name)
+    for operator in program.operators if len(known) > len(_KNOWN) else ():
+        dialect, _, name = operator.name().partition(".")
+        if dialect not in ("builtin", "cf") and name not in known:
             raise NotImplementedError(
-                f"model: paddle2onnx cannot convert the operator {operator}"
-                f"{f' of layer {layer}' if layer else ''}"
+                f"model: paddle2onnx cannot convert the operator {name}{where(operator)}"
             )
     errors = [line for line in said if re.search(r"\[ERROR\]|^\w*Error: ", line)] or said[-1:]
-    why = re.sub(r"^.*\[ERROR\]\s*", "", errors[0]) if errors else f"exit status {done.returncode}"
+    why = (
+        re.sub(r"^.*\[ERROR\](\[Paddle2ONNX\])?\s*", "", errors[0]) if errors else "no reason told"
+    )
+    named = re.match(r"\[OP: pd_op\.(\w+)\]", why)
+    for operator in program.operators:
+        if named and operator.name() == f"pd_op.{named[1]}":
+            why += where(operator)
+            break
     raise NotImplementedError(f"model: paddle2onnx cannot convert it: {why}")
 
 
-def _operators(block: Any) -> Iterator[Any]:
-    """Give a block's operators, and those of the blocks inside it, in order."""
-    for operator in block.ops:
-        yield operator
-        for inner in operator.blocks():
-            yield from _operators(inner)
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[tuple[onnx.GraphProto, onnx.NodeProto]]:
-    """Give the DeformConv nodes in order, each with its graph."""
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Give a graph and those inside its nodes."""
+    yield graph
     for node in graph.node:
-        if node.op_type == "DeformConv":
-            yield graph, node
         for inner in _subgraphs(node):
-            yield from _nodes(inner)
+            yield from _graphs(inner)
 
 
 def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     return [each.g for each in node.attribute if each.type == onnx.AttributeProto.GRAPH]
 
 
-def _repair(
-    graph: onnx.GraphProto, node: onnx.NodeProto, operator: Any, calls: Sequence[Call]
-) -> None:
-    """Complete a node with what its operator, and the call behind that, say."""
-    attributes = operator.attrs()
-    present = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    expected = (attributes["strides"], attributes["dilations"], attributes["groups"])
-    weight = operator.operand_source(2)
-    named = weight.get_defining_op().name() == "builtin.parameter"
-    if (present["strides"], present["dilations"], present["group"]) != expected or (
-        named and not weight.name.startswith(node.input[1])  # loading appends a number
-    ):
-        raise RuntimeError(f"paddle2onnx changed the order of DeformConv: {node.name}")
-
-    _set(node, "offset_group", attributes["deformable_groups"])
-    inputs = [*node.input[:3], "", node.input[4]]  # paddle2onnx adds a bias of zeros
-    mark = attributes["im2col_step"] - FIRST_MARK
-    if mark >= 0:
-        call = calls[mark]
-        if not call.modulated:
-            inputs[4] = ""
-        producers = {name: each for each in graph.node for name in each.output}
-        _take_in_padding(node, inputs, producers)
-        if call.biased:
-            _take_in_bias(graph, node, inputs, producers)
-    while not inputs[-1]:
-        inputs.pop()
-    node.input[:] = inputs
+def _deform_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Give the DeformConv nodes in order."""
+    for node in graph.node:
+        if node.op_type == "DeformConv":
+            yield node
+        for inner in _subgraphs(node):
+            yield from _deform_nodes(inner)
 
 
-def _set(node: onnx.NodeProto, name: str, value: Any) -> None:
-    for each in [each for each in node.attribute if each.name == name]:
-        node.attribute.remove(each)
-    node.attribute.append(helper.make_attribute(name, value))
+def _restore_offset_groups(graph: onnx.GraphProto, operators: Sequence[Any]) -> None:
+    """Write the deformable groups, which paddle2onnx forgets, into the nodes."""
+    nodes = list(_deform_nodes(graph))
+    for node, operator in zip(nodes, operators):
+        present = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        attributes = operator.attrs()
+        expected = (attributes["strides"], attributes["dilations"], attributes["groups"])
+        if (present["strides"], present["dilations"], present["group"]) != expected:
+            raise RuntimeError(f"paddle2onnx changed the order of DeformConv: {node.name}")
+        for each in [each for each in node.attribute if each.name == "offset_group"]:
+            node.attribute.remove(each)
+        node.attribute.append(
+            helper.make_attribute("offset_group", attributes["deformable_groups"])
+        )
+    if len(nodes) != len(operators):
+        raise RuntimeError(f"paddle2onnx made {len(nodes)} DeformConv of {len(operators)}")
 
 
-def _take_in_padding(node: onnx.NodeProto, inputs: list[str], producers: dict) -> None:
-    """Move the zeros that a Pad before the node adds around images into its attribute."""
-    pad = producers.get(inputs[0])
-    if pad is None or pad.op_type != "Pad":
-        return
-    ends, value = (producers.get(name) for name in pad.input[1:3])
-    if ends is None or value is None or {ends.op_type, value.op_type} != {"Constant"}:
-        return
-    begin_n, begin_c, top, left, end_n, end_c, bottom, right = _constant(ends).tolist()
-    if not any((begin_n, begin_c, end_n, end_c, *_constant(value).flatten())):
-        inputs[0] = pad.input[0]
-        _set(node, "pads", [top, left, bottom, right])
+def _mend(graph: onnx.GraphProto) -> None:
+    """Mend what paddle2onnx writes against the standard, and take biases into DeformConv."""
+    for inner in _graphs(graph):
+        nodes = []
+        for node in inner.node:
+            if node.op_type == "Range":  # its inputs must be scalars
+                for index, name in enumerate(node.input):
+                    scalar = f"{node.output[0]}.input{index}"
+                    shape = f"{scalar}.shape"
+                    nodes.append(
+                        helper.make_node(
+                            "Constant",
+                            [],
+                            [shape],
+                            value=numpy_helper.from_array(np.zeros(0, np.int64)),
+                        )
+                    )
+                    nodes.append(helper.make_node("Reshape", [name, shape], [scalar]))
+                    node.input[index] = scalar
+            nodes.append(node)
+        producers = {name: each for each in nodes for name in each.output}
+        for node in [each for each in nodes if each.op_type == "DeformConv"]:
+            _take_in_bias(nodes, node, producers)
+        del inner.node[:]
+        inner.node.extend(nodes)
 
 
-def _take_in_bias(
-    graph: onnx.GraphProto, node: onnx.NodeProto, inputs: list[str], producers: dict
-) -> None:
-    """Make the bias that is added after the node an input of it."""
-    readers = [each for each in graph.node if node.output[0] in each.input]
+def _take_in_bias(nodes: list[onnx.NodeProto], node: onnx.NodeProto, producers: dict) -> None:
+    """Make a bias that is added after the node an input of it, in place of paddle2onnx's zeros."""
+    readers = [each for each in nodes if node.output[0] in each.input]
     if len(readers) != 1 or readers[0].op_type != "Add":
         return
     (column,) = (name for name in readers[0].input if name != node.output[0])
     reshape = producers.get(column)
-    if reshape is not None and reshape.op_type == "Reshape":
-        inputs[3] = reshape.input[0]
-        node.output[0] = readers[0].output[0]
-        graph.node.remove(readers[0])
+    if reshape is None or reshape.op_type != "Reshape":
+        return
+    shape = producers.get(reshape.input[1])
+    if shape is not None and shape.op_type == "Constant":
+        if numpy_helper.to_array(shape.attribute[0].t).tolist() == [1, -1, 1, 1]:
+            node.input[3] = reshape.input[0]
+            node.output[0] = readers[0].output[0]
+            nodes.remove(readers[0])
 
 
-def _constant(node: onnx.NodeProto):
-    return numpy_helper.to_array(helper.get_attribute_value(node.attribute[0]))
+def _remove_unused(graph: onnx.GraphProto) -> None:
+    """Remove the nodes and constants that contribute to no output."""
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(_reads(node))
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    constants = [each for each in graph.initializer if each.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(constants)
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
@@ -211,15 +253,3 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
         yield from (value.name for value in graph.output)
         for inner in graph.node:
             yield from _reads(inner)
-
-
-def _remove_unused(graph: onnx.GraphProto) -> None:
-    """Remove the nodes that contribute to no output, as the repairs leave some behind."""
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(_reads(node))
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))

@@ -1,4 +1,4 @@
-"""Traces a model with another operator in place of this package's, and puts files into place."""
+"""Saves a layer or function as `paddle.jit.save` does, with errors that tell the layer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import copy
 import functools
 import importlib
 import inspect
-import os
-import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,70 +17,18 @@ from paddle.jit import TranslatedLayer
 from paddle.jit.dy2static.program_translator import StaticFunction
 from paddle.static import InputSpec
 
-from .. import _ops
-
-try:
-    from paddle.jit.pir_translated_layer import PirTranslatedLayer
-except ImportError:  # Paddle 2.6 has none
-    PirTranslatedLayer = TranslatedLayer
+from ._programs import gist
 
 
-class Origins:
-    """Which layer each operator of a model's program comes from."""
-
-    def __init__(self) -> None:
-        self._open: list[tuple[str, int]] = []
-        self._spans: list[tuple[int, int, str]] = []
-        self._program: Any = None
-
-    def layer_at_fault(self) -> str | None:
-        """Return the layer in which tracing stopped."""
-        return self._open[-1][0] if self._open else None
-
-    def layer_of(self, operator: str) -> str | None:
-        """Return the innermost layer that emitted the first operator of this name."""
-        names = [op.name() for op in self._program.global_block().ops] if self._program else []
-        if operator not in names:
-            return None
-        at = names.index(operator)
-        around = [(end - start, name) for start, end, name in self._spans if start <= at < end]
-        return min(around)[1] if around else None
-
-    def _enter(self, name: str, *_: Any) -> None:
-        if not paddle.in_dynamic_mode():
-            self._program = paddle.static.default_main_program()
-            self._open.append((name, len(self._program.global_block().ops)))
-
-    def _leave(self, *_: Any) -> None:
-        if not paddle.in_dynamic_mode():
-            name, start = self._open.pop()
-            self._spans.append((start, len(self._program.global_block().ops), name))
-
-    @contextlib.contextmanager
-    def watch(self, model: Any) -> Iterator[None]:
-        """Follow a model's sublayers while it is traced."""
-        hooks = []
-        try:
-            for name, layer in model.named_sublayers() if isinstance(model, nn.Layer) else ():
-                enter = functools.partial(self._enter, f"{name} ({type(layer).__name__})")
-                hooks.append(layer.register_forward_pre_hook(enter))
-                hooks.append(layer.register_forward_post_hook(self._leave))
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-
-def save(model: Any, path: Path, input_spec: Sequence, lower: Callable[..., Tensor]) -> Origins:
-    """Do what `paddle.jit.save` does, with `lower` emitting each call of the operator."""
+def save(model: Any, path: Path, input_spec: Sequence) -> None:
+    """Do what `paddle.jit.save` does."""
     if not hasattr(paddle._C_ops, "_run_custom_op"):
         raise NotImplementedError(f"export needs Paddle 3, this is Paddle {paddle.__version__}")
     _check_spec(input_spec)
     model = _untraced(model)
-    origins = Origins()
-    token = _ops.substitute.set(lower)
+    inside: list[str] = []  # the layers that tracing is in; an error leaves them
     try:
-        with _forgotten_records(), origins.watch(model):
+        with _forgotten_records(), _watched(model, inside):
             paddle.jit.save(model, str(path), input_spec=list(input_spec))
     except OSError:
         raise
@@ -92,14 +37,32 @@ def save(model: Any, path: Path, input_spec: Sequence, lower: Callable[..., Tens
             raise ValueError(
                 f"model: {_name(model)} uses the parameters of a layer, so it must be its method"
             ) from error
-        where = origins.layer_at_fault()
         raise ValueError(
             f"model: {_name(model)} cannot be traced with the input_spec {_show(input_spec)}"
-            f"{f', at layer {where}' if where else ''}: {_gist(error)}"
+            f"{f', at layer {inside[-1]}' if inside else ''}: {gist(error)}"
         ) from error
+
+
+@contextlib.contextmanager
+def _watched(model: Any, inside: list[str]) -> Iterator[None]:
+    """Note which of a model's sublayers are being run."""
+    hooks = []
+
+    def enter(name: str, *_: Any) -> None:
+        inside.append(name)
+
+    def leave(*_: Any) -> None:
+        inside.pop()
+
+    try:
+        for name, layer in model.named_sublayers() if isinstance(model, nn.Layer) else ():
+            shown = f"{name} ({type(layer).__name__})"
+            hooks.append(layer.register_forward_pre_hook(functools.partial(enter, shown)))
+            hooks.append(layer.register_forward_post_hook(leave))
+        yield
     finally:
-        _ops.substitute.reset(token)
-    return origins
+        for hook in hooks:
+            hook.remove()
 
 
 @contextlib.contextmanager
@@ -131,13 +94,13 @@ def _records() -> tuple[dict, ...]:
 
 def _untraced(model: Any) -> Any:
     """Return a model that is yet to be traced, so that no trace is shared with the given one."""
-    if isinstance(model, (TranslatedLayer, PirTranslatedLayer)) or not (
-        isinstance(model, (nn.Layer, StaticFunction)) or inspect.isroutine(model)
-    ):
+    if isinstance(model, TranslatedLayer):
         raise TypeError(
-            "model: expected a layer or a function that Python code defines, "
-            f"got {type(model).__name__}"
+            "model: Paddle 3 cannot save again what it has loaded from a .pdmodel file; give the "
+            "file's path to export.convert"
         )
+    if not (isinstance(model, (nn.Layer, StaticFunction)) or inspect.isroutine(model)):
+        raise TypeError(f"model: expected a layer or a function, got {type(model).__name__}")
     if isinstance(model, paddle.DataParallel):
         model = model._layers
     if isinstance(model, StaticFunction):
@@ -179,47 +142,3 @@ def _show(input_spec: Sequence) -> str:
     """Return the shapes and dtypes of input_spec."""
     shown = [f"{[*leaf.shape]} {leaf.dtype}" for leaf in paddle.utils.flatten(list(input_spec))]
     return f"({', '.join(shown)})".replace("paddle.", "")
-
-
-def _gist(error: Exception) -> str:
-    """Return the sentence of an error that Paddle wraps into pages of traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if re.match(r"(\w*Error: |\(\w+\) )", line)]
-    return re.sub(r"^\w*Error: ", "", (telling or lines or [type(error).__name__])[-1])
-
-
-def file_path(path: Any) -> Path:
-    """Return a path, where it names a file; a folder beside it may have the same name."""
-    text = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if not isinstance(text, str):
-        raise TypeError(f"path: expected a str or os.PathLike, got {type(text).__name__}")
-    if not os.path.basename(text):
-        raise ValueError(f"path: expected the name of a file, got {text!r}")
-    return Path(text)
-
-
-@contextlib.contextmanager
-def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """Give a folder that is removed with all it holds."""
-    with tempfile.TemporaryDirectory(prefix=".paddle_dcn-", dir=parent) as folder:
-        yield Path(folder)
-
-
-@contextlib.contextmanager
-def staged(targets: Sequence[Path]) -> Iterator[Path]:
-    """Give a folder for files named as the targets; on success they take the targets' places.
-
-    A target that the folder has no file for is removed: it belongs to an older model.
-    """
-    parent = targets[0].parent
-    for target in targets:
-        if target.is_dir():
-            raise IsADirectoryError(f"path: expected a file, got the folder {target}")
-    parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(parent) as folder:
-        yield folder
-        for target in targets:
-            if (folder / target.name).exists():
-                os.replace(folder / target.name, target)
-            else:
-                target.unlink(missing_ok=True)

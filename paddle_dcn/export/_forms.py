@@ -1,0 +1,245 @@
+"""Rewrites the deformable convolutions of a program from any form into the one that is asked for."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn, pir
+from paddle.nn.functional import pad
+
+from .. import _ops
+from .._checks import Attributes, Call
+from ._programs import Program, layer_of, replace, short
+
+OURS = {
+    "custom_op.paddle_dcn_v1": ("x", "offset", "weight", "bias"),
+    "custom_op.paddle_dcn_v2": ("x", "offset", "mask", "weight", "bias"),
+}
+BUILTIN = "pd_op.deformable_conv"
+
+
+def describe(program: Program) -> list[str]:
+    """Return a line for people on each deformable convolution of a program."""
+    lines = []
+    for operator in deformable(program):
+        x, _, mask, weight, _, attributes = _read(operator)
+        height, width = weight.shape[2:]
+        parts = [
+            f"{layer_of(operator) or 'top level'}: {'v1' if mask is None else 'v2'}",
+            f"{height}x{width}, x {[*x.shape]} {short(x.dtype)}, weight {[*weight.shape]}",
+            f"stride {attributes.stride}, padding {attributes.padding}",
+        ]
+        for name in ("groups", "deformable_groups"):
+            number = getattr(attributes, name)
+            parts += [f"{name.replace('_', ' ')} {number}"] * (number > 1)
+        lines.append(", ".join([*parts, operator.name().partition(".")[2]]))
+    return lines
+
+
+def deformable(program: Program) -> list[Any]:
+    """Return the operators that are deformable convolutions, in order."""
+    return [each for each in program.operators if each.name() == BUILTIN or each.name() in OURS]
+
+
+def rewrite(program: Program, form: Callable[[Call], Tensor]) -> None:
+    """Put `form` of each deformable convolution in its place."""
+    with program.building():
+        for operator in deformable(program):
+            kept = (form is fast and operator.name() in OURS) or (
+                form is portable and operator.name() == BUILTIN
+            )
+            if not kept:
+                replace(operator, functools.partial(form, _read(operator)))
+
+
+def fast(call: Call) -> Tensor:
+    """Emit this package's operator."""
+    return _ops.deform_conv2d(call)
+
+
+def portable(call: Call) -> Tensor:
+    """Emit the builtin, which stock Paddle runs and trains.
+
+    It pads both ends of an axis alike: as the first end asks for. Where the last end asks for more,
+    x gets the missing rows. Where it asks for less, the builtin makes rows of output that are cut
+    off again, and x gets the rows that make these a whole number of strides. (Padding x in front
+    instead would move the samples at -1 inside, where gradients are not 0.)
+    """
+
+    def convolve(call: Call) -> Tensor:
+        top, bottom, left, right = call.attributes.padding
+        surplus_h = max(0, math.ceil((top - bottom) / call.attributes.stride[0]))
+        surplus_w = max(0, math.ceil((left - right) / call.attributes.stride[1]))
+        rows = bottom - top + surplus_h * call.attributes.stride[0]
+        columns = right - left + surplus_w * call.attributes.stride[1]
+        x, offset, mask = call.x, call.offset, call.mask
+        if rows or columns:
+            x = pad(x, [0, columns, 0, rows])
+        if surplus_h or surplus_w:
+            offset = pad(offset, [0, surplus_w, 0, surplus_h])
+            mask = None if mask is None else pad(mask, [0, surplus_w, 0, surplus_h])
+        out = _builtin(call._replace(x=x, offset=offset, mask=mask, padding=(top, top, left, left)))
+        if surplus_h or surplus_w:
+            out = out[:, :, : -surplus_h or None, : -surplus_w or None]
+        return out
+
+    return _in_builtins_terms(convolve, call)
+
+
+def deform_conv(call: Call) -> Tensor:
+    """Emit the builtin in a form that becomes an ONNX DeformConv which every reader takes.
+
+    paddle2onnx needs a mask, TensorRT equal padding at both ends, and all tensors of one dtype.
+    """
+
+    def convolve(call: Call) -> Tensor:
+        x, mask = call.x, call.mask
+        top, bottom, left, right = call.attributes.padding
+        if (top, left) != (bottom, right):
+            x = pad(x, [0, 0, 0, 0, top, bottom, left, right])
+            top = left = 0
+        if mask is None:
+            mask = paddle.ones_like(call.offset[:, : call.offset.shape[1] // 2])
+        return _builtin(call._replace(x=x, mask=mask), (top, left))
+
+    return _in_builtins_terms(convolve, call)
+
+
+def grid_sample(call: Call) -> Tensor:
+    """Emit standard operators: one bilinear GridSample over all taps, and a 1x1 convolution.
+
+    GridSample (align_corners=False) reads pixel `((g + 1) * size - 1) / 2` for a coordinate g, so
+    position p becomes `(2 * p + 1) / size - 1`. Each deformable group counts as an image. Shapes
+    below are of K taps and P = Ho * Wo output pixels; 0 in a reshape keeps a size.
+    """
+
+    def convolve(call: Call) -> Tensor:
+        x, offset, weight = call.x, call.offset, call.weight
+        channels, (filter_h, filter_w) = x.shape[1], weight.shape[2:]
+        taps = filter_h * filter_w
+        out_h = _size(offset, 2)
+        offset = offset.reshape([-1, 2 * taps, 0, 0])
+        grid = []
+        for axis, tap in zip((0, 1), np.divmod(np.arange(taps), filter_w)):
+            size, out_size = _size(x, axis + 2), _size(call.offset, axis + 2)
+            start = tap * call.attributes.dilation[axis] - call.attributes.padding[2 * axis]
+            shape = [1, 1, 1, 1]
+            shape[axis + 2] = -1
+            step = (
+                paddle.arange(out_size).astype(x.dtype).reshape(shape)
+                * call.attributes.stride[axis]
+            )
+            base = step + paddle.assign(start.reshape(1, -1, 1, 1).astype(short(x.dtype)))
+            position = offset[:, axis::2] + base  # [N * deformable_groups, K, Ho, Wo]
+            if not isinstance(size, int):
+                size = size.astype(x.dtype)
+            grid.append((position * 2.0 + 1.0) / size - 1.0)
+        grid = paddle.stack([each.reshape([0, 0, -1]) for each in reversed(grid)], axis=-1)
+        images = x.reshape([-1, channels // call.attributes.deformable_groups, 0, 0])
+        columns = nn.functional.grid_sample(images, grid, align_corners=False)
+        if call.mask is not None:  # [N * deformable_groups, C / deformable_groups, K, P]
+            mask = call.mask.reshape([0, 0, -1]).reshape([-1, taps, 0])
+            columns = columns * mask.unsqueeze(1)
+        columns = columns.reshape([-1, channels * taps, 1, 0])
+        filters = weight.reshape([0, -1, 1, 1])
+        out = nn.functional.conv2d(columns, filters, groups=call.attributes.groups)
+        return out.reshape([0, 0, out_h, -1])
+
+    return _in_builtins_terms(convolve, call)
+
+
+def _size(tensor: Tensor, axis: int) -> int | Tensor:
+    """Return a size, also one that the program leaves open."""
+    size = tensor.shape[axis]
+    return size if size >= 0 else paddle.shape(tensor)[axis]
+
+
+def _read(operator: Any) -> Call:
+    """Return what an operator is told to do."""
+    operands = operator.operands_source()
+    attributes = operator.attrs()
+    if operator.name() in OURS:
+        tensors = dict(zip(OURS[operator.name()], operands))
+        zeros = tensors["bias"].get_defining_op()
+        if zeros.name() == "pd_op.full" and zeros.attrs()["value"] == 0:
+            tensors["bias"] = None
+        tensors.setdefault("mask", None)
+        paddings = attributes["paddings"]
+        chosen = {name: attributes[name] for name in ("im2col_step", "data_format")}
+    else:
+        tensors = dict(zip(("x", "offset", "weight", "mask"), operands), bias=None)
+        if tensors["mask"] is not None and not tensors["mask"].initialized():
+            tensors["mask"] = None
+        height, width = attributes["paddings"]
+        paddings = (height, height, width, width)
+        chosen = {}  # the builtin's im2col_step bounds nothing that needs bounds here
+    return Call(
+        **tensors,
+        attributes=Attributes(
+            stride=tuple(attributes["strides"]),
+            padding=tuple(paddings),
+            dilation=tuple(attributes["dilations"]),
+            groups=attributes["groups"],
+            deformable_groups=attributes["deformable_groups"],
+            **chosen,
+        ),
+    )
+
+
+def _in_builtins_terms(convolve: Callable[[Call], Tensor], call: Call) -> Tensor:
+    """Emit `convolve` for a call as the builtin knows it: NCHW, one dtype of 32 bits, no bias."""
+    dtype = call.x.dtype
+    wide = paddle.float64 if dtype == paddle.float64 else paddle.float32
+    x, offset, mask, weight, bias = (
+        tensor if tensor is None or tensor.dtype == wide else tensor.astype(wide)
+        for tensor in call[:-1]
+    )
+    if call.attributes.data_format == "NHWC":
+        x = x.transpose([0, 3, 1, 2])
+    out = convolve(Call(x, offset, mask, weight, None, call.attributes))
+    if bias is not None:
+        out = out + bias.reshape([1, -1, 1, 1])
+    if call.attributes.data_format == "NHWC":
+        out = out.transpose([0, 2, 3, 1])
+    return out if dtype == wide else out.astype(dtype)
+
+
+def _builtin(call: Call, padding: tuple[int, int]) -> Tensor:
+    """Emit the builtin with a padding of height and width.
+
+    It insists that deformable_groups divide the output channels, for no reason in the formula: each
+    group gets filters of zeros until they do, whose output is left out.
+    """
+    weight, groups = call.weight, call.attributes.groups
+    out_channels, *filter_shape = weight.shape
+    missing = 0
+    if out_channels >= 0:
+        filters = out_channels // groups
+        missing = -filters % (
+            call.attributes.deformable_groups // math.gcd(groups, call.attributes.deformable_groups)
+        )
+    if missing:
+        zeros = paddle.zeros([groups, missing, *filter_shape], weight.dtype)
+        weight = paddle.concat([weight.reshape([groups, filters, *filter_shape]), zeros], axis=1)
+        weight = weight.reshape([groups * (filters + missing), *filter_shape])
+    out = paddle._C_ops.deformable_conv(
+        call.x,
+        call.offset,
+        weight,
+        call.mask,
+        list(call.attributes.stride),
+        list(padding),
+        list(call.attributes.dilation),
+        call.attributes.deformable_groups,
+        groups,
+        1,  # with another im2col_step the builtin's gradients are wrong
+    )
+    if missing:
+        channels = np.arange(groups * (filters + missing)).reshape(groups, -1)[:, :filters]
+        out = paddle.gather(out, paddle.assign(channels.flatten()), axis=1)
+    return out

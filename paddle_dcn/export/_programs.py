@@ -1,0 +1,224 @@
+"""Reads a saved model, of whatever Paddle, into a PIR program; runs and writes such programs."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import paddle
+from paddle import pir
+from paddle.base import core
+
+# What a saved model consists of: its program, and all parameters in one file. A folder has one of
+# these; the last two names are those of Paddle 1, which may also keep a file for each parameter.
+_PROGRAMS = (".json", ".pdmodel")
+_PARAMETERS = ".pdiparams"
+_PADDLE_1 = (("__model__", "__params__"), ("model", "params"))
+
+
+class Input(NamedTuple):
+    """An input of a program; a size of -1 is open."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Program:
+    """A PIR program with its parameters' values."""
+
+    def __init__(self, pir_program: Any, scope: Any) -> None:
+        self.pir = pir_program
+        self._scope = scope
+
+    def clone(self) -> Program:
+        """Return a copy that can be rewritten; it shares the parameters' values."""
+        return Program(self.pir.clone(), self._scope)
+
+    @property
+    def operators(self) -> list[Any]:
+        """All operators, those of branches and loops too, in order."""
+        return list(_operators(self.pir.global_block()))
+
+    @property
+    def inputs(self) -> list[Input]:
+        """The inputs, in order."""
+        return [
+            Input(operator.attrs()["name"], tuple(value.shape), short(value.dtype))
+            for operator in self.pir.global_block().ops
+            if operator.name() == "pd_op.data"
+            for value in operator.results()
+        ]
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The values that leave the program, by name, in order."""
+        return {
+            operator.attrs()["name"]: operator.operand_source(0)
+            for operator in self.pir.global_block().ops
+            if operator.name() == "pd_op.fetch"
+        }
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """Let the block's operators go into this program."""
+        with _static(), paddle.static.program_guard(self.pir):
+            yield
+
+    def run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs for a feed."""
+        with _static(), paddle.static.scope_guard(self._scope):
+            executor = paddle.static.Executor(paddle.CPUPlace())
+            return executor.run(self.pir, feed=feed, fetch_list=[*self.outputs.values()])
+
+    def write(self, path: Path) -> None:
+        """Write `<path>.json` and, if there are parameters, `<path>.pdiparams`."""
+        core.serialize_pir_program(self.pir, f"{path}.json", True, False, True)
+        if _parameters(self.pir):
+            with _static(), paddle.static.scope_guard(self._scope):
+                paddle.static.pir_io.save_vars_pir(
+                    str(path.parent), self.pir, filename=path.name + _PARAMETERS
+                )
+
+
+def read(program_file: Path, parameters: Path | None) -> Program:
+    """Read a program, and its parameters from a file, or from a folder with a file for each."""
+    content = program_file.read_bytes()
+    scope = core.Scope()
+    with _static(), paddle.static.scope_guard(scope):
+        if content[:1] == b"{":
+            program = paddle.static.Program()
+            core.deserialize_pir_program(str(program_file), program)
+        else:
+            program = _translate(content, program_file)
+        if _parameters(program):
+            if parameters is None:
+                raise ValueError(f"model: {program_file} has parameters, whose file is missing")
+            combined = parameters.is_file()
+            paddle.static.pir_io.load_vars_pir(
+                paddle.static.Executor(paddle.CPUPlace()),
+                str(parameters.parent if combined else parameters),
+                program,
+                filename=parameters.name if combined else None,
+            )
+    return Program(program, scope)
+
+
+def find(model: Path) -> tuple[Path, Path | None]:
+    """Return a saved model's program and where its parameters are, from a folder or a prefix."""
+    if model.is_dir():
+        for program, parameters in _PADDLE_1:
+            if (model / program).is_file():
+                combined = model / parameters
+                return model / program, combined if combined.is_file() else model
+        prefixes = {
+            path.with_suffix("") for path in model.iterdir() if path.suffix == _PARAMETERS
+        } or {path.with_suffix("") for path in model.iterdir() if path.suffix in _PROGRAMS}
+        if len(prefixes) != 1:
+            names = ", ".join(sorted(path.name for path in prefixes)) or "none"
+            raise ValueError(f"model: expected one saved model in the folder {model}, got {names}")
+        (model,) = prefixes
+    elif model.is_file() and model.suffix not in (*_PROGRAMS, _PARAMETERS):
+        combined = [model.with_name(name) for program, name in _PADDLE_1 if program == model.name]
+        return model, next((path for path in combined if path.is_file()), model.parent)
+    elif model.suffix in (*_PROGRAMS, _PARAMETERS):
+        model = model.with_suffix("")
+    for suffix in _PROGRAMS:
+        program = model.with_name(model.name + suffix)
+        if program.is_file():
+            parameters = model.with_name(model.name + _PARAMETERS)
+            return program, parameters if parameters.is_file() else None
+    raise FileNotFoundError(f"model: found no {model}.json and no {model}.pdmodel")
+
+
+def replace(operator: Any, emit: Callable[[], Any]) -> None:
+    """Put what `emit` returns in the place of an operator's first result, unless it is None.
+
+    What it emits belongs to the layer of the operator.
+    """
+    block = operator.get_parent_block()
+    known = {each.id() for each in block.ops}
+    pir.set_insertion_point(operator)
+    new = emit()
+    if new is None:
+        return
+    for each in block.ops:
+        if each.id() not in known:
+            each.set_str_attr("struct_name", operator.attrs().get("struct_name", ""))
+    operator.result(0).replace_all_uses_with(new)
+    block.remove_op(operator)
+
+
+def layer_of(operator: Any) -> str:
+    """Return the kinds of layers that an operator is in, outermost first, or ''."""
+    return operator.attrs().get("struct_name", "").strip("/")
+
+
+def where(operator: Any) -> str:
+    """Return " of layer ..." where the program tells it."""
+    layer = layer_of(operator)
+    return f" of layer {layer}" if layer else ""
+
+
+def short(dtype: Any) -> str:
+    """Return a dtype's name as NumPy has it."""
+    return str(dtype).rpartition(".")[2]
+
+
+def gist(error: Exception) -> str:
+    """Return the sentence of an error that Paddle wraps into pages of traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if re.match(r"(\w*Error: |\(\w+\) )", line)]
+    return re.sub(r"^\w*Error: ", "", (telling or lines or [type(error).__name__])[-1])
+
+
+@contextlib.contextmanager
+def _static() -> Iterator[None]:
+    """Be in static mode; unlike `paddle.enable_static` this leaves the counters of names alone."""
+    with paddle.base.framework._dygraph_guard(None):
+        yield
+
+
+def _operators(block: Any) -> Iterator[Any]:
+    for operator in block.ops:
+        yield operator
+        for inner in operator.blocks():
+            yield from _operators(inner)
+
+
+def _parameters(program: Any) -> Sequence[Any]:
+    parameters, others = paddle.static.pir_io.get_pir_parameters(program)
+    return [value for value in parameters + others if value.persistable]
+
+
+def _translate(content: bytes, program_file: Path) -> Any:
+    """Return the PIR program for one of Paddle 1 or 2."""
+    try:
+        old = core.ProgramDesc(content)
+        for index in range(old.num_blocks()):
+            block = old.block(index)
+            for number in range(block.op_size()):
+                operator = block.op(number)
+                if operator.type() == "deformable_conv_v1":  # which PIR has no name for
+                    operator.set_type("deformable_conv")
+        program = pir.translate_to_pir(old)
+    except Exception as error:
+        raise ValueError(
+            f"model: Paddle {paddle.__version__} cannot read {program_file}: {gist(error)}"
+        ) from error
+    # Paddle 3 loads models whose inputs are this operator.
+    with paddle.static.program_guard(program):
+        for operator in program.global_block().ops:
+            if operator.name() == "pd_op.feed":
+                (value,) = operator.results()
+                pir.set_insertion_point(operator)
+                data = paddle._pir_ops.data(
+                    operator.attrs()["name"], value.shape, value.dtype, core.Place()
+                )
+                value.replace_all_uses_with(data)
+                program.global_block().remove_op(operator)
+    return program

@@ -1,0 +1,182 @@
+"""Rewrites what paddle2onnx gets wrong, or does not know, into operators that it converts right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from ._programs import Program, replace
+
+
+def rewrite(program: Program) -> None:
+    """Rewrite each operator of a program that has a rule here which applies to it."""
+    with program.building():
+        for operator in program.operators:
+            rule = _RULES.get(operator.name())
+            if rule is not None:
+                tensors = [
+                    each if each is not None and each.initialized() else None
+                    for each in operator.operands_source()
+                ]
+                replace(operator, lambda rule=rule, t=tensors, o=operator: rule(*t, **o.attrs()))
+
+
+def _hardtanh(x: Tensor, *, t_min: float, t_max: float, **_: Any) -> Tensor:
+    """The lower bound is lost."""
+    return paddle.clip(x, t_min, t_max)
+
+
+def _gelu(x: Tensor, *, approximate: bool, **_: Any) -> Tensor | None:
+    """The approximation by tanh is taken for the exact function."""
+    if not approximate:
+        return None
+    return 0.5 * x * (1 + paddle.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def _softplus(x: Tensor, *, beta: float, threshold: float, **_: Any) -> Tensor | None:
+    if (beta, threshold) == (1, 20):
+        return None
+    scaled = x * beta
+    # log(1 + exp(a)) without overflow
+    smooth = paddle.clip(scaled, min=0.0) + paddle.log(1 + paddle.exp(-paddle.abs(scaled)))
+    return paddle.where(scaled > threshold, x, smooth / beta)
+
+
+def _celu(x: Tensor, *, alpha: float, **_: Any) -> Tensor:
+    return paddle.clip(x, min=0.0) + alpha * (paddle.exp(paddle.clip(x, max=0.0) / alpha) - 1)
+
+
+def _rrelu(x: Tensor, *, lower: float, upper: float, is_test: bool, **_: Any) -> Tensor | None:
+    return paddle.nn.functional.leaky_relu(x, (lower + upper) / 2) if is_test else None
+
+
+def _maxout(x: Tensor, *, groups: int, axis: int, **_: Any) -> Tensor | None:
+    if axis != 1:
+        return None
+    out = x[:, ::groups]
+    for index in range(1, groups):
+        out = paddle.maximum(out, x[:, index::groups])
+    return out
+
+
+def _channel_shuffle(x: Tensor, *, groups: int, data_format: str, **_: Any) -> Tensor:
+    axis = 1 if data_format == "NCHW" else 3
+    order = np.arange(x.shape[axis]).reshape(groups, -1).T.flatten()
+    return paddle.gather(x, paddle.assign(order), axis=axis)
+
+
+def _flip(x: Tensor, *, axis: Sequence[int], **_: Any) -> Tensor | None:
+    """An open size is refused."""
+    if all(x.shape[each] >= 0 for each in axis):
+        return None
+    for each in axis:
+        size = paddle.shape(x)[each]
+        x = paddle.gather(x, size - 1 - paddle.arange(size), axis=each)
+    return x
+
+
+def _extremum(reduce: Callable) -> Callable:
+    def rule(x: Tensor, *, axis: Sequence[int], keepdim: bool, **_: Any) -> Tensor:
+        return reduce(x, axis=list(axis) or None, keepdim=keepdim)
+
+    return rule
+
+
+def _logit(x: Tensor, *, eps: float, **_: Any) -> Tensor:
+    x = paddle.clip(x, eps, 1 - eps) if eps else x
+    return paddle.log(x / (1 - x))
+
+
+def _label_smooth(x: Tensor, prior: Tensor | None, *, epsilon: float, **_: Any) -> Tensor:
+    return x * (1 - epsilon) + (epsilon / x.shape[-1] if prior is None else prior * epsilon)
+
+
+def _trunc(x: Tensor, **_: Any) -> Tensor:
+    return paddle.sign(x) * paddle.floor(paddle.abs(x))
+
+
+def _lerp(x: Tensor, y: Tensor, weight: Tensor, **_: Any) -> Tensor:
+    return x + weight * (y - x)
+
+
+def _layer_norm(
+    x: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    *,
+    epsilon: float,
+    begin_norm_axis: int,
+    **_: Any,
+) -> Tensor | None:
+    """Over several axes the scale and the bias get a shape that does not fit."""
+    axes = list(range(begin_norm_axis, len(x.shape)))
+    if len(axes) == 1:
+        return None
+    centred = x - x.mean(axes, keepdim=True)
+    out = centred / paddle.sqrt((centred * centred).mean(axes, keepdim=True) + epsilon)
+    shape = x.shape[begin_norm_axis:]
+    out = out if scale is None else out * scale.reshape(shape)
+    return out if bias is None else out + bias.reshape(shape)
+
+
+def _pool2d(
+    x: Tensor,
+    size: Tensor,
+    *,
+    adaptive: bool,
+    pooling_type: str,
+    data_format: str,
+    **_: Any,
+) -> Tensor | None:
+    """Averages over regions of an image of open size are refused: they are two matrix products."""
+    known = size.get_defining_op()
+    if known.name() != "pd_op.full_int_array" or pooling_type != "avg" or data_format != "NCHW":
+        return None
+    out_sizes = known.attrs()["value"]
+    static = min(x.shape[2:]) >= 0
+    divides = static and all(a % b == 0 for a, b in zip(x.shape[2:], out_sizes))
+    if not adaptive or out_sizes == [1, 1] or divides:
+        return None
+    rows, columns = (_averages(x, axis, out) for axis, out in zip((2, 3), out_sizes))
+    return paddle.matmul(paddle.matmul(rows, x), columns.transpose([1, 0]))
+
+
+def _averages(x: Tensor, axis: int, out_size: int) -> Tensor:
+    """Return the matrix [out_size, size] that averages from i * size / out_size, rounded down,
+
+    to (i + 1) * size / out_size, rounded up.
+    """
+    size = x.shape[axis] if x.shape[axis] >= 0 else paddle.shape(x)[axis]
+    at = paddle.arange(size).astype("int64").reshape([1, -1])
+    size = size if isinstance(size, int) else size.astype("int64")
+    first = paddle.assign(np.arange(out_size).reshape(-1, 1)) * size
+    last = paddle.assign(np.arange(1, out_size + 1).reshape(-1, 1)) * size
+    # floor(first / out_size) <= at < ceil(last / out_size)
+    inside = paddle.logical_and((at + 1) * out_size > first, at * out_size < last)
+    inside = inside.astype(x.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
+_RULES = {
+    "pd_op.amax": _extremum(paddle.max),
+    "pd_op.amin": _extremum(paddle.min),
+    "pd_op.celu": _celu,
+    "pd_op.channel_shuffle": _channel_shuffle,
+    "pd_op.flip": _flip,
+    "pd_op.gelu": _gelu,
+    "pd_op.hardtanh": _hardtanh,
+    "pd_op.label_smooth": _label_smooth,
+    "pd_op.layer_norm": _layer_norm,
+    "pd_op.lerp": _lerp,
+    "pd_op.logit": _logit,
+    "pd_op.maxout": _maxout,
+    "pd_op.pool2d": _pool2d,
+    "pd_op.rrelu": _rrelu,
+    "pd_op.softplus": _softplus,
+    "pd_op.trunc": _trunc,
+}

@@ -1,0 +1,176 @@
+"""Runs a written model beside the program that it was made of, and finds where they part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import pir
+
+from . import _files
+from ._programs import Program, gist, short, where
+
+Arrays = dict[str, np.ndarray]
+Runner = Callable[[Arrays], list[np.ndarray]]
+
+# Two sizes for a batch, and for each further open size, in order. Networks that halve the image
+# several times, and add what they scale up again, need multiples of 32.
+_BATCHES = (1, 2)
+_SIZES = (((17, 22), (22, 13)), ((64, 96), (96, 64)), ((224, 256), (256, 224)))
+
+# The largest difference that counts as rounding, as a share of the largest value: of networks in
+# float32, and of those that compute in half types.
+_ROUNDING = {False: 1e-4, True: 2e-2}
+
+
+def verify(
+    program: Program,
+    write: Callable[[Program, Path], None],
+    load: Callable[[Path], Runner],
+    path: Path,
+    feeds: Sequence[Arrays],
+) -> float:
+    """Return the largest difference between a program and what `write` has written to a path.
+
+    It is relative to the largest value of an output. Without feeds random ones are made.
+
+    Raises:
+        ValueError: the difference is not rounding. Names the first operator and layer that differ.
+
+    """
+    try:
+        run = load(path)
+    except Exception as error:
+        raise ValueError(f"model: what was written does not load: {gist(error)}") from error
+    worst = 0.0
+    for feed, wanted, limits in _expectations(program, feeds):
+        try:
+            found = run(feed)
+        except Exception as error:
+            raise ValueError(f"model: what was written does not run: {gist(error)}") from error
+        for name, limit, one, other in zip(program.outputs, limits, found, wanted):
+            difference = _difference(one, other)
+            if not difference <= limit:
+                raise ValueError(
+                    f"model: output {name} of what was written is off by {difference:.2g} of its "
+                    f"largest value{_first_difference(program, write, load, feed)}"
+                )
+            worst = max(worst, difference)
+    return worst
+
+
+def _expectations(
+    program: Program, feeds: Sequence[Arrays]
+) -> Iterator[tuple[Arrays, list[np.ndarray], list[float]]]:
+    """Give feeds with the program's outputs, and for each output the difference to allow."""
+    halves = {"float16", "bfloat16"}
+    rounding = _ROUNDING[
+        any(
+            value.is_dense_tensor_type() and short(value.dtype) in halves
+            for operator in program.operators
+            for value in operator.results()
+            if value.initialized()
+        )
+    ]
+    rng = np.random.default_rng(0)
+    for feed, wanted in [(feed, program.run(feed)) for feed in feeds] or _random(program, rng):
+        # How a change of the input's last bits spreads tells what rounding may do.
+        nudged = {
+            name: array * (1 + rng.choice([-1, 1], array.shape) * 2.0**-20).astype(array.dtype)
+            if array.dtype.kind == "f"
+            else array
+            for name, array in feed.items()
+        }
+        spread = map(_difference, program.run(nudged), wanted)
+        yield feed, wanted, [rounding + 4 * each for each in spread]
+
+
+def _random(program: Program, rng: Any) -> list[tuple[Arrays, list[np.ndarray]]]:
+    """Return two random feeds, with two sizes for each open one, and the outputs of each."""
+    reason = ""
+    for sizes in _SIZES:
+        try:
+            feeds = [_feed(program, rng, *pair) for pair in zip(_BATCHES, sizes)]
+            return [(feed, program.run(feed)) for feed in feeds]
+        except Exception as error:
+            reason = reason or gist(error)
+    raise ValueError(
+        "verify: the model runs with none of the inputs tried; give some that it runs with, as "
+        f"verify=[(array, ...), ...], or verify=False: {reason}"
+    )
+
+
+def _feed(program: Program, rng: Any, batch: int, sizes: tuple[int, int]) -> Arrays:
+    feed = {}
+    for name, shape, dtype in program.inputs:
+        rest = iter(sizes * len(shape))
+        filled = [
+            size if size >= 0 else batch if axis == 0 else next(rest)
+            for axis, size in enumerate(shape)
+        ]
+        if dtype.startswith("float"):
+            feed[name] = rng.standard_normal(filled).astype(dtype)
+        elif dtype == "bfloat16":  # which NumPy lacks: Paddle takes its bits
+            bits = rng.standard_normal(filled).astype("float32").view(np.uint32)
+            feed[name] = (bits >> 16).astype(np.uint16)
+        else:
+            feed[name] = rng.integers(0, 2, filled).astype(dtype)
+    images = [array for array in feed.values() if array.ndim == 4]
+    for name, shape in (("im_shape", images[0].shape[2:] if images else ()), ("scale_factor", 1)):
+        if images and name in feed:  # PaddleDetection's inputs beside the image
+            feed[name] = np.broadcast_to(shape, feed[name].shape).astype(feed[name].dtype)
+    return feed
+
+
+def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the largest difference as a share of the largest finite value; inf for other kinds."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    found, wanted = (each.astype("float64") for each in (found, wanted))
+    finite = np.isfinite(wanted)
+    if not np.array_equal(found[~finite], wanted[~finite], equal_nan=True):
+        return float("inf")
+    largest = np.abs(wanted[finite]).max(initial=0.0)
+    difference = np.abs(found[finite] - wanted[finite]).max(initial=0.0)
+    return float(difference / largest) if difference else 0.0
+
+
+def _first_difference(
+    program: Program,
+    write: Callable[[Program, Path], None],
+    load: Callable[[Path], Runner],
+    feed: Arrays,
+) -> str:
+    """Return which operator is the first to differ, by making each one's results outputs."""
+    probe = program.clone()
+    operators = []
+    with probe.building():
+        block = probe.pir.global_block()
+        values = [
+            (operator, value)
+            for operator in block.ops
+            if operator.name().startswith(("pd_op.", "custom_op."))
+            and operator.name() not in ("pd_op.data", "pd_op.fetch")
+            for value in operator.results()
+            if value.initialized() and value.is_dense_tensor_type() and not value.use_empty()
+        ]
+        for operator in [each for each in block.ops if each.name() == "pd_op.fetch"]:
+            block.remove_op(operator)
+        pir.set_insertion_point_to_block_end(block)
+        for index, (operator, value) in enumerate(values):
+            paddle._pir_ops.fetch(value, f"probe_{index}", index)
+            operators.append(f"{operator.name().partition('.')[2]}{where(operator)}")
+    try:
+        with _files.temporary_folder() as scratch:
+            write(probe, scratch / "probe")
+            found = load(scratch / "probe")(feed)
+        ((_, wanted, limits),) = _expectations(probe, [feed])
+    except Exception:
+        return ""  # what the probe needs beyond the model may be what cannot be converted
+    for name, limit, one, other in zip(operators, limits, found, wanted):
+        if not _difference(one, other) <= limit:
+            return f"; the first operator that differs is {name}"
+    return ""
