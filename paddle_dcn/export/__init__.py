@@ -136,9 +136,9 @@ def onnx(
         opset: Version of ONNX's operators: 19, the first with DeformConv, to 22; from 16, the first
             with GridSample, for `form="grid_sample"`.
         form: `"deform_conv"` or `"grid_sample"`.
-        verify: Whether to run the file beside the model: on the example tensors of input_spec if
-            these are all it has, else on random inputs, with two sizes for each open one. A list of
-            inputs, each a tuple of arrays, is used instead.
+        verify: Whether to run the file beside the model: on random inputs, with two sizes for each
+            open one; if input_spec has example tensors only, on these, with and without noise. A
+            list of inputs, each a tuple of arrays, is used instead.
 
     Returns:
         The file.
@@ -330,7 +330,16 @@ def _feeds(verify: Any, program: _programs.Program, input_spec: Sequence) -> lis
             return None
         if not examples or not all(isinstance(each, Tensor) for each in examples):
             return []
-        verify = [examples]
+        # Examples may be zeros, which tell little.
+        rng = np.random.default_rng(0)
+        arrays = [each.numpy() for each in examples]
+        verify = [
+            arrays,
+            [
+                a + rng.standard_normal(a.shape).astype(a.dtype) if a.dtype.kind == "f" else a
+                for a in arrays
+            ],
+        ]
     if not isinstance(verify, (list, tuple)):
         raise TypeError(f"verify: expected a bool or a list of inputs, got {type(verify).__name__}")
     names = [each.name for each in program.inputs]

@@ -1,4 +1,4 @@
-"""Rewrites the deformable convolutions of a program from any form into the one that is asked for."""
+"""Rewrites the deformable convolutions of a program from any form into a given one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn, pir
+from paddle import Tensor, nn
 from paddle.nn.functional import pad
 
 from .. import _ops
 from .._checks import Attributes, Call
-from ._programs import Program, layer_of, replace, short
+from ._programs import Program, layer_of, replace, short, size_of
 
 OURS = {
     "custom_op.paddle_dcn_v1": ("x", "offset", "weight", "bias"),
@@ -83,7 +83,7 @@ def portable(call: Call) -> Tensor:
         if surplus_h or surplus_w:
             offset = pad(offset, [0, surplus_w, 0, surplus_h])
             mask = None if mask is None else pad(mask, [0, surplus_w, 0, surplus_h])
-        out = _builtin(call._replace(x=x, offset=offset, mask=mask, padding=(top, top, left, left)))
+        out = _builtin(call._replace(x=x, offset=offset, mask=mask), (top, left))
         if surplus_h or surplus_w:
             out = out[:, :, : -surplus_h or None, : -surplus_w or None]
         return out
@@ -122,11 +122,11 @@ def grid_sample(call: Call) -> Tensor:
         x, offset, weight = call.x, call.offset, call.weight
         channels, (filter_h, filter_w) = x.shape[1], weight.shape[2:]
         taps = filter_h * filter_w
-        out_h = _size(offset, 2)
+        out_h = size_of(offset, 2)
         offset = offset.reshape([-1, 2 * taps, 0, 0])
         grid = []
         for axis, tap in zip((0, 1), np.divmod(np.arange(taps), filter_w)):
-            size, out_size = _size(x, axis + 2), _size(call.offset, axis + 2)
+            size, out_size = size_of(x, axis + 2), size_of(call.offset, axis + 2)
             start = tap * call.attributes.dilation[axis] - call.attributes.padding[2 * axis]
             shape = [1, 1, 1, 1]
             shape[axis + 2] = -1
@@ -151,12 +151,6 @@ def grid_sample(call: Call) -> Tensor:
         return out.reshape([0, 0, out_h, -1])
 
     return _in_builtins_terms(convolve, call)
-
-
-def _size(tensor: Tensor, axis: int) -> int | Tensor:
-    """Return a size, also one that the program leaves open."""
-    size = tensor.shape[axis]
-    return size if size >= 0 else paddle.shape(tensor)[axis]
 
 
 def _read(operator: Any) -> Call:

@@ -43,14 +43,45 @@ _UNFIT = (
 
 def convert(program: Program, form: Callable, opset: int) -> bytes:
     """Return the ONNX file of a program, its deformable convolutions in the given form."""
-    program = program.clone()
+    (made,) = convert_all([program], form, opset)
+    if isinstance(made, NotImplementedError):
+        raise made
+    return made
+
+
+def convert_all(
+    programs: Sequence[Program], form: Callable, opset: int
+) -> list[bytes | NotImplementedError]:
+    """Return for each program the ONNX file or why there is none, from one run of paddle2onnx."""
+    with _files.temporary_folder() as scratch:
+        rewritten = [program.clone() for program in programs]
+        prefixes = [scratch / str(number) for number in range(len(programs))]
+        made: dict[Path, bytes | NotImplementedError] = {}
+        for program, prefix in zip(rewritten, prefixes):
+            try:
+                _prepare(program, form, prefix)
+            except NotImplementedError as error:
+                made[prefix] = error
+        _run_paddle2onnx([each for each in prefixes if each not in made], min(opset, _NEWEST))
+        for program, prefix in zip(rewritten, prefixes):
+            try:
+                if prefix not in made:
+                    made[prefix] = _finish(_load(prefix, program), program, opset)
+            except NotImplementedError as error:
+                made[prefix] = error
+        return [made[prefix] for prefix in prefixes]
+
+
+def _prepare(program: Program, form: Callable, prefix: Path) -> None:
+    """Rewrite a program into what paddle2onnx converts right, and write it."""
     _forms.rewrite(program, form)
     _standard.rewrite(program)
-    with _files.temporary_folder() as scratch:
-        program.write(scratch / "model")
-        _narrow_attributes(scratch / "model.json")
-        run_paddle2onnx([scratch / "model"], min(opset, _NEWEST))
-        model = _load(scratch / "model", program)
+    program.write(prefix)
+    _narrow_attributes(prefix.with_suffix(".json"))
+
+
+def _finish(model: onnx.ModelProto, program: Program, opset: int) -> bytes:
+    """Mend what paddle2onnx has made of a program, and return the file."""
     _mend(model.graph)
     _restore_offset_groups(model.graph, _forms.deformable(program))
     _remove_unused(model.graph)
@@ -62,7 +93,7 @@ def convert(program: Program, form: Callable, opset: int) -> bytes:
     except _UNFIT as error:
         reason = " ".join(str(error).split())
         raise NotImplementedError(
-            f"model: opset {opset} of ONNX lacks what it needs: {reason}"
+            f"model: what it needs is not in opset {opset} of ONNX, or written wrongly: {reason}"
         ) from error
     return model.SerializeToString(deterministic=True)
 
@@ -91,7 +122,7 @@ def load(path: Path) -> Callable[[dict], list]:
     return lambda feed: evaluator.run(None, feed)
 
 
-def run_paddle2onnx(prefixes: Sequence[Path], opset: int) -> None:
+def _run_paddle2onnx(prefixes: Sequence[Path], opset: int) -> None:
     """Run paddle2onnx on saved programs, in a process of its own."""
     script = Path(__file__).with_name("_paddle2onnx.py")
     subprocess.run(
@@ -140,12 +171,14 @@ def _load(prefix: Path, program: Program) -> onnx.ModelProto:
     why = (
         re.sub(r"^.*\[ERROR\](\[Paddle2ONNX\])?\s*", "", errors[0]) if errors else "no reason told"
     )
-    named = re.match(r"\[OP: pd_op\.(\w+)\]", why)
+    named = re.match(r"\[OP: pd_op\.(\w+)\]\s*(.*)", why)
     for operator in program.operators:
         if named and operator.name() == f"pd_op.{named[1]}":
-            why += where(operator)
+            why = f"the operator {named[1]}{where(operator)}: {named[2]}"
             break
-    raise NotImplementedError(f"model: paddle2onnx cannot convert it: {why}")
+    else:
+        why = f"it: {why}"
+    raise NotImplementedError(f"model: paddle2onnx cannot convert {why}")
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -224,6 +257,8 @@ def _take_in_bias(nodes: list[onnx.NodeProto], node: onnx.NodeProto, producers: 
     if reshape is None or reshape.op_type != "Reshape":
         return
     shape = producers.get(reshape.input[1])
+    while shape is not None and shape.op_type == "Identity":
+        shape = producers.get(shape.input[0])
     if shape is not None and shape.op_type == "Constant":
         if numpy_helper.to_array(shape.attribute[0].t).tolist() == [1, -1, 1, 1]:
             node.input[3] = reshape.input[0]

@@ -155,13 +155,20 @@ def replace(operator: Any, emit: Callable[[], Any]) -> None:
 
 def layer_of(operator: Any) -> str:
     """Return the kinds of layers that an operator is in, outermost first, or ''."""
-    return operator.attrs().get("struct_name", "").strip("/")
+    name = operator.attrs().get("struct_name", "").strip("/")
+    return re.sub(r"_\d+(?=/|$)", "", name)  # without what tells the process's layers apart
 
 
 def where(operator: Any) -> str:
     """Return " of layer ..." where the program tells it."""
     layer = layer_of(operator)
     return f" of layer {layer}" if layer else ""
+
+
+def size_of(tensor: Any, axis: int) -> Any:
+    """Return a size: an int, or a tensor where the program that is being built leaves it open."""
+    size = tensor.shape[axis]
+    return size if size >= 0 else paddle.shape(tensor)[axis]
 
 
 def short(dtype: Any) -> str:

@@ -10,13 +10,18 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ._programs import Program, replace
+from ._programs import Program, replace, size_of, where
 
 
 def rewrite(program: Program) -> None:
     """Rewrite each operator of a program that has a rule here which applies to it."""
     with program.building():
         for operator in program.operators:
+            name = operator.name().partition(".")[2]
+            if name in _WRONG:
+                raise NotImplementedError(
+                    f"model: paddle2onnx gets the operator {name}{where(operator)} wrong"
+                )
             rule = _RULES.get(operator.name())
             if rule is not None:
                 tensors = [
@@ -75,7 +80,7 @@ def _flip(x: Tensor, *, axis: Sequence[int], **_: Any) -> Tensor | None:
     if all(x.shape[each] >= 0 for each in axis):
         return None
     for each in axis:
-        size = paddle.shape(x)[each]
+        size = size_of(x, each)
         x = paddle.gather(x, size - 1 - paddle.arange(size), axis=each)
     return x
 
@@ -93,7 +98,10 @@ def _logit(x: Tensor, *, eps: float, **_: Any) -> Tensor:
 
 
 def _label_smooth(x: Tensor, prior: Tensor | None, *, epsilon: float, **_: Any) -> Tensor:
-    return x * (1 - epsilon) + (epsilon / x.shape[-1] if prior is None else prior * epsilon)
+    if prior is None:
+        size = size_of(x, -1)
+        prior = 1 / (size if isinstance(size, int) else size.astype(x.dtype))
+    return x * (1 - epsilon) + prior * epsilon
 
 
 def _trunc(x: Tensor, **_: Any) -> Tensor:
@@ -151,7 +159,7 @@ def _averages(x: Tensor, axis: int, out_size: int) -> Tensor:
 
     to (i + 1) * size / out_size, rounded up.
     """
-    size = x.shape[axis] if x.shape[axis] >= 0 else paddle.shape(x)[axis]
+    size = size_of(x, axis)
     at = paddle.arange(size).astype("int64").reshape([1, -1])
     size = size if isinstance(size, int) else size.astype("int64")
     first = paddle.assign(np.arange(out_size).reshape(-1, 1)) * size
@@ -161,6 +169,54 @@ def _averages(x: Tensor, axis: int, out_size: int) -> Tensor:
     inside = inside.astype(x.dtype)
     return inside / inside.sum(1, keepdim=True)
 
+
+def _nearest_interp(
+    x: Tensor,
+    out_size: Tensor | None,
+    size_tensor: Any,
+    scale_tensor: Tensor | None,
+    *,
+    scale: Sequence[float],
+    out_h: int,
+    out_w: int,
+    align_corners: bool,
+    data_format: str,
+    **_: Any,
+) -> Tensor | None:
+    """Which of two pixels is the nearer one, where both are, depends on rounding.
+
+    Paddle reads pixel floor(i * ratio), in float32, of which it has the ratio of sizes. Halves and
+    doubles are exact everywhere.
+    """
+    if len(x.shape) != 4 or data_format != "NCHW" or align_corners:
+        return None
+    if size_tensor is not None:
+        sizes = size_tensor.get_defining_op().operands_source()
+        outs = [each.reshape([]) for each in sizes]
+    elif out_size is not None:
+        outs = [out_size[0], out_size[1]]
+    elif scale_tensor is not None or scale or min(out_h, out_w) <= 0:
+        return None
+    else:
+        outs = [out_h, out_w]
+    for axis, out in zip((2, 3), outs):
+        size = size_of(x, axis)
+        ratio = (
+            paddle.full([], size / out, "float32")
+            if isinstance(size, int) and isinstance(out, int)
+            else _as_float(size) / _as_float(out)
+        )
+        index = paddle.floor(paddle.arange(out).astype("float32") * ratio).astype("int64")
+        x = paddle.gather(x, index, axis=axis)
+    return x
+
+
+def _as_float(size: int | Tensor) -> Tensor:
+    return paddle.full([], size, "float32") if isinstance(size, int) else size.astype("float32")
+
+
+# What paddle2onnx takes for something else, beyond what is mended here.
+_WRONG = {"fft_c2c", "fft_c2r", "fft_r2c", "temporal_shift"}
 
 _RULES = {
     "pd_op.amax": _extremum(paddle.max),
@@ -175,6 +231,7 @@ _RULES = {
     "pd_op.lerp": _lerp,
     "pd_op.logit": _logit,
     "pd_op.maxout": _maxout,
+    "pd_op.nearest_interp": _nearest_interp,
     "pd_op.pool2d": _pool2d,
     "pd_op.rrelu": _rrelu,
     "pd_op.softplus": _softplus,

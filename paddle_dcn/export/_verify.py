@@ -156,6 +156,7 @@ def _first_difference(
             and operator.name() not in ("pd_op.data", "pd_op.fetch")
             for value in operator.results()
             if value.initialized() and value.is_dense_tensor_type() and not value.use_empty()
+            if not short(value.dtype).startswith("complex")
         ]
         for operator in [each for each in block.ops if each.name() == "pd_op.fetch"]:
             block.remove_op(operator)

@@ -145,7 +145,7 @@ BAD = [
     ),
     (lambda x: LAYER(x), "model", SPEC, ValueError, "<lambda> cannot be traced"),
     (uses_layer, "model", SPEC, ValueError, "model: uses_layer uses the parameters of a layer"),
-    (3, "model", CHANNELS, TypeError, "model: expected a layer or a function .*, got int"),
+    (3, "model", CHANNELS, TypeError, "model: expected a layer or a function, got int"),
     (LAYER, "file/model", [paddle.zeros([1, 3, 8, 8])], OSError, "file"),
 ]
 
@@ -185,6 +185,8 @@ def test_failed_traces_leave_no_records(tmp_path):
 
 
 BAD_PATHS = [
+    (".", ValueError, "expected the name of a file, got '.'"),
+    ("sub/..", ValueError, "expected the name of a file, got 'sub/..'"),
     ("", ValueError, "expected the name of a file, got ''"),
     ("new/", ValueError, "expected the name of a file, got 'new/'"),
     (None, TypeError, "expected a str or os.PathLike, got NoneType"),
@@ -212,10 +214,3 @@ def test_folder_in_the_way(tmp_path):
     with pytest.raises(IsADirectoryError, match="expected a file, got the folder .*pdiparams"):
         export.save_portable(LAYER, tmp_path / "model", [paddle.zeros([1, 3, 8, 8])])
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.pdiparams"]
-
-
-def test_loaded_programs_are_refused(tmp_path):
-    paddle.jit.save(LAYER, str(tmp_path / "model"), [InputSpec([None, 3, None, None])])
-    loaded = paddle.jit.load(str(tmp_path / "model"))
-    with pytest.raises(TypeError, match="that Python code defines, got PirTranslatedLayer"):
-        export.save_portable(loaded, tmp_path / "again", [paddle.zeros([1, 3, 8, 8])])

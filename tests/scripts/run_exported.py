@@ -6,7 +6,7 @@ import threading
 
 if "BLOCK_PADDLE_DCN" in os.environ:
     sys.modules["paddle_dcn"] = None  # importing it is an ImportError
-elif sys.argv[1] != "onnx":
+elif sys.argv[1] not in ("onnx", "openvino"):
     import paddle_dcn  # noqa: F401  (registers the operators)
 
 import numpy as np
@@ -82,6 +82,14 @@ def onnx(path):
     return lambda feed: session.run(None, feed)
 
 
+def openvino(path):
+    import openvino
+
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", precise)
+    return lambda feed: [compiled(feed)[output] for output in compiled.outputs]
+
+
 def fixed(**settings):
     return lambda path: (lambda handle: lambda feed: predict(handle, feed))(
         predictor(path, **settings)
@@ -97,6 +105,7 @@ ROUTES = {
     "predictor without both": fixed(onednn=False, optimize=False),
     "clones": clones,
     "onnx": onnx,
+    "openvino": openvino,
 }
 
 

@@ -1,0 +1,215 @@
+"""export.convert, and the command: saved models of Paddle 1, 2 and 3 to every target."""
+
+import hashlib
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+import paddle_dcn
+from paddle_dcn import export
+from tests.support.comparison import assert_close
+from tests.support.export_models import run
+from tests.support.process import run_python
+from tests.support.programs import needs_paddle_3
+
+pytestmark = needs_paddle_3
+
+ARCHIVE = Path(__file__).parents[1] / "data" / "paddle2.zip"
+DEPTH = 400  # rounded terms of an output of these models, a few layers of up to 54 each
+
+
+class Net(paddle.nn.Layer):
+    """Has this package's operator and Paddle's, each with what the other's form lacks."""
+
+    def __init__(self):
+        super().__init__()
+        self.v2 = paddle_dcn.ModulatedDeformConv2DPack(
+            4, 8, 3, padding=(1, 0, 2, 1), stride=2, deformable_groups=2
+        )
+        self.act = paddle.nn.LeakyReLU(0.1)
+        self.offset = paddle.nn.Conv2D(8, 18, 3, padding=1)
+        self.v1 = paddle.vision.ops.DeformConv2D(8, 6, 3, padding=1, groups=2)
+
+    def forward(self, image):
+        out = self.act(self.v2(image))
+        return self.v1(out, self.offset(out))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The folder of models, with one of this Paddle, and of each feed and outputs."""
+    folder = tmp_path_factory.mktemp("models")
+    zipfile.ZipFile(ARCHIVE).extractall(folder)
+    paddle.seed(4)
+    net = Net()
+    for parameter in net.parameters():
+        parameter.set_value(paddle.uniform(parameter.shape, min=-0.3, max=0.3))
+    net.eval()
+    spec = [paddle.static.InputSpec([None, 4, None, None], "float32", "image")]
+    paddle.jit.save(net, str(folder / "paddle3" / "inference"), spec)
+    image = np.random.default_rng(5).standard_normal((2, 4, 9, 12)).astype("float32")
+    with paddle.no_grad():
+        np.savez(folder / "paddle3.npz", image=image, out=net(paddle.to_tensor(image)).numpy())
+    return folder
+
+
+def known(models, name):
+    """A model's feed, and the outputs that the Paddle which it was made with gave."""
+    stored = np.load(models / f"{'v1' if name == 'combined' else name}.npz")
+    names = stored.files
+    return {names[0]: stored[names[0]]}, [stored[each] for each in names[1:]]
+
+
+def digests(folder):
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def check(found, wanted):
+    assert len(found) == len(wanted)
+    for index, (one, other) in enumerate(zip(found, wanted)):
+        assert_close(one, other, "float32", DEPTH, f"output {index}")
+
+
+# Routes of tests/scripts/run_exported.py, which all but the first must do without this package.
+TARGETS = {
+    "fast": ("", ["load", "predictor"]),
+    "portable": ("", ["load", "static", "predictor"]),
+    "onnx": (".onnx", ["onnx"]),
+    "grid_sample": (".onnx", ["onnx"]),
+    "openvino": (".xml", ["openvino"]),
+}
+NEEDS = {"onnx": "paddle2onnx", "grid_sample": "paddle2onnx", "openvino": "openvino"}
+
+
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("name", ["jit", "v1", "combined", "paddle3"])
+def test_every_model_to_every_target(models, tmp_path, name, to):
+    if to in NEEDS and find_spec(NEEDS[to]) is None:
+        pytest.skip(f"pip install {NEEDS[to]}")
+    feed, wanted = known(models, name)
+    before = digests(models)
+    done = export.convert(models / name, tmp_path / "made", to, verify=[tuple(feed.values())])
+    assert digests(models) == before
+    assert sorted(done.files) == sorted(tmp_path.iterdir())
+    assert len(done.layers) == (2 if name in ("jit", "paddle3") else 1)
+    assert done.difference < 1e-5
+    if name in ("jit", "paddle3"):  # the others differ in how they are read only
+        suffix, routes = TARGETS[to]
+        path = tmp_path / f"made{suffix}"
+        for found in run(routes, path, [feed], blocked=to != "fast").values():
+            check(found[0], wanted)
+
+
+def test_names_are_kept(models, tmp_path):
+    """Those of inputs, outputs and parameters, and their order."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("paddle2onnx")
+    (file,) = export.convert(models / "jit", tmp_path / "made", "onnx", verify=False).files
+    graph = onnx.load(file).graph
+    assert [each.name for each in graph.input] == ["image"]
+    outputs = [f"save_infer_model/scale_{number}.tmp_0" for number in (0, 1)]
+    assert [each.name for each in graph.output] == outputs
+    names = {name for node in graph.node for name in node.output}
+    names |= {each.name for each in graph.initializer}
+    assert {"deform_conv2d_0.w_0", "deform_conv2d_0.b_0", "batch_norm2d_0.w_1"} <= names
+    export.convert(models / "jit", tmp_path / "portable", "portable")
+    loaded = paddle.jit.load(str(tmp_path / "portable"))
+    parameters = {name.rpartition("_")[0] for name in loaded.state_dict()}
+    assert {"deform_conv2d_0.w_0", "batch_norm2d_0.w_1"} <= parameters | set(loaded.state_dict())
+
+
+def test_there_and_back(models, tmp_path):
+    """Of a fast model the portable one, and of that a fast one, computes the same."""
+    feed, wanted = known(models, "jit")
+    source = models / "jit"
+    for to in ("fast", "portable", "fast"):
+        assert export.convert(source, tmp_path / to, to).files[0] == tmp_path / f"{to}.json"
+        source = tmp_path / to
+        found = paddle.jit.load(str(source))(*map(paddle.to_tensor, feed.values()))
+        check([each.numpy() for each in found], wanted)
+        operator = "paddle_dcn" if to == "fast" else "1.deformable_conv"
+        assert (tmp_path / f"{to}.json").read_text().count(operator) == 2
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["loaded", "holds a loaded one"])
+def test_loaded_models(models, tmp_path, inside):
+    loaded = paddle.jit.load(str(models / "paddle3" / "inference"))
+    feed, (wanted,) = known(models, "paddle3")
+    spec = [paddle.static.InputSpec([None, 4, None, None], "float32", "image")]
+
+    class Holder(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = loaded
+
+        def forward(self, image):
+            return self.inner(image) + 1
+
+    model = Holder() if inside else loaded
+    export.save_portable(model, tmp_path / "portable", spec)
+    assert "paddle_dcn" not in (tmp_path / "portable.json").read_text()
+    found = paddle.jit.load(str(tmp_path / "portable"))(paddle.to_tensor(feed["image"]))
+    found = found[0] if isinstance(found, (list, tuple)) else found
+    check([found.numpy()], [wanted + inside])
+
+
+def test_command(models, tmp_path):
+    before = digests(models)
+    command = ("-m", "paddle_dcn", "convert", models / "jit.pdmodel")
+    done = run_python(*command, "--check", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "input image: [-1, 4, -1, -1] float32" in done.stdout
+    assert "2 deformable convolutions" in done.stdout
+    assert "v2, 3x3, x [-1, 4, -1, -1] float32, weight [6, 4, 3, 3]" in done.stdout
+    assert not list(tmp_path.iterdir())
+    done = run_python(*command, "--to", "portable", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "wrote jit_portable.json" in done.stdout
+    assert "verified: outputs differ by" in done.stdout
+    names = ["jit_portable.json", "jit_portable.pdiparams"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == names
+    assert digests(models) == before
+
+
+@pytest.mark.parametrize(
+    ("model", "to", "error", "message"),
+    [
+        ("paddle3/inference", "portable", ValueError, "out: .*inference.json is the model itself"),
+        ("nothing", "fast", FileNotFoundError, "model: found no .*nothing.json and no .*pdmodel"),
+        ("", "fast", ValueError, "model: expected one saved model in the folder .*, got "),
+        ("jit.npz", "fast", ValueError, "model: Paddle .* cannot read .*jit.npz"),
+        ("jit", "torch", ValueError, "to: expected one of fast, portable, onnx, .*, got 'torch'"),
+    ],
+)
+def test_refusals(models, model, to, error, message):
+    before = digests(models)
+    with pytest.raises(error, match=f"^{message}"):
+        export.convert(models / model, models / "paddle3" / "inference", to)
+    assert digests(models) == before
+
+
+def test_a_wrong_file_is_refused_by_name(models, tmp_path, monkeypatch):
+    """Without the rewriting of float64 attributes paddle2onnx loses the slope of LeakyReLU."""
+    pytest.importorskip("paddle2onnx")
+    _onnx = pytest.importorskip("paddle_dcn.export._onnx")
+    monkeypatch.setattr(_onnx, "_narrow_attributes", lambda program: None)
+    with pytest.raises(
+        ValueError, match="first operator that differs is leaky_relu of layer Leaky"
+    ):
+        export.convert(models / "paddle3", tmp_path / "made", "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_are_missing(models, tmp_path):
+    (tmp_path / "alone.pdmodel").write_bytes((models / "jit.pdmodel").read_bytes())
+    with pytest.raises(ValueError, match="alone.pdmodel has parameters, whose file is missing"):
+        export.convert(tmp_path / "alone", tmp_path / "made", "fast")
+    assert [each.name for each in tmp_path.iterdir()] == ["alone.pdmodel"]
