@@ -44,6 +44,9 @@ def models(tmp_path_factory):
     """The folder of models, with one of this Paddle, and of each feed and outputs."""
     folder = tmp_path_factory.mktemp("models")
     zipfile.ZipFile(ARCHIVE).extractall(folder)
+    (folder / "two").mkdir()
+    for name in "ab":
+        (folder / "two" / f"{name}.pdiparams").touch()
     paddle.seed(4)
     net = Net()
     for parameter in net.parameters():
@@ -79,9 +82,10 @@ def check(found, wanted):
 
 
 # Routes of tests/scripts/run_exported.py, which all but the first must do without this package.
+# With oneDNN no predictor of Paddle 3.3 runs an interpolation by a factor, as one model has.
 TARGETS = {
-    "fast": ("", ["load", "predictor"]),
-    "portable": ("", ["load", "static", "predictor"]),
+    "fast": ("", ["load", "predictor without oneDNN"]),
+    "portable": ("", ["load", "static", "predictor without oneDNN"]),
     "onnx": (".onnx", ["onnx"]),
     "grid_sample": (".onnx", ["onnx"]),
     "openvino": (".xml", ["openvino"]),
@@ -121,9 +125,8 @@ def test_names_are_kept(models, tmp_path):
     names |= {each.name for each in graph.initializer}
     assert {"deform_conv2d_0.w_0", "deform_conv2d_0.b_0", "batch_norm2d_0.w_1"} <= names
     export.convert(models / "jit", tmp_path / "portable", "portable")
-    loaded = paddle.jit.load(str(tmp_path / "portable"))
-    parameters = {name.rpartition("_")[0] for name in loaded.state_dict()}
-    assert {"deform_conv2d_0.w_0", "batch_norm2d_0.w_1"} <= parameters | set(loaded.state_dict())
+    text = (tmp_path / "portable.json").read_text()
+    assert all(f'"{name}"' in text for name in ("image", "deform_conv2d_0.w_0", *outputs))
 
 
 def test_there_and_back(models, tmp_path):
@@ -184,7 +187,7 @@ def test_command(models, tmp_path):
     [
         ("paddle3/inference", "portable", ValueError, "out: .*inference.json is the model itself"),
         ("nothing", "fast", FileNotFoundError, "model: found no .*nothing.json and no .*pdmodel"),
-        ("", "fast", ValueError, "model: expected one saved model in the folder .*, got "),
+        ("two", "fast", ValueError, "model: expected one saved model in the folder .*, got a, b"),
         ("jit.npz", "fast", ValueError, "model: Paddle .* cannot read .*jit.npz"),
         ("jit", "torch", ValueError, "to: expected one of fast, portable, onnx, .*, got 'torch'"),
     ],
@@ -196,15 +199,17 @@ def test_refusals(models, model, to, error, message):
     assert digests(models) == before
 
 
-def test_a_wrong_file_is_refused_by_name(models, tmp_path, monkeypatch):
+def test_a_wrong_file_is_refused_by_name(tmp_path, monkeypatch):
     """Without the rewriting of float64 attributes paddle2onnx loses the slope of LeakyReLU."""
     pytest.importorskip("paddle2onnx")
     _onnx = pytest.importorskip("paddle_dcn.export._onnx")
     monkeypatch.setattr(_onnx, "_narrow_attributes", lambda program: None)
+    layers = paddle_dcn.DeformConv2DPack(3, 4, 3), paddle.nn.LeakyReLU(0.3)
+    spec = [paddle.static.InputSpec([None, 3, None, None])]
     with pytest.raises(
         ValueError, match="first operator that differs is leaky_relu of layer Leaky"
     ):
-        export.convert(models / "paddle3", tmp_path / "made", "onnx")
+        export.onnx(paddle.nn.Sequential(*layers), tmp_path / "made", spec)
     assert not list(tmp_path.iterdir())
 
 

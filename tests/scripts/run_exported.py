@@ -16,7 +16,12 @@ def loaded(path):
     import paddle
 
     layer = paddle.jit.load(path)
-    return lambda feed: [t.numpy() for t in layer(*map(paddle.to_tensor, feed.values()))]
+
+    def run(feed):
+        outputs = layer(*map(paddle.to_tensor, feed.values()))
+        return [t.numpy() for t in (outputs if isinstance(outputs, list) else [outputs])]
+
+    return run
 
 
 def static(path):
