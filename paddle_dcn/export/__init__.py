@@ -256,7 +256,7 @@ def convert(
         >>> [file.name for file in done.files]
         ['stock.json', 'stock.pdiparams']
         >>> done.layers[0].partition(",")[0]
-        'Sequential/DeformConv2DPack: v1'
+        'DeformConv2DPack: v1'
 
     """
     if to not in TARGETS:
