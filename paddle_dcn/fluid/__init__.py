@@ -4,10 +4,14 @@
 of Paddle 1.x build and train a deformable convolution again. It does not switch modes: call
 `paddle.enable_static()` before, because current Paddle starts in dynamic mode.
 
-Here are the layers `data` and `deformable_conv`, and what a script needs around them: programs,
-executors, places, `ParamAttr`, initializers, regularizers, optimizers with the arguments of 1.x,
-and saving and loading, which reads the parameter files of the original. Any other name raises an
-AttributeError that names its counterpart in current Paddle where there is one.
+Here is what networks with deformable convolution use: layers, optimizers, initializers,
+regularizers, clipping of gradients, learning-rate schedules, and saving and loading, which reads
+the parameter files of the original. Any other name raises an AttributeError that names its
+counterpart in current Paddle where there is one.
+
+It works in Paddle 3's programs and, with FLAGS_enable_pir_api=0, in those of Paddle 2's kind. To
+the former, importing it adds what scripts expect of programs and tensors: `clone(for_test=True)`,
+`all_parameters()`, `global_block().var(name)` and a `name` for every tensor.
 
 Examples:
     >>> import paddle
@@ -23,17 +27,45 @@ Examples:
     >>> paddle.disable_static()
 """
 
-from . import initializer, io, layers, optimizer, param_attr, regularizer
-from ._moved import FLUID, module_getattr
+from . import (
+    clip,
+    executor,
+    framework,
+    initializer,
+    input,
+    io,
+    layer_helper,
+    layers,
+    optimizer,
+    param_attr,
+    regularizer,
+)
+from ._moved import MOVED, module_getattr
+from .executor import CompiledProgram, ExecutionStrategy, Executor
+from .input import embedding, one_hot
 
 __all__ = [
+    "CompiledProgram",
+    "ExecutionStrategy",
+    "Executor",
+    "clip",
+    "embedding",
+    "executor",
+    "framework",
     "initializer",
+    "input",
     "io",
+    "layer_helper",
     "layers",
+    "one_hot",
     "optimizer",
     "param_attr",
     "regularizer",
-    *FLUID,
+    *MOVED["fluid"],
 ]
 
-__getattr__ = module_getattr(__name__)
+_elsewhere = module_getattr(__name__)
+
+
+def __getattr__(name: str) -> object:
+    return framework.Variable if name == "Variable" else _elsewhere(name)

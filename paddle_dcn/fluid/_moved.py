@@ -2,128 +2,153 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import paddle
 
-# Names of `fluid` that current Paddle has unchanged in another place. They are looked up when they
-# are used, because Paddle rebinds some of them when it changes its kind of program.
+# Names that current Paddle has unchanged in another place. They are looked up when they are used,
+# because Paddle rebinds some of them when it changes its kind of program.
+_PROGRAMS = "Program default_main_program default_startup_program name_scope program_guard"
+_STATE = "load load_program_state save set_program_state"
 _PLACES = {
-    "paddle": (
-        "CPUPlace CUDAPinnedPlace CUDAPlace ParamAttr get_flags is_compiled_with_cuda set_flags"
-    ),
-    "paddle.base": "DataFeeder",
-    "paddle.static": (
-        "Executor Program cpu_places cuda_places data default_main_program default_startup_program "
-        "global_scope gradients load load_program_state name_scope program_guard save scope_guard "
-        "set_program_state"
-    ),
-    "paddle.utils": "unique_name",
+    "fluid": {
+        "paddle": (
+            "CPUPlace CUDAPinnedPlace CUDAPlace ParamAttr get_flags is_compiled_with_cuda set_flags"
+        ),
+        "paddle.base": "DataFeeder core",
+        "paddle.static": (
+            "BuildStrategy Scope WeightNormParamAttr cpu_places cuda_places data "
+            f"global_scope gradients scope_guard {_PROGRAMS} {_STATE}"
+        ),
+        "paddle.utils": "require_version unique_name",
+    },
+    "fluid.framework": {
+        "paddle": "CPUPlace CUDAPinnedPlace CUDAPlace",
+        "paddle.static": f"cpu_places cuda_places {_PROGRAMS}",
+    },
+    "fluid.io": {
+        "paddle": "batch",
+        "paddle.io": "DataLoader",
+        "paddle.reader": (
+            "buffered cache chain compose firstn map_readers multiprocess_reader shuffle "
+            "xmap_readers"
+        ),
+        "paddle.static": _STATE,
+    },
+    "fluid.param_attr": {"paddle.static": "WeightNormParamAttr"},
 }
-FLUID = {name: f"{place}.{name}" for place, names in _PLACES.items() for name in names.split()}
+MOVED = {
+    module: {name: f"{place}.{name}" for place, names in places.items() for name in names.split()}
+    for module, places in _PLACES.items()
+}
 
-# What the other names of each module are called now: first those that changed, then the places
-# where a name is looked for that did not.
+# What the other names of each module are called now, where that is not the same name in one of the
+# places that are searched below. All of it works in programs that Paddle builds by default.
 _CHANGED = {
     "fluid": {
+        "LoDTensor": "paddle.to_tensor",
+        "ParallelExecutor": "paddle_dcn.fluid.CompiledProgram",
         "backward": "paddle.static.append_backward",
-        "clip": "paddle.nn.ClipGradByGlobalNorm",
         "disable_dygraph": "paddle.enable_static",
         "dygraph": "paddle.nn",
         "enable_dygraph": "paddle.disable_static",
         "in_dygraph_mode": "paddle.in_dynamic_mode",
         "install_check": "paddle.utils.run_check",
+        "load_op_library": "paddle.utils.cpp_extension.load",
         "metrics": "paddle.metric",
-        "ParallelExecutor": "paddle.static.Executor",
+        "profiler": "paddle.profiler",
+    },
+    "fluid.framework": {
+        "Parameter": "paddle.static.create_parameter",
+        "in_dygraph_mode": "paddle.in_dynamic_mode",
     },
     "fluid.layers": {
-        "batch_norm": "paddle.nn.BatchNorm2D",
-        "conv2d": "paddle.nn.Conv2D",
-        "conv2d_transpose": "paddle.nn.Conv2DTranspose",
-        "conv3d": "paddle.nn.Conv3D",
-        "cosine_decay": "paddle.optimizer.lr.CosineAnnealingDecay",
-        "crop_tensor": "paddle.crop",
-        "cross_entropy": (
-            'paddle.nn.functional.cross_entropy(..., use_softmax=False, reduction="none")'
-        ),
-        "elementwise_add": "paddle.add",
-        "elementwise_div": "paddle.divide",
-        "elementwise_max": "paddle.maximum",
-        "elementwise_min": "paddle.minimum",
-        "elementwise_mul": "paddle.multiply",
-        "elementwise_pow": "paddle.pow",
-        "elementwise_sub": "paddle.subtract",
-        "expand": "paddle.tile",
-        "exponential_decay": "paddle.optimizer.lr.ExponentialDecay",
-        "fc": "paddle.nn.Linear",
-        "fill_constant": "paddle.full",
-        "gaussian_random": "paddle.normal",
-        "hard_sigmoid": "paddle.nn.functional.hardsigmoid",
-        "hard_swish": "paddle.nn.functional.hardswish",
-        "image_resize": "paddle.nn.functional.interpolate",
-        "l2_normalize": "paddle.nn.functional.normalize",
-        "linear_lr_warmup": "paddle.optimizer.lr.LinearWarmup",
-        "matmul": "paddle.matmul",
-        "mul": "paddle.matmul",
-        "noam_decay": "paddle.optimizer.lr.NoamDecay",
-        "piecewise_decay": "paddle.optimizer.lr.PiecewiseDecay",
-        "polynomial_decay": "paddle.optimizer.lr.PolynomialDecay",
-        "pool2d": "paddle.nn.functional.max_pool2d",
-        "range": "paddle.arange",
-        "reduce_max": "paddle.max",
-        "reduce_mean": "paddle.mean",
-        "reduce_min": "paddle.min",
-        "reduce_prod": "paddle.prod",
-        "reduce_sum": "paddle.sum",
-        "resize_bilinear": "paddle.nn.functional.interpolate",
-        "resize_nearest": "paddle.nn.functional.interpolate",
-        "sigmoid_cross_entropy_with_logits": (
-            "paddle.nn.functional.binary_cross_entropy_with_logits"
-        ),
-        "smooth_l1": "paddle.nn.functional.smooth_l1_loss",
-        "sum": "paddle.add_n",
-        "sums": "paddle.add_n",
-        "uniform_random": "paddle.uniform",
+        "BeamSearchDecoder": "paddle.nn.BeamSearchDecoder",
+        "Categorical": "paddle.distribution.Categorical",
+        "DynamicRNN": "paddle.nn.RNN",
+        "GRUCell": "paddle.nn.GRUCell",
+        "IfElse": "paddle.static.nn.cond",
+        "LSTMCell": "paddle.nn.LSTMCell",
+        "Normal": "paddle.distribution.Normal",
+        "RNNCell": "paddle.nn.RNNCellBase",
+        "StaticRNN": "paddle.nn.RNN",
+        "Switch": "paddle.static.nn.case",
+        "Uniform": "paddle.distribution.Uniform",
         "While": "paddle.static.nn.while_loop",
+        "array_length": "paddle.tensor.array_length",
+        "array_read": "paddle.tensor.array_read",
+        "array_write": "paddle.tensor.array_write",
+        "auc": "paddle.metric.Auc",
+        "bilinear_tensor_product": "paddle.nn.Bilinear",
+        "conv3d_transpose": "paddle.nn.Conv3DTranspose",
+        "cos_sim": "paddle.nn.functional.cosine_similarity",
+        "create_array": "paddle.tensor.create_array",
+        "create_py_reader_by_data": "paddle.io.DataLoader",
+        "crf_decoding": "paddle.text.viterbi_decode",
+        "double_buffer": "paddle.io.DataLoader",
+        "dynamic_gru": "paddle.nn.GRU",
+        "dynamic_lstm": "paddle.nn.LSTM",
+        "elementwise_equal": "paddle.equal",
+        "gru_unit": "paddle.nn.GRUCell",
+        "hsigmoid": "paddle.nn.HSigmoidLoss",
+        "im2sequence": "paddle.nn.functional.unfold",
+        "inplace_abn": "paddle_dcn.fluid.layers.batch_norm",
+        "load": "paddle.load",
+        "lrn": "paddle.nn.LocalResponseNorm",
+        "lstm": "paddle.nn.LSTM",
+        "lstm_unit": "paddle.nn.LSTMCell",
+        "pad_constant_like": "paddle.nn.functional.pad",
+        "py_reader": "paddle.io.DataLoader",
+        "read_file": "paddle.io.DataLoader",
+        "rnn": "paddle.nn.RNN",
+        "sampling_id": "paddle.multinomial",
+        "space_to_depth": "paddle.nn.functional.pixel_unshuffle",
+        "spectral_norm": "paddle.nn.SpectralNorm",
+        "sync_batch_norm": "paddle.nn.SyncBatchNorm",
+        "unique_with_counts": "paddle.unique",
+        "utils": "paddle.utils",
+        "warpctc": "paddle.nn.functional.ctc_loss",
     },
-    "fluid.io": {
-        "load_persistables": "paddle.static.load",
-        "PyReader": "paddle.io.DataLoader",
-        "save_persistables": "paddle.static.save",
-    },
+    "fluid.io": {"PyReader": "paddle.io.DataLoader"},
     "fluid.optimizer": {
         "LambOptimizer": "paddle.optimizer.Lamb",
         "LookaheadOptimizer": "paddle.incubate.LookAhead",
     },
 }
+# What of these refuses the tensors of programs of Paddle 2's kind, as about thirty of Paddle's
+# functions do.
+_CURRENT_ONLY = {
+    "paddle.distribution.Categorical",
+    "paddle.dot",
+    "paddle.log1p",
+    "paddle.logsumexp",
+    "paddle.nn.GRUCell",
+    "paddle.nn.LSTMCell",
+    "paddle.nn.LocalResponseNorm",
+    "paddle.nn.RNN",
+    "paddle.nn.functional.cosine_similarity",
+    "paddle.nn.functional.npair_loss",
+    "paddle.roll",
+    "paddle.static.nn.case",
+    "paddle.static.nn.cond",
+}
 _SEARCHED = {
-    "fluid": ("paddle", "paddle.static", "paddle.static.nn", "paddle.nn.functional", "paddle.io"),
-    "fluid.layers": (
-        "paddle.static.nn",
-        "paddle.nn.functional",
-        "paddle.vision.ops",
-        "paddle.static",
-        "paddle",
-    ),
+    "fluid": ("paddle", "paddle.static"),
+    "fluid.layers": ("paddle.nn.functional", "paddle"),
     "fluid.io": ("paddle.static", "paddle.io", "paddle"),
-    "fluid.optimizer": ("paddle.optimizer", "paddle.static", "paddle.incubate"),
+    "fluid.optimizer": ("paddle.optimizer", "paddle.incubate"),
     "fluid.initializer": ("paddle.nn.initializer",),
     "fluid.regularizer": ("paddle.regularizer",),
-    "fluid.param_attr": ("paddle.static",),
-}
-
-# Modules of 1.x that share no more than a name with anything in current Paddle.
-_MODULES = {
-    f"fluid.layers.{name}"
-    for name in "control_flow detection device io loss nn ops rnn tensor utils".split()
 }
 
 
-def _find(path: str) -> Any:
-    """Return what a dotted path that starts with `paddle` names, None where there is nothing."""
-    found = paddle
-    for name in path.split(".")[1:]:
+def find(path: str) -> Any:
+    """Return what a dotted path names, None where there is nothing."""
+    root, *names = path.split(".")
+    found = importlib.import_module(root)
+    for name in names:
         found = getattr(found, name, None)
     return found
 
@@ -135,16 +160,19 @@ def module_getattr(module: str) -> Callable[[str], Any]:
     have gone.
     """
     old = module.partition(".")[2]
-    moved = FLUID if old == "fluid" else {}
+    moved = MOVED.get(old, {})
 
     def __getattr__(name: str) -> Any:
         if name in moved:
-            return _find(moved[name])
+            return find(moved[name])
         message = f"module {module!r} has no attribute {name!r}"
-        if not name.startswith("_") and f"{old}.{name}" not in _MODULES:
-            places = (f"{place}.{name}" for place in _SEARCHED[old])
-            new = _CHANGED.get(old, {}).get(name) or next(filter(_find, places), None)
-            message += f": use {new} of current Paddle" if new else ", nor has current Paddle"
+        if not name.startswith("_"):
+            places = (f"{place}.{name}" for place in _SEARCHED.get(old, ()))
+            new = _CHANGED.get(old, {}).get(name) or next(filter(find, places), None)
+            whose = "" if new is None or new.startswith("paddle_dcn.") else " of current Paddle"
+            message += f": use {new}{whose}" if new else ", nor has current Paddle"
+            if new in _CURRENT_ONLY and not paddle.framework.in_dynamic_or_pir_mode():
+                message += ", in programs that are built without FLAGS_enable_pir_api=0"
         raise AttributeError(message)
 
     return __getattr__

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
 
+from . import _programs
 from ._moved import module_getattr
+from .executor import CompiledProgram
 
 __all__ = [
+    "is_parameter",
+    "is_persistable",
     "load_inference_model",
     "load_params",
+    "load_persistables",
+    "load_vars",
     "save_inference_model",
     "save_params",
+    "save_persistables",
+    "save_vars",
 ]
 
 
@@ -50,12 +58,13 @@ def save_inference_model(
     Raises:
         ValueError: a name that no input of the program has.
     """
-    program = main_program or paddle.static.default_main_program()
+    program, _ = _chosen(main_program, (), None)
     names = [feeded_var_names] if isinstance(feeded_var_names, str) else feeded_var_names
+    targets = target_vars if isinstance(target_vars, (list, tuple)) else [target_vars]
     paddle.static.save_inference_model(
         _prefix(dirname, model_filename),
         [_input(program, name) for name in names],
-        target_vars,
+        [_programs.same_in(program, target) for target in targets],
         executor,
         program=program,
     )
@@ -98,54 +107,121 @@ def load_inference_model(
         ) from error
 
 
-def save_params(
-    executor: Any, dirname: str, main_program: Any = None, filename: str | None = None
+def save_vars(
+    executor: Any,
+    dirname: str,
+    main_program: Any = None,
+    vars: Any = None,
+    predicate: Callable[[Any], bool] | None = None,
+    filename: str | None = None,
 ) -> None:
-    """Write a program's parameters to a folder, in the format that every Paddle reads.
+    """Write variables of a program to a folder, in the format that every Paddle reads.
 
     Args:
         executor: The executor that ran the startup program.
         dirname: The folder; it is created if need be.
         main_program: The program; None for the default one.
-        filename: A file for all parameters; None for a file each, called as the parameter is.
+        vars: The variables; None for those that persist between runs.
+        predicate: A function that chooses among these, where `vars` is None.
+        filename: A file for all variables; None for a file each, called as the variable is.
     """
-    program = main_program or paddle.static.default_main_program()
-    parameters = program.global_block().all_parameters()
-    paddle.static.save_vars(executor, dirname, program, vars=parameters, filename=filename)
+    program, variables = _chosen(main_program, vars, predicate)
+    paddle.static.save_vars(executor, dirname, program, vars=variables, filename=filename)
 
 
-def load_params(
-    executor: Any, dirname: str, main_program: Any = None, filename: str | None = None
+def load_vars(
+    executor: Any,
+    dirname: str,
+    main_program: Any = None,
+    vars: Any = None,
+    predicate: Callable[[Any], bool] | None = None,
+    filename: str | None = None,
 ) -> None:
-    """Read a program's parameters from a folder.
+    """Read variables of a program from a folder.
 
-    Reads what :func:`save_params` writes, and the parameters that `save_params`,
+    Reads what :func:`save_vars` writes, and what the functions of this name, `save_params`,
     `save_persistables` and `save_inference_model` of Paddle 1.x and 2.x wrote.
 
     Args:
         executor: The executor that ran the startup program.
         dirname: The folder.
         main_program: The program; None for the default one.
-        filename: The file of all parameters; None if there is a file each, called as the parameter
+        vars: The variables; None for those that persist between runs.
+        predicate: A function that chooses among these, where `vars` is None.
+        filename: The file of all variables; None if there is a file each, called as the variable
             is. Other files in the folder do not matter.
 
     Raises:
-        RuntimeError: the startup program has not run, or there is no file for a parameter.
-        ValueError: a parameter has another shape in the file than in the program.
+        RuntimeError: the startup program has not run, or there is no file for a variable.
+        ValueError: a variable has another shape in the file than in the program.
     """
-    program = main_program or paddle.static.default_main_program()
-    parameters = program.global_block().all_parameters()
-    variables = {p.name: paddle.static.global_scope().find_var(p.name) for p in parameters}
-    for name, variable in variables.items():
+    program, variables = _chosen(main_program, vars, predicate)
+    found = {v.name: paddle.static.global_scope().find_var(v.name) for v in variables}
+    for name, variable in found.items():
         if variable is None:
             raise RuntimeError(f"{name}: there is no such variable yet, run the startup program")
-    paddle.static.load_vars(executor, dirname, program, vars=parameters, filename=filename)
-    for parameter in parameters:  # Paddle takes over whatever shape the file has
-        shape = variables[parameter.name].get_tensor().shape()
-        if shape != [*parameter.shape]:
+    paddle.static.load_vars(executor, dirname, program, vars=variables, filename=filename)
+    for variable in variables:  # Paddle takes over whatever shape the file has
+        shape = found[variable.name].get_tensor().shape()
+        if shape != [*variable.shape]:
             raise ValueError(
-                f"{parameter.name}: expected shape {[*parameter.shape]}, got {shape} in {dirname!r}"
+                f"{variable.name}: expected shape {[*variable.shape]}, got {shape} in {dirname!r}"
             )
+
+
+def save_params(
+    executor: Any, dirname: str, main_program: Any = None, filename: str | None = None
+) -> None:
+    """Write a program's parameters to a folder; see :func:`save_vars`."""
+    save_vars(executor, dirname, main_program, filename=filename, predicate=is_parameter)
+
+
+def load_params(
+    executor: Any, dirname: str, main_program: Any = None, filename: str | None = None
+) -> None:
+    """Read a program's parameters from a folder; see :func:`load_vars`."""
+    load_vars(executor, dirname, main_program, filename=filename, predicate=is_parameter)
+
+
+def save_persistables(
+    executor: Any, dirname: str, main_program: Any = None, filename: str | None = None
+) -> None:
+    """Write a program's parameters and what its optimizer keeps to a folder.
+
+    See :func:`save_vars`.
+    """
+    save_vars(executor, dirname, main_program, filename=filename)
+
+
+def load_persistables(
+    executor: Any, dirname: str, main_program: Any = None, filename: str | None = None
+) -> None:
+    """Read a program's parameters and what its optimizer keeps from a folder.
+
+    See :func:`load_vars`.
+    """
+    load_vars(executor, dirname, main_program, filename=filename)
+
+
+def is_parameter(var: Any) -> bool:
+    """Tell whether a variable is a parameter."""
+    return isinstance(var, paddle.base.framework.Parameter) or getattr(var, "is_parameter", False)
+
+
+def is_persistable(var: Any) -> bool:
+    """Tell whether a variable persists between runs."""
+    return bool(var.persistable)
+
+
+def _chosen(main_program: Any, variables: Any, predicate: Any) -> tuple[Any, list[Any]]:
+    """Return the program, and its variables that were chosen."""
+    program = main_program or paddle.static.default_main_program()
+    if isinstance(program, CompiledProgram):
+        program = program.program
+    if variables is None:
+        kept = _programs.persistables(program)
+        variables = kept if predicate is None else filter(predicate, kept)
+    return program, list(variables)
 
 
 def _prefix(dirname: str, model_filename: str | None) -> str:

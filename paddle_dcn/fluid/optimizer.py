@@ -7,6 +7,7 @@ from typing import Any
 
 import paddle
 
+from . import _programs
 from ._moved import module_getattr
 
 # Arguments that current Paddle calls differently.
@@ -50,7 +51,15 @@ def _with_old_arguments(modern: type, order: str) -> type:
             given = signature.bind(*args, **kwargs).arguments
             if "parameter_list" in given:
                 given["parameter_list"] = _parameters(given["parameter_list"])
+            rate = given.get("learning_rate")
+            if hasattr(rate, "stop_gradient"):  # a tensor, as the schedules of 1.x return
+                given["learning_rate"] = 0.0
+            elif isinstance(rate, int):
+                given["learning_rate"] = float(rate)
             super().__init__(**{_RENAMED.get(name, name): given[name] for name in given})
+            if hasattr(rate, "stop_gradient"):
+                # Paddle looks here for the tensor that it would make of a number.
+                self._learning_rate_map[rate.block.program] = rate
 
         def minimize(
             self,
@@ -64,13 +73,17 @@ def _with_old_arguments(modern: type, order: str) -> type:
             `parameter_list` holds the parameters to update, or their names; None is all of them.
             """
             parameters = _parameters(parameter_list, loss)
-            return super().minimize(loss, startup_program, parameters, no_grad_set)
+            program = loss.block.program
+            if self._grad_clip is None:
+                self._grad_clip = getattr(program, "_gradient_clip", None)
+            with _programs.Marked(program, _programs.BACKWARD):
+                return super().minimize(loss, startup_program, parameters, no_grad_set)
 
     Optimizer.__name__ = Optimizer.__qualname__ = modern.__name__
     Optimizer.__doc__ = (
         f"`paddle.optimizer.{modern.__name__}` with the arguments of Paddle 1.x: `parameter_list` "
         "is its `parameters`, which may be given by their names, `regularization` its "
-        "`weight_decay`."
+        "`weight_decay`; `learning_rate` may be one of the schedules of `fluid.layers`."
     )
     return Optimizer
 

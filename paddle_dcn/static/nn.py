@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ._layer import add_layer, require_static
+from ._layer import add_layer
+from ._parameters import require_static
 
 __all__ = ["deform_conv2d"]
 
@@ -81,7 +82,7 @@ def deform_conv2d(
         [-1, 2, 32, 32]
         >>> paddle.disable_static()
     """
-    require_static("paddle_dcn.static.nn.deform_conv2d")
+    require_static("paddle_dcn.static.nn.deform_conv2d", "paddle_dcn.DeformConv2D")
     return add_layer(
         x,
         offset,

@@ -71,8 +71,8 @@ REMARKS = {
         (2, "note", FAILS),
         (3, "note", FAILS),
         (3, "note", LACKS.format("dygraph.Conv2D", "paddle.nn")),
-        (8, "note", LACKS.format("layers.concat", "paddle.concat")),
-        (9, "note", LACKS.format("layers.relu", "paddle.nn.functional.relu")),
+        (8, "note", LACKS.format("layers.roll", "paddle.roll")),
+        (9, "note", LACKS.format("layers.clamp", "paddle.clamp")),
         (10, "note", ENABLE),
     ],
     "static_calls": [],
@@ -143,8 +143,8 @@ def reference(arrays, weight, bias=None):
 def stand_ins(monkeypatch):
     """Provide what the fixtures use of torch, torchvision and the rest of fluid, from Paddle."""
     fluid = types.SimpleNamespace(**{name: getattr(paddle_dcn.fluid, name) for name in FLUID})
-    layers = {"data": paddle_dcn.fluid.layers.data, "concat": paddle.concat}
-    fluid.layers = types.SimpleNamespace(**layers, relu=paddle.nn.functional.relu)
+    layers = {"data": paddle_dcn.fluid.layers.data, "roll": paddle.roll}
+    fluid.layers = types.SimpleNamespace(**layers, clamp=paddle.clip)
     ops = types.SimpleNamespace(nms=len, roi_align=len, roi_pool=len)
     modules = {
         "paddle.fluid": fluid,
@@ -437,7 +437,7 @@ def test_left(name):
 
 
 # Static code, the notes on it with both targets, and the lines of those with modern only.
-LACKS_NCE = LACKS.format("layers.nce", "paddle.static.nn.nce")
+LACKS_ROLL = LACKS.format("layers.roll", "paddle.roll")
 FLUID_IMPORT = "import paddle.fluid as fluid\n"
 STATIC_NOTES = {
     "one layer for two calls": (
@@ -461,13 +461,13 @@ STATIC_NOTES = {
     "2.x, where it was entered": ("import paddle\npaddle.static.nn.deform_conv2d(x)\n", [], [2]),
     "an undecided call": (FLUID_IMPORT + "fluid.layers.deformable_conv = x\n", [(1, FAILS)], []),
     "the rest of a module stays": (
-        "from paddle.fluid.layers import deformable_conv, nce\ndeformable_conv(nce)\n",
-        [(1, LACKS_NCE), (1, FAILS), (2, ENABLE)],
+        "from paddle.fluid.layers import deformable_conv, roll\ndeformable_conv(roll)\n",
+        [(1, LACKS_ROLL), (1, FAILS), (2, ENABLE)],
         [2],
     ),
     "the rest of a star import stays": (
-        "from paddle.fluid.layers import *\ndeformable_conv(nce)\n",
-        [(1, FAILS), (2, LACKS_NCE), (2, ENABLE)],
+        "from paddle.fluid.layers import *\ndeformable_conv(roll)\n",
+        [(1, FAILS), (2, LACKS_ROLL), (2, ENABLE)],
         [2],
     ),
     "another part stays": (

@@ -17,23 +17,28 @@ from tests.support.programs import fresh_program, initialize, needs_paddle_3, pa
 
 DYNAMIC_AFTER_IMPORT = paddle.in_dynamic_mode()
 
-# What each spelling calls x and weight_attr.
+# What each spelling calls x and weight_attr, and where it is.
 SPELLINGS = {
-    "static": (paddle_dcn.static.nn.deform_conv2d, "x", "weight_attr"),
-    "fluid": (paddle_dcn.fluid.layers.deformable_conv, "input", "param_attr"),
+    "static": (paddle_dcn.static.nn.deform_conv2d, "x", "weight_attr", "paddle_dcn.static.nn"),
+    "fluid": (
+        paddle_dcn.fluid.layers.deformable_conv,
+        "input",
+        "param_attr",
+        "paddle_dcn.fluid.layers",
+    ),
 }
 
 
 @pytest.fixture(params=SPELLINGS)
 def spelling(request):
-    """The function, and what it calls x and weight_attr."""
+    """The function, what it calls x and weight_attr, and where it is."""
     return SPELLINGS[request.param]
 
 
 @pytest.fixture
 def layer(spelling):
     """The function, called with the names that static.nn.deform_conv2d has."""
-    function, x_name, attr_name = spelling
+    function, x_name, attr_name, _ = spelling
 
     def call(x, offset, mask, num_filters, filter_size, weight_attr=None, **others):
         if mask is None and function is paddle_dcn.fluid.layers.deformable_conv:
@@ -314,7 +319,7 @@ def test_dynamic_mode(layer, spelling):
     with pytest.raises(RuntimeError) as caught:
         layer(paddle.ones([1, 3, 4, 4]), paddle.zeros([1, 18, 2, 2]), None, 2, 3)
     assert str(caught.value) == (
-        f"{function.__module__}.{function.__name__} adds to a static program: call "
+        f"{spelling[3]}.{function.__name__} adds to a static program: call "
         "paddle.enable_static() first, or use paddle_dcn.DeformConv2D in dynamic mode and to_static"
     )
 

@@ -1,0 +1,161 @@
+"""What programs and tensors had in Paddle 1.x, given to those of current Paddle.
+
+Programs of Paddle 3 (PIR) have no `clone(for_test=True)`, no `all_parameters()` and no
+`global_block().var(name)`, and most of their tensors have no name. Importing this module adds that
+to Paddle's classes; it replaces nothing that works without it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+
+_PIR = getattr(paddle, "pir", None)
+Value = getattr(_PIR, "Value", None)
+
+_NAMES = "result_names"  # an attribute of operations: the names of their results
+# Roles of operations, numbered as in Paddle's own programs.
+_FORWARD, BACKWARD, SCHEDULE = -1, 1, 16
+
+
+def is_pir(program: Any) -> bool:
+    """Tell whether this is a program of Paddle 3."""
+    return Value is not None and isinstance(program, _PIR.Program)
+
+
+class Marked:
+    """Gives what is added to a program inside a `with` block a role that tests have no use for."""
+
+    def __init__(self, program: Any, role: int) -> None:
+        self._block = program.global_block() if is_pir(program) else None
+        self._role = role
+
+    def __enter__(self) -> None:
+        if self._block is not None:
+            self._before = {operation.id() for operation in self._block.ops}
+
+    def __exit__(self, *error: object) -> None:
+        for operation in self._block.ops if self._block is not None else ():
+            if operation.id() not in self._before:
+                operation.op_role = self._role
+
+
+def find(program: Any, name: str) -> Any:
+    """Return the tensor of a program that has this name, None where there is none."""
+    if not is_pir(program):
+        block = program.global_block()
+        return block.var(name) if block.has_var(name) else None
+    for operation in program.global_block().ops:
+        for index, own in enumerate(_names(operation)):
+            if own == name:
+                return operation.result(index)
+    return None
+
+
+def same_in(program: Any, tensor: Any) -> Any:
+    """Return the tensor of a program that is called as this one of another program."""
+    if not is_pir(program) or tensor.block.program == program:
+        return tensor
+    return find(program, tensor.name)
+
+
+def persistables(program: Any) -> list[Any]:
+    """Return the variables of a program that keep their values between runs."""
+    if not is_pir(program):
+        kept = [variable for variable in program.list_vars() if variable.persistable]
+        return [variable for variable in kept if variable.name not in ("feed", "fetch")]
+    results = (
+        operation.result(0)
+        for operation in program.global_block().ops
+        if operation.name() in ("builtin.parameter", "pd_op.data")
+    )
+    return [result for result in results if result.persistable]
+
+
+def _names(operation: Any) -> list[str]:
+    """Return the names of an operation's results, as far as they have some."""
+    if operation.name() == "builtin.parameter":
+        return [operation.attrs()["parameter_name"]]
+    if operation.name() == "pd_op.data":
+        return [operation.attrs()["name"]]
+    return operation.attrs()[_NAMES] if operation.has_attr(_NAMES) else []
+
+
+def _named(operation: Any) -> list[str]:
+    """Return the names of an operation's results, and give it some where it has none."""
+    names = _names(operation)
+    if not names and operation.num_results():
+        # The number is unique in the process, and a clone has it from its original.
+        kind = operation.name().rpartition(".")[2].rstrip("_")
+        names = [f"{kind}_{operation.id()}.tmp_{i}" for i in range(operation.num_results())]
+        operation.set_str_array_attr(_NAMES, names)
+    return names
+
+
+def _install() -> None:
+    program_class, block_class = _PIR.Program, _PIR.Block
+    plain_clone, plain_name = program_class.clone, Value.name
+
+    def clone(self: Any, for_test: Any = None) -> Any:
+        """Copy the program; `for_test=True` leaves training out.
+
+        Such a copy has no backward pass and no optimizer, and its layers behave as in tests. Paddle
+        itself calls this with nothing, or with a mapping from old to new tensors.
+        """
+        if not isinstance(for_test, bool):
+            return plain_clone(self) if for_test is None else plain_clone(self, for_test)
+        for operation in self.global_block().ops:
+            _named(operation)
+        copy = plain_clone(self)
+        if for_test:
+            _leave_training_out(copy)
+        return copy
+
+    def all_parameters(self: Any) -> list[Any]:
+        """Return the parameters of the program."""
+        return self.global_block().all_parameters()
+
+    def var(self: Any, name: str) -> Any:
+        """Return the tensor of the block that has this name."""
+        found = find(self.program, name)
+        if found is None:
+            raise ValueError(f"name: expected the name of a tensor of the program, got {name!r}")
+        return found
+
+    def has_var(self: Any, name: str) -> bool:
+        """Tell whether the block has a tensor of this name."""
+        return find(self.program, name) is not None
+
+    def name(self: Any) -> str:
+        """Return the tensor's name, which is made up where it has none."""
+        try:
+            return plain_name.fget(self)
+        except ValueError:
+            operation = self.get_defining_op()
+            if operation is None:
+                raise
+            return _named(operation)[self.index()]
+
+    program_class.clone = clone
+    program_class.all_parameters = all_parameters
+    block_class.var = var
+    block_class.has_var = has_var
+    Value.name = property(name, plain_name.fset, doc=name.__doc__)
+
+
+def _leave_training_out(program: Any) -> None:
+    block = program.global_block()
+    for operation in reversed(block.ops):
+        if operation.op_role != _FORWARD:
+            block.remove_op(operation)
+        elif operation.name().rstrip("_").endswith("_grad"):
+            raise ValueError(
+                "for_test: expected a program whose backward pass was added by "
+                f"paddle_dcn.fluid, or not yet, got the operator {operation.name()}"
+            )
+    program.set_is_test_attr()
+
+
+if Value is not None and hasattr(_PIR.Program, "set_is_test_attr"):
+    _install()

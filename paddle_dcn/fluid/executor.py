@@ -1,0 +1,125 @@
+"""`fluid.Executor` of Paddle 1.x: results by name, compiled programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+
+from . import _programs
+
+__all__ = ["CompiledProgram", "ExecutionStrategy", "Executor"]
+
+
+class CompiledProgram:
+    """A program, as Paddle 1.x compiled it; `Executor` runs it as it is."""
+
+    def __init__(self, program_or_graph: Any, build_strategy: Any = None) -> None:
+        """Take a program. `build_strategy` is not used."""
+        self.program = program_or_graph
+
+    def with_data_parallel(
+        self,
+        loss_name: str | None = None,
+        build_strategy: Any = None,
+        exec_strategy: Any = None,
+        share_vars_from: Any = None,
+        places: Any = None,
+    ) -> CompiledProgram:
+        """Return the program itself, for one device.
+
+        Raises:
+            ValueError: more than one of `places`. Current Paddle trains on several devices with a
+                process each: `paddle.distributed.launch`.
+        """
+        if isinstance(places, (list, tuple)) and len(places) > 1:
+            raise ValueError(f"places: expected one device, got {len(places)}")
+        return self
+
+
+class ExecutionStrategy:
+    """Settings that Paddle 1.x gave to compiled programs; they can be set, and do nothing."""
+
+
+class Executor(paddle.static.Executor):
+    """`paddle.static.Executor` whose results may be given by name.
+
+    A tensor of another program stands for the one of the same name in the program that is run, as
+    in programs that were cloned with `for_test=True`.
+
+    Examples:
+        >>> import numpy as np
+        >>> import paddle
+        >>> import paddle_dcn.fluid as fluid
+        >>> paddle.enable_static()
+        >>> with fluid.program_guard(fluid.Program(), fluid.Program()):
+        ...     x = fluid.layers.data("x", [2])
+        ...     loss = fluid.layers.mean(x)
+        ...     executor = fluid.Executor(fluid.CPUPlace())
+        ...     feed = {"x": np.array([[1, 2]], "float32")}
+        ...     executor.run(feed=feed, fetch_list=[loss.name])
+        [array([1.5], dtype=float32)]
+        >>> paddle.disable_static()
+    """
+
+    def run(
+        self,
+        program: Any = None,
+        feed: Any = None,
+        fetch_list: Any = None,
+        feed_var_name: str = "feed",
+        fetch_var_name: str = "fetch",
+        scope: Any = None,
+        return_numpy: bool = True,
+        use_program_cache: bool = False,
+        return_merged: bool = True,
+        use_prune: bool = False,
+    ) -> Any:
+        """Run a program.
+
+        Args:
+            program: The program; None is the default one.
+            feed: Arrays by the names of inputs.
+            fetch_list: The results that are wanted: tensors, or their names.
+            feed_var_name: As in Paddle.
+            fetch_var_name: As in Paddle.
+            scope: Where variables are kept; None is the global scope.
+            return_numpy: Return NumPy arrays.
+            use_program_cache: As in Paddle.
+            return_merged: Not used: there is one device.
+            use_prune: As in Paddle.
+
+        Returns:
+            The results.
+
+        Raises:
+            ValueError: a name that no tensor of the program has.
+        """
+        if isinstance(program, CompiledProgram):
+            program = program.program
+        target = paddle.static.default_main_program() if program is None else program
+        if fetch_list is not None:
+            wanted = fetch_list if isinstance(fetch_list, (list, tuple)) else [fetch_list]
+            fetch_list = [_result(target, item) for item in wanted]
+        return super().run(
+            program,
+            feed,
+            fetch_list,
+            feed_var_name,
+            fetch_var_name,
+            scope,
+            return_numpy,
+            use_program_cache,
+            use_prune=use_prune,
+        )
+
+
+def _result(program: Any, item: Any) -> Any:
+    if isinstance(item, (list, tuple)):
+        return [_result(program, part) for part in item]
+    by_name = isinstance(item, str)
+    found = (_programs.find if by_name else _programs.same_in)(program, item)
+    if found is None:
+        name = item if by_name else item.name
+        raise ValueError(f"fetch_list: expected names of tensors of the program, got {name!r}")
+    return found

@@ -1,0 +1,127 @@
+"""Paddle's operations that its own functions no longer add to programs of Paddle 2's kind.
+
+With FLAGS_enable_pir_api=0 Paddle 3 builds such programs, but refuses their tensors in about thirty
+of its functions. The functions here take tensors of every mode: where Paddle's own refuse, they
+append the operator to the program themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import paddle
+import paddle.nn.functional as F
+from paddle.base.layer_helper import LayerHelper
+
+
+def in_old_program() -> bool:
+    """Tell whether operations are added to a program of Paddle 2's kind."""
+    return not paddle.framework.in_dynamic_or_pir_mode()
+
+
+def _append(operator: str, inputs: dict[str, Any], attributes: dict[str, Any], dtype: Any) -> Any:
+    helper = LayerHelper(operator)
+    out = helper.create_variable_for_type_inference(dtype)
+    helper.append_op(type=operator, inputs=inputs, outputs={"Out": out}, attrs=attributes)
+    return out
+
+
+def _unary(function: Callable, operator: str, dtype: str | None = None) -> Callable:
+    def apply(x: Any) -> Any:
+        if in_old_program():
+            return _append(operator, {"X": x}, {}, dtype or x.dtype)
+        return function(x)
+
+    return apply
+
+
+def _binary(function: Callable, operator: str, dtype: str | None = None) -> Callable:
+    def apply(x: Any, y: Any) -> Any:
+        if in_old_program():
+            return _append(operator, {"X": x, "Y": y}, {"axis": -1}, dtype or x.dtype)
+        return function(x, y)
+
+    return apply
+
+
+def _reduction(function: Callable, operator: str) -> Callable:
+    def apply(x: Any, axis: list[int] | None, keepdim: bool) -> Any:
+        if in_old_program():
+            attributes = {"dim": axis or [0], "keep_dim": keepdim, "reduce_all": axis is None}
+            return _append(operator, {"X": x}, attributes, x.dtype)
+        return function(x, axis, keepdim=keepdim)
+
+    return apply
+
+
+def _extreme(function: Callable, operator: str) -> Callable:
+    def apply(x: Any, axis: int) -> Any:
+        if in_old_program():
+            dtype = paddle.framework.convert_np_dtype_to_dtype_("int64")
+            attributes = {"axis": axis, "keepdims": False, "flatten": False, "dtype": dtype}
+            return _append(operator, {"X": x}, attributes, "int64")
+        return function(x, axis)
+
+    return apply
+
+
+abs = _unary(paddle.abs, "abs")
+acos = _unary(paddle.acos, "acos")
+asin = _unary(paddle.asin, "asin")
+ceil = _unary(paddle.ceil, "ceil")
+cos = _unary(paddle.cos, "cos")
+exp = _unary(paddle.exp, "exp")
+floor = _unary(paddle.floor, "floor")
+gelu = _unary(F.gelu, "gelu")
+isfinite = _unary(paddle.isfinite, "isfinite_v2", "bool")
+isinf = _unary(paddle.isinf, "isinf_v2", "bool")
+isnan = _unary(paddle.isnan, "isnan_v2", "bool")
+log = _unary(paddle.log, "log")
+logical_not = _unary(paddle.logical_not, "logical_not", "bool")
+rsqrt = _unary(paddle.rsqrt, "rsqrt")
+sigmoid = _unary(F.sigmoid, "sigmoid")
+sign = _unary(paddle.sign, "sign")
+sin = _unary(paddle.sin, "sin")
+softplus = _unary(F.softplus, "softplus")
+sqrt = _unary(paddle.sqrt, "sqrt")
+tanh = _unary(paddle.tanh, "tanh")
+
+greater_than = _binary(paddle.greater_than, "greater_than", "bool")
+logical_and = _binary(paddle.logical_and, "logical_and", "bool")
+logical_or = _binary(paddle.logical_or, "logical_or", "bool")
+logical_xor = _binary(paddle.logical_xor, "logical_xor", "bool")
+maximum = _binary(paddle.maximum, "elementwise_max")
+minimum = _binary(paddle.minimum, "elementwise_min")
+multiply = _binary(paddle.multiply, "elementwise_mul")
+
+all = _reduction(paddle.all, "reduce_all")
+any = _reduction(paddle.any, "reduce_any")
+sum = _reduction(paddle.sum, "reduce_sum")
+
+argmax = _extreme(paddle.argmax, "arg_max")
+argmin = _extreme(paddle.argmin, "arg_min")
+
+
+def matmul(x: Any, y: Any, transpose_x: bool = False, transpose_y: bool = False) -> Any:
+    """Multiply matrices."""
+    if in_old_program():
+        attributes = {"trans_x": transpose_x, "trans_y": transpose_y}
+        return _append("matmul_v2", {"X": x, "Y": y}, attributes, x.dtype)
+    return paddle.matmul(x, y, transpose_x, transpose_y)
+
+
+def grid_sample(x: Any, grid: Any) -> Any:
+    """Sample images at the positions of a grid, bilinearly, zeros around them."""
+    if not in_old_program():
+        return F.grid_sample(x, grid)
+    helper = LayerHelper("grid_sampler")
+    out = helper.create_variable_for_type_inference(x.dtype)
+    attributes = {"align_corners": True, "mode": "bilinear", "padding_mode": "zeros"}
+    helper.append_op(
+        type="grid_sampler",
+        inputs={"X": x, "Grid": grid},
+        outputs={"Output": out},
+        attrs=attributes,
+    )
+    return out

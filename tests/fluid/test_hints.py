@@ -1,0 +1,151 @@
+"""Where `paddle_dcn.fluid` says that a name of Paddle 1.8 has gone: it is there, and it works."""
+
+import inspect
+
+import paddle
+import pytest
+
+import paddle_dcn.fluid as fluid
+from paddle_dcn.fluid import _moved
+from tests.fluid.test_layers import KINDS, programs
+from tests.support.programs import initialize, needs_paddle_3
+
+pytestmark = needs_paddle_3
+
+# The functions and classes of `fluid.layers` in Paddle 1.8 that are not here.
+GONE = """
+BasicDecoder BeamSearchDecoder Categorical DecodeHelper Decoder DynamicRNN GRUCell
+GreedyEmbeddingHelper IfElse LSTMCell MultivariateNormalDiag Normal RNNCell SampleEmbeddingHelper
+StaticRNN Switch TrainingHelper Uniform While add_position_encoding addcmul allclose arange
+array_length array_read array_write auc beam_search beam_search_decode bilinear_tensor_product
+bpr_loss center_loss chunk_eval clamp continuous_value_model conv3d_transpose cos_sim create_array
+create_py_reader_by_data crf_decoding cross ctc_greedy_decoder data_norm deformable_roi_pooling
+detection_map dot double_buffer dynamic_gru dynamic_lstm dynamic_lstmp edit_distance
+elementwise_equal filter_by_instag flip fsp_matrix full_like gather_tree
+get_tensor_from_selected_rows gru_unit hash hsigmoid im2sequence index_select inplace_abn
+interpolate kron linear_chain_crf load lod_append lod_reset log1p log_softmax logsumexp lrn lstm
+lstm_unit masked_select mean_iou merge_selected_rows multiplex nce nonzero npair_loss
+pad_constant_like prroi_pool py_func py_reader randint randn random_crop randperm read_file
+reorder_lod_tensor_by_rank rnn roll row_conv sampled_softmax_with_cross_entropy sampling_id
+scatter_nd scatter_nd_add sequence_concat sequence_conv sequence_enumerate sequence_expand
+sequence_expand_as sequence_first_step sequence_last_step sequence_mask sequence_pad sequence_pool
+sequence_reshape sequence_reverse sequence_scatter sequence_slice sequence_softmax sequence_unpad
+shard_index similarity_focus space_to_depth spectral_norm sync_batch_norm t
+teacher_student_sigmoid_loss tensor_array_to_tensor unique unique_with_counts warpctc
+""".split()
+
+
+def x(*shape, dtype="float32"):
+    return paddle.ones(shape, dtype)
+
+
+# A call of what each hint names, in a static program.
+CALLS = {
+    "paddle.allclose": lambda f: f(x(2), x(2)),
+    "paddle.arange": lambda f: f(0, 4),
+    "paddle.clamp": lambda f: f(x(2), 0.0, 1.0),
+    "paddle.cross": lambda f: f(x(2, 3), x(2, 3)),
+    "paddle.distribution.Categorical": lambda f: f(x(2)).entropy(),
+    "paddle.distribution.Normal": lambda f: f(0.0, 1.0).sample([2]),
+    "paddle.distribution.Uniform": lambda f: f(0.0, 1.0).sample([2]),
+    "paddle.dot": lambda f: f(x(2), x(2)),
+    "paddle.equal": lambda f: f(x(2), x(2)),
+    "paddle.flip": lambda f: f(x(2), [0]),
+    "paddle.full_like": lambda f: f(x(2), 3.0),
+    "paddle.index_select": lambda f: f(x(2, 3), x(1, dtype="int64")),
+    "paddle.io.DataLoader": inspect.isclass,
+    "paddle.kron": lambda f: f(x(2), x(2)),
+    "paddle.load": callable,
+    "paddle.log1p": lambda f: f(x(2)),
+    "paddle.logsumexp": lambda f: f(x(2)),
+    "paddle.masked_select": lambda f: f(x(2), x(2) > 0),
+    "paddle.metric.Auc": lambda f: f(),
+    "paddle.multinomial": lambda f: f(x(2)),
+    "paddle.multiplex": lambda f: f([x(2, 3), x(2, 3)], x(2, 1, dtype="int32")),
+    "paddle.nn.BeamSearchDecoder": lambda f: f(paddle.nn.GRUCell(2, 2), 0, 1, 2),
+    "paddle.nn.Bilinear": lambda f: f(2, 3, 4)(x(1, 2), x(1, 3)),
+    "paddle.nn.Conv3DTranspose": lambda f: f(1, 2, 2)(x(1, 1, 2, 2, 2)),
+    "paddle.nn.GRU": lambda f: f(2, 3)(x(1, 4, 2)),
+    "paddle.nn.GRUCell": lambda f: f(2, 3)(x(1, 2)),
+    "paddle.nn.HSigmoidLoss": lambda f: f(2, 3)(x(1, 2), x(1, 1, dtype="int64")),
+    "paddle.nn.LSTM": lambda f: f(2, 3)(x(1, 4, 2)),
+    "paddle.nn.LSTMCell": lambda f: f(2, 3)(x(1, 2)),
+    "paddle.nn.LocalResponseNorm": lambda f: f(3)(x(1, 4, 2, 2)),
+    "paddle.nn.RNN": lambda f: f(paddle.nn.GRUCell(2, 3))(x(1, 4, 2)),
+    "paddle.nn.RNNCellBase": inspect.isclass,
+    "paddle.nn.SpectralNorm": lambda f: f([2, 3])(x(2, 3)),
+    "paddle.nn.SyncBatchNorm": lambda f: f(2),
+    "paddle.nn.functional.cosine_similarity": lambda f: f(x(2, 3), x(2, 3)),
+    "paddle.nn.functional.ctc_loss": lambda f: f(
+        x(3, 1, 4), x(1, 1, dtype="int32"), x(1, dtype="int64") * 3, x(1, dtype="int64")
+    ),
+    "paddle.nn.functional.gather_tree": lambda f: f(
+        x(2, 2, 2, dtype="int64"), x(2, 2, 2, dtype="int64")
+    ),
+    "paddle.nn.functional.interpolate": lambda f: f(x(1, 1, 2, 2), [4, 4]),
+    "paddle.nn.functional.log_softmax": lambda f: f(x(2)),
+    "paddle.nn.functional.npair_loss": lambda f: f(x(2, 3), x(2, 3), x(2)),
+    "paddle.nn.functional.pad": lambda f: f(x(1, 1, 2, 2), [1, 1, 1, 1]),
+    "paddle.nn.functional.pixel_unshuffle": lambda f: f(x(1, 1, 2, 2), 2),
+    "paddle.nn.functional.sequence_mask": lambda f: f(x(2, dtype="int64"), 3),
+    "paddle.nn.functional.unfold": lambda f: f(x(1, 1, 2, 2), 2),
+    "paddle.nonzero": lambda f: f(x(2)),
+    "paddle.randint": lambda f: f(0, 2, [2]),
+    "paddle.randn": lambda f: f([2]),
+    "paddle.randperm": lambda f: f(3),
+    "paddle.roll": lambda f: f(x(3), 1),
+    "paddle.scatter_nd": lambda f: f(x(2, 1, dtype="int64"), x(2), [3]),
+    "paddle.scatter_nd_add": lambda f: f(x(3), x(2, 1, dtype="int64"), x(2)),
+    "paddle.shard_index": lambda f: f(x(2, 1, dtype="int64"), 4, 2, 0),
+    "paddle.static.nn.case": lambda f: f([(x(1) > 0, lambda: x(2))], lambda: x(2) * 2),
+    "paddle.static.nn.cond": lambda f: f(x(1) > 0, lambda: x(2), lambda: x(2) * 2),
+    "paddle.static.nn.while_loop": lambda f: f(lambda i: i < 3, lambda i: [i + 1], [x(1)]),
+    "paddle.t": lambda f: f(x(2, 3)),
+    "paddle.tensor.array_length": lambda f: f(paddle.tensor.create_array("float32")),
+    "paddle.tensor.array_read": callable,
+    "paddle.tensor.array_write": lambda f: f(x(2), paddle.zeros([1], "int64")),
+    "paddle.tensor.create_array": lambda f: f("float32"),
+    "paddle.text.viterbi_decode": lambda f: f(x(1, 3, 4), x(4, 4), x(1, dtype="int64") * 3),
+    "paddle.unique": lambda f: f(x(2)),
+    "paddle_dcn.fluid.layers.batch_norm": lambda f: f(x(1, 2, 3, 3)),
+}
+
+
+BOUND = "in programs that are built without FLAGS_enable_pir_api=0"
+
+
+def hints(names):
+    """Return what the errors on names of `fluid.layers` say to use: paths, and whether BOUND."""
+    found = {}
+    for name in names:
+        with pytest.raises(AttributeError) as caught:
+            getattr(fluid.layers, name)
+        path = str(caught.value).partition(": use ")[2].partition(" ")[0].rstrip(",")
+        if path:
+            found[path] = BOUND in str(caught.value)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hints(kind):
+    """Each names something that works in the kind of programs that the user builds, or says so."""
+    with programs(kind) as executor:
+        for path, bound in hints(GONE).items():
+            try:
+                assert CALLS[path](_moved.find(path)) is not False, path
+                works = True
+            except TypeError as error:
+                assert "must be Value, but got" in str(error), path
+                works = False
+            assert works is not bound, path
+        initialize(executor)
+        executor.run(feed={})
+
+
+def test_hints_in_every_table():
+    """What the other modules' tables name exists."""
+    for module, names in _moved._CHANGED.items():
+        for name, path in names.items():
+            assert _moved.find(path) is not None, (module, name)
+    for places in _moved._SEARCHED.values():
+        assert all(inspect.ismodule(_moved.find(place)) for place in places)
