@@ -1,4 +1,4 @@
-# demo, test, cuda-check, bench, lint: each works from a fresh clone and sets up what it needs in .venv.
+# demo, test, clients, cuda-check, bench, lint: each works from a fresh clone and sets up what it needs in .venv.
 # `make test PADDLE=2.6.2` does the same for another Paddle, in .venv-2.6.2.
 
 DEFAULT := 3.3.1
@@ -8,13 +8,17 @@ PYTHON := $(VENV)/bin/python
 REQUIREMENTS := "paddlepaddle==$(PADDLE)" $(if $(filter 2.%,$(PADDLE)),"numpy<2")
 SOURCES := $(shell find custom_ops -type f) setup.py pyproject.toml paddle_dcn/_build.py
 
-.PHONY: demo test cuda-check bench lint clean
+.PHONY: demo test clients cuda-check bench lint clean
 
 demo: $(VENV)/.demo
 	$(PYTHON) examples/demo.py
 
 test: $(VENV)/.test
 	$(PYTHON) -m pytest -q $(ARGS)
+
+# Published models that use deformable convolutions, of packages that need much more than they do.
+clients: $(VENV)/.clients
+	$(PYTHON) -m pytest -q tests/project/test_clients.py $(ARGS)
 
 # The CUDA kernels without a GPU: compiled with nvcc, run on the CPU, under sanitizers too.
 cuda-check: $(VENV)/.test
@@ -37,6 +41,10 @@ clean:
 $(VENV)/.paddle:
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install -q "setuptools>=77" wheel $(REQUIREMENTS)
+	touch $@
+
+$(VENV)/.clients: $(VENV)/.test
+	$(PYTHON) -m pip install -q --no-deps ppgan==2.1.0 paddledet==2.6.0 pyyaml
 	touch $@
 
 # Whose plain convolution is the floor of every row.
