@@ -1,15 +1,14 @@
 """The raw operators: what reaches them past Python's checks, and what Paddle does around them."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import paddle
 import pytest
 
-from paddle_dcn import _ops
-from tests.support.process import SCRIPTS
+from paddle_dcn import _ops, deform_conv2d
+from tests.support.cases import Case
+from tests.support.operators import run
+from tests.support.problems import TENSORS, random_problem
+from tests.support.process import SCRIPTS, run_python
 from tests.support.programs import needs_paddle_3, static_program
 
 SHAPES = {
@@ -167,8 +166,16 @@ def test_errors_do_not_show_where_the_library_was_built():
     assert "(at custom_ops/paddle/" in str(error.value)
 
 
+def can_be_fed(shapes):
+    """Whether tensors of these shapes have the ranks of SHAPES, and elements."""
+    return all(len(shape) == len(SHAPES[n]) and min(shape) > 0 for n, shape in shapes.items())
+
+
+FED_ERRORS = [(message, shapes) for message, shapes in SHAPE_ERRORS if can_be_fed(shapes)]
+
+
 @needs_paddle_3
-@pytest.mark.parametrize(("message", "shapes"), SHAPE_ERRORS[2:-1], ids=ids(SHAPE_ERRORS[2:-1]))
+@pytest.mark.parametrize(("message", "shapes"), FED_ERRORS, ids=ids(FED_ERRORS))
 def test_shape_errors_of_a_running_program(message, shapes):
     """A program whose sizes are known only at run time reports them like dynamic mode."""
     with static_program() as program:
@@ -223,30 +230,45 @@ def test_wanted_bits(modulated, wanted):
         np.testing.assert_array_equal(tensor.grad.numpy(), expected, err_msg=name)
 
 
-def strided(name, tensor):
-    """The same tensor as a view whose elements are not next to each other."""
-    if name == "bias":
-        return paddle.stack([tensor, tensor], 1)[:, 0]
-    order = [1, 3, 0, 2]
-    return paddle.transpose(
-        paddle.transpose(tensor, order).contiguous(), [order.index(axis) for axis in range(4)]
-    )
+def strided(tensor):
+    """Put the values two elements apart in memory."""
+    return paddle.stack([tensor, -tensor], axis=-1)[..., 0]
 
 
+def transposed(tensor):
+    """Store the values in another order of dimensions."""
+    order = list(range(tensor.ndim))[::-1]
+    return tensor.transpose(order).contiguous().transpose(order)
+
+
+def sliced(tensor):
+    """Cut the values out of a larger tensor, in blocks."""
+    return paddle.stack([-tensor, tensor], axis=1)[:, 1]
+
+
+@pytest.mark.parametrize("view", [strided, transposed, sliced])
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("modulated", [False, True])
-def test_strided_inputs(modulated):
-    results = []
-    for view in (lambda name, tensor: tensor, strided):
-        tensors = random_tensors()
-        inputs = {name: view(name, tensor) for name, tensor in tensors.items()}
-        out = call(inputs, modulated)
-        # The output's gradient is a strided view in both.
-        (paddle.transpose(out, [3, 1, 0, 2]) ** 3).sum().backward()
-        gradients = [t.grad.numpy() for n, t in tensors.items() if modulated or n != "mask"]
-        results.append([out.numpy(), *gradients])
-    assert not any(inputs[name].is_contiguous() for name in SHAPES)
-    for plain, viewed in zip(*results):
-        np.testing.assert_array_equal(plain, viewed)
+def test_views(modulated, dtype, data_format, view):
+    """Bitwise the same where no tensor is contiguous, the output's gradient neither."""
+    attributes = {"padding": 1, "groups": 2, "deformable_groups": 3, "data_format": data_format}
+    case = Case(2, 6, (7, 5), 4, modulated=modulated, **attributes)
+
+    def viewed(**arguments):
+        for name in TENSORS:
+            if arguments.get(name) is not None:
+                arguments[name] = view(arguments[name])
+                assert name == "bias" and view != strided or not arguments[name].is_contiguous()
+        out = deform_conv2d(**arguments)
+        return out.transpose([0, 2, 1, 3]).transpose([0, 2, 1, 3])
+
+    arrays = random_problem(case)
+    wanted = run(deform_conv2d, case, arrays, (dtype, dtype))
+    results = run(viewed, case, arrays, (dtype, dtype))
+    assert results.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert np.array_equal(results[name], array), name
 
 
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
@@ -310,13 +332,7 @@ def test_inferred_shape(modulated, shapes, attributes, expected):
 @needs_paddle_3
 def test_predictor_with_onednn(tmp_path):
     """Its tensors come in blocked layouts; read as plain ones they are off by about 1."""
-    path = os.pathsep.join(sys.path)
-    process = subprocess.run(
-        [sys.executable, SCRIPTS / "onednn_predictor.py", tmp_path / "net"],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
+    process = run_python(SCRIPTS / "onednn_predictor.py", tmp_path / "net")
     assert process.returncode == 0, process.stderr
     # Five layers, each with sums of at most 144 terms.
     assert float(process.stdout.splitlines()[-1]) < 5 * 4 * 2**-23 * 144**0.5
@@ -352,8 +368,5 @@ np.testing.assert_allclose(trained, expected, rtol=1e-4, atol=1e-5)
 @needs_paddle_3
 def test_program_of_the_old_kind():
     """With PIR switched off Paddle 3 makes programs of Paddle 2's kind."""
-    environment = {**os.environ, "FLAGS_enable_pir_api": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", OLD_PROGRAM], env=environment, capture_output=True, text=True
-    )
+    done = run_python("-c", OLD_PROGRAM, FLAGS_enable_pir_api="0")
     assert done.returncode == 0, done.stderr

@@ -1,15 +1,10 @@
 """paddle.DataParallel and sharded tensors over two CPU processes, with gloo."""
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-import paddle_dcn
-from tests.support.process import SCRIPTS
+from tests.support.process import SCRIPTS, start_python
 from tests.support.programs import needs_paddle_3
 
 
@@ -32,27 +27,18 @@ def test_two_processes_agree_with_one(worker):
     processes = []
     try:
         for rank, endpoint in enumerate(endpoints):
-            environment = os.environ | {
-                "PYTHONPATH": str(Path(paddle_dcn.__file__).parents[1]),
+            variables = {
                 "PADDLE_DISTRI_BACKEND": "gloo",
-                "PADDLE_TRAINERS_NUM": "2",
-                "PADDLE_TRAINER_ID": str(rank),
+                "PADDLE_TRAINERS_NUM": 2,
+                "PADDLE_TRAINER_ID": rank,
                 "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
                 "PADDLE_CURRENT_ENDPOINT": endpoint,
-                "FLAGS_selected_cpus": "0",
+                "FLAGS_selected_cpus": 0,
             }
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, SCRIPTS / worker],
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
+            processes.append(start_python(SCRIPTS / worker, **variables))
         for rank, process in enumerate(processes):
-            output, _ = process.communicate(timeout=120)
-            assert process.returncode == 0, output
+            output, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, output + errors
             assert f"rank {rank} of 2 agrees" in output
     finally:
         for process in processes:

@@ -1,6 +1,5 @@
 """export.onnx: the nodes that it makes, and what ONNX Runtime makes of them."""
 
-import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -13,6 +12,7 @@ from paddle_dcn import export
 from tests.support.cases import Case
 from tests.support.comparison import assert_close
 from tests.support.export_models import SPEC, Table, assert_same, detector, dynamic, images, run
+from tests.support.process import run_python
 from tests.support.programs import needs_paddle_3
 
 onnx = pytest.importorskip("onnx")
@@ -200,4 +200,5 @@ def test_missing_extra(tmp_path, monkeypatch):
 def test_import_needs_no_extra():
     """The package, export included, loads where onnx and paddle2onnx are missing."""
     code = "import sys; sys.modules.update(onnx=None, paddle2onnx=None); import paddle_dcn.export"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr

@@ -178,41 +178,6 @@ def test_nothing_of_an_earlier_call_is_left(dtypes, device):
     assert np.isfinite(forward(case, dtypes, random_problem(case))).all()
 
 
-def strided(tensor):
-    """Put the values two elements apart in memory."""
-    return paddle.stack([tensor, -tensor], axis=-1)[..., 0]
-
-
-def transposed(tensor):
-    """Store the values in the reverse order of dimensions."""
-    order = list(range(tensor.ndim))[::-1]
-    return tensor.transpose(order).contiguous().transpose(order)
-
-
-def sliced(tensor):
-    """Cut the values out of a larger tensor, in blocks."""
-    return paddle.stack([-tensor, tensor], axis=1)[:, 1]
-
-
-@pytest.mark.parametrize("view", [strided, transposed, sliced])
-@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_views(view, data_format, dtype, device):
-    """Bitwise the same output and gradients for inputs that are not contiguous."""
-    case = Case(2, 6, (7, 5), 4, padding=1, groups=2, deformable_groups=3, data_format=data_format)
-
-    def function(x, offset, mask, weight, bias, **attributes):
-        views = {"x": x, "offset": offset, "mask": mask, "weight": weight, "bias": bias}
-        views = {name: view(tensor) for name, tensor in views.items()}
-        return deform_conv2d(**views, **attributes)
-
-    arrays = random_problem(case)
-    wanted = run(deform_conv2d, case, arrays, (dtype, dtype))
-    results = run(function, case, arrays, (dtype, dtype))
-    for name, array in wanted.items():
-        assert np.array_equal(results[name], array), name
-
-
 def test_inputs_are_left_alone(device):
     case = Case(2, 6, (7, 5), 4, padding=1, groups=2, deformable_groups=3)
     arrays = random_problem(case)

@@ -16,6 +16,7 @@ import pytest
 import paddle_dcn.fluid
 from paddle_dcn import migrate
 from tests.support.comparison import assert_close
+from tests.support.process import run_python
 from tests.support.programs import fresh_program, needs_paddle_3, value
 
 pytest.importorskip("libcst", reason="pip install libcst")
@@ -643,11 +644,6 @@ def test_libcst_is_an_extra(files, capsysbinary, monkeypatch):
 
 
 def test_module(files):
-    folders = [str(Path(paddle_dcn.__file__).parents[1]), os.environ.get("PYTHONPATH")]
-    done = subprocess.run(
-        [sys.executable, "-m", "paddle_dcn", "migrate", "plain.py"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))},
-        stdout=subprocess.PIPE,
-    )
+    done = run_python("-m", "paddle_dcn", "migrate", "plain.py")
     assert done.returncode == 0
-    assert b"+y = paddle_dcn.deform_conv2d(x, offset, weight)" in done.stdout
+    assert "+y = paddle_dcn.deform_conv2d(x, offset, weight)" in done.stdout

@@ -1,13 +1,10 @@
 """Every script in examples/ runs, in its short mode, in a process and a folder of its own."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
-from tests.support.process import ROOT
+from tests.support.process import ROOT, run_python
 from tests.support.programs import needs_paddle_3
 
 SCRIPTS = sorted((ROOT / "examples").glob("[!_]*.py"))
@@ -17,14 +14,7 @@ SCRIPTS = sorted((ROOT / "examples").glob("[!_]*.py"))
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_example_runs(script, tmp_path):
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    process = subprocess.run(
-        [sys.executable, str(script), "--quick"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "MPLBACKEND": "agg"},
-        capture_output=True,
-        text=True,
-    )
+    process = run_python(script, "--quick", cwd=tmp_path, MPLBACKEND="agg")
     missing = re.search(r"No module named '(?!paddle)([^']+)'", process.stderr)
     if process.returncode != 0 and missing:
         pytest.skip(f"{script.name} needs {missing[1]}")

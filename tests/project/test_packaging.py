@@ -10,32 +10,29 @@ import pytest
 
 import paddle_dcn
 from paddle_dcn import _build, _ops
-from tests.support.process import ROOT
+from tests.support.process import ROOT, run_python, start_python
 
 LIBRARY = f"paddle_dcn/{_build.library_name()}"
 
 
-def run(*command, cwd, **environment):
-    """Run a command with variables of its own; None removes one."""
-    merged = {**os.environ, **environment}
-    merged = {name: str(value) for name, value in merged.items() if value is not None}
-    return subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=merged, capture_output=True, text=True
-    )
+def run(*command):
+    """Run a command and return what it printed."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def import_package(site, code="import paddle_dcn", **environment):
     """Run code that imports the package from the folder `site`."""
     # Not from a checkout that is installed in place, whose finder comes after PYTHONPATH.
-    return run(sys.executable, "-c", code, cwd=site.parent, PYTHONPATH=site, **environment)
+    return run_python("-c", code, cwd=site.parent, PYTHONPATH=site, **environment)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The wheel of this checkout; its objects are those that the checkout's library is made of."""
     folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
-    process = run(*pip, "--wheel-dir", folder, ROOT, cwd=folder)
+    options = ("--no-build-isolation", "--no-deps", "--wheel-dir", folder)
+    process = run_python("-m", "pip", "wheel", *options, ROOT, cwd=folder)
     assert process.returncode == 0, process.stderr
     (path,) = folder.iterdir()
     return path
@@ -78,10 +75,10 @@ def test_installed_wheel_works_in_any_folder(site):
 @pytest.mark.slow
 def test_source_distribution(tmp_path):
     code = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
-    process = run(sys.executable, "-c", code, cwd=ROOT)
+    process = run_python("-c", code, cwd=ROOT)
     assert process.returncode == 0, process.stderr
     (path,) = tmp_path.iterdir()
-    listing = run("tar", "tzf", path, cwd=tmp_path).stdout.split()
+    listing = run("tar", "tzf", path).split()
     names = {name.partition("/")[2] for name in listing if not name.endswith("/")}
     # The sources, and what the Makefile runs.
     folders = ("benchmarks", "custom_ops", "examples", "paddle_dcn", "tests")
@@ -93,14 +90,14 @@ def test_source_distribution(tmp_path):
 
 def test_library_shares_paddles_openmp():
     """A second OpenMP runtime in the process would not heed Paddle's number of threads."""
-    process = run("ldd", _ops.PATH, cwd=ROOT)
-    assert "libpaddle.so" in process.stdout
-    assert "libgomp" not in process.stdout
+    needed = run("ldd", _ops.PATH)
+    assert "libpaddle.so" in needed
+    assert "libgomp" not in needed
 
 
 def test_library_carries_no_path_of_its_build():
     assert os.fsencode(ROOT) not in Path(_ops.PATH).read_bytes()
-    assert "RUNPATH" not in run("readelf", "-d", _ops.PATH, cwd=ROOT).stdout
+    assert "RUNPATH" not in run("readelf", "-d", _ops.PATH)
 
 
 @pytest.mark.slow
@@ -136,14 +133,14 @@ def test_what_cannot_be_built(site, variable, message):
 def no_paddle(tmp_path):
     """The environment of a Python that has no Paddle."""
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['paddle'] = None")
-    return {"PYTHONPATH": tmp_path}
+    return {"PYTHONPATH": tmp_path, "cwd": ROOT}
 
 
 @pytest.mark.parametrize("name", [*paddle_dcn.__all__, "compat", "export"])
 def test_no_paddle(name, no_paddle):
     """What needs Paddle says so when it is used; the rest can be imported."""
     code = f"import paddle_dcn; from paddle_dcn import _rewrite, migrate; paddle_dcn.{name}"
-    process = run(sys.executable, "-c", code, cwd=_ops.PACKAGE.parent, **no_paddle)
+    process = run_python("-c", code, **no_paddle)
     assert process.stderr.splitlines()[-1] == (
         "paddle_dcn._build.BuildError: paddle_dcn needs PaddlePaddle: install paddlepaddle or "
         "paddlepaddle-gpu"
@@ -159,14 +156,12 @@ def test_no_paddle(name, no_paddle):
 )
 def test_migrate_without_paddle(source, status, message, no_paddle, tmp_path):
     (tmp_path / "old.py").write_text(f"{source}\n")
-    command = [sys.executable, "-m", "paddle_dcn", "migrate", tmp_path / "old.py"]
-    process = run(*command, cwd=_ops.PACKAGE.parent, **no_paddle)
+    process = run_python("-m", "paddle_dcn", "migrate", tmp_path / "old.py", **no_paddle)
     assert (process.returncode, message in process.stderr) == (status, True)
 
 
 def test_info_without_paddle(no_paddle):
-    command = [sys.executable, "-m", "paddle_dcn", "info"]
-    process = run(*command, cwd=_ops.PACKAGE.parent, **no_paddle)
+    process = run_python("-m", "paddle_dcn", "info", **no_paddle)
     assert process.returncode == 2
     assert process.stderr.endswith("info needs paddle, which is not installed\n")
 
@@ -175,8 +170,8 @@ def test_info_without_paddle(no_paddle):
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="does not say what -m is to run")
 def test_migrate_builds_nothing(site):
     (site / LIBRARY).unlink()
-    command = [sys.executable, "-m", "paddle_dcn", "migrate", "--help"]
-    process = run(*command, cwd=site.parent, PYTHONPATH=site, CXX="none")
+    command = ("-m", "paddle_dcn", "migrate", "--help")
+    process = run_python(*command, cwd=site.parent, PYTHONPATH=site, CXX="none")
     assert (process.returncode, process.stderr) == (0, "")
 
 
@@ -203,24 +198,8 @@ def test_import_builds_what_is_missing(site, tmp_path):
     compiler.write_text(COMPILER.format(python=sys.executable, library=str(library), log=str(log)))
     compiler.chmod(0o755)
     code = "import paddle_dcn as p; print(p._ops.ORIGIN, p._ops.PATH)"
-    command = [sys.executable, "-c", code]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(site),
-        "CXX": str(compiler),
-        "PADDLE_DCN_CACHE": str(cache),
-    }
-    both = [
-        subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    variables = {"PYTHONPATH": site, "CXX": compiler, "PADDLE_DCN_CACHE": cache}
+    both = [start_python("-c", code, cwd=tmp_path, **variables) for _ in range(2)]
     for process in both:
         output, messages = process.communicate(timeout=60)
         assert process.returncode == 0, messages
@@ -243,7 +222,7 @@ def test_compiler_that_fails(tmp_path, monkeypatch):
 
 
 def test_info():
-    process = run(sys.executable, "-m", "paddle_dcn", "info", cwd=_ops.PACKAGE.parent)
+    process = run_python("-m", "paddle_dcn", "info")
     rows = dict(line.strip().split(maxsplit=1) for line in process.stdout.splitlines())
     assert rows["paddle_dcn"] == paddle_dcn.__version__
     assert rows["library"] == str(_ops.PATH)

@@ -11,24 +11,30 @@ ROOT = Path(__file__).resolve().parents[2]  # of the checkout
 SCRIPTS = ROOT / "tests" / "scripts"
 
 
-def environment_with(**changes) -> dict[str, str]:
-    """Return the present environment with changes, of which None removes a variable.
+def start_python(*arguments, cwd=None, **variables) -> subprocess.Popen[str]:
+    """Start Python with arguments, in the present environment changed by variables.
 
-    Modules of the checkout can be imported, unless PYTHONPATH is among the changes.
+    None removes a variable. Modules of the checkout can be imported, unless PYTHONPATH is among
+    the variables.
     """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    merged = {**os.environ, "PYTHONPATH": path, **changes}
-    return {name: str(value) for name, value in merged.items() if value is not None}
-
-
-def run_python(*arguments, cwd=None, timeout=300, **changes) -> subprocess.CompletedProcess[str]:
-    """Run Python with arguments in `environment_with` changes; return its status and texts."""
-    return subprocess.run(
+    environment = {**os.environ, "PYTHONPATH": path, **variables}
+    return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
-        env=environment_with(**changes),
-        capture_output=True,
+        env={name: str(value) for name, value in environment.items() if value is not None},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout,
-        check=False,
     )
+
+
+def run_python(*arguments, timeout=300, **how) -> subprocess.CompletedProcess[str]:
+    """Run Python as `start_python` starts it; return its status and what it printed."""
+    with start_python(*arguments, **how) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
