@@ -19,7 +19,7 @@ from paddle import Tensor
 from paddle.utils import flatten
 
 from .. import _checks
-from . import _files, _forms, _programs, _tracing, _verify
+from . import _files, _forms, _paddle_onnx, _programs, _tracing, _verify
 
 __all__ = ["Conversion", "convert", "onnx", "openvino", "save_portable"]
 
@@ -368,3 +368,6 @@ def _need_packages(what: str, to: str) -> None:
         raise ImportError(
             f"{what} needs {' and '.join(missing)}: run pip install 'paddle_dcn[{extra}]'"
         )
+
+
+_paddle_onnx.install(convert)

@@ -202,3 +202,29 @@ def test_import_needs_no_extra():
     code = "import sys; sys.modules.update(onnx=None, paddle2onnx=None); import paddle_dcn.export"
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
+
+
+class Builtin(paddle.nn.Layer):
+    """Calls Paddle's function, which `patch` moves to this package."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = paddle.vision.ops.DeformConv2D(3, 4, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x, paddle.concat([x] * 6, axis=1), paddle.concat([x] * 3, axis=1))
+
+
+@pytest.mark.parametrize("layer", ["ours", "patched", "without"])
+def test_paddles_own_export(tmp_path, layer):
+    """`paddle.onnx.export`, which would end the process, converts models with this operator."""
+    if layer == "patched":
+        with paddle_dcn.patched():
+            paddle.onnx.export(Builtin(), str(tmp_path / "model"), SPEC, opset_version=11)
+    elif layer == "ours":
+        pack = paddle_dcn.DeformConv2DPack(3, 4, 3, padding=1)
+        paddle.onnx.export(pack, str(tmp_path / "model"), input_spec=SPEC)
+    else:
+        paddle.onnx.export(paddle.nn.ReLU(), str(tmp_path / "model"), SPEC, optimize_tool="none")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert len(nodes(tmp_path / "model.onnx")) == (layer != "without")
