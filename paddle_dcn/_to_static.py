@@ -20,13 +20,13 @@ def opaque(function: Callable) -> Callable:
 
 
 def skip(*files: str) -> None:
-    """Keep to_static(full_graph=False) from translating functions of these files.
+    """Keep to_static(full_graph=False) from translating functions of these files and of this one.
 
     After a graph break it translates every Python function it meets, which makes nothing here
     faster and takes seconds in the argument checks.
     """
     if hasattr(core, "eval_frame_skip_file_prefix"):
-        core.eval_frame_skip_file_prefix(files)
+        core.eval_frame_skip_file_prefix((__file__, *files))
 
 
 def breaks_graph(error: Exception) -> Exception:
