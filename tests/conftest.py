@@ -1,20 +1,24 @@
-"""The fixtures of all tests."""
+"""The fixtures of all tests. Paddle is imported by those that ask for it: others do without."""
 
-import paddle
 import pytest
-
-import paddle_dcn
 
 pytest.register_assert_rewrite("tests.support")
 
-DEVICES = ["cpu"]
-if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0:
-    DEVICES.append("gpu")
+
+def pytest_generate_tests(metafunc):
+    """Run tests of `device` on each device there is."""
+    if "device" in metafunc.fixturenames:
+        import paddle
+
+        has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+        metafunc.parametrize("device", ["cpu", "gpu"] if has_gpu else ["cpu"], indirect=True)
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture
 def device(request):
-    """Make each device there is the current one."""
+    """Make a device the current one."""
+    import paddle
+
     before = paddle.device.get_device()
     paddle.device.set_device(request.param)
     yield request.param
@@ -24,4 +28,6 @@ def device(request):
 @pytest.fixture(params=["deform_conv2d", "deform_conv2d_reference"])
 def implementation(request):
     """Return the operator, then the reference: for the rules that both must obey."""
+    import paddle_dcn
+
     return getattr(paddle_dcn, request.param)
