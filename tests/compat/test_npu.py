@@ -14,11 +14,13 @@ from tests.support.operators import to_tensor
 from tests.support.oracle import _bilinear, loop
 from tests.support.programs import needs_paddle_3, static_program
 
-TABLE = [
-    Case(2, 4, (5, 6), 6, kernel=(2, 3), stride=(2, 1), padding=(1, 0, 2, 1), deformable_groups=2),
-    Case(1, 6, (6, 5), 4, padding=1, dilation=(1, 2), groups=2, deformable_groups=3, bias=False),
-    Case(2, 3, (4, 4), 3, kernel=1, groups=3),
-]
+STRIDED = Case(
+    2, 4, (5, 6), 6, kernel=(2, 3), stride=(2, 1), padding=(1, 0, 2, 1), deformable_groups=2
+)
+DILATED = Case(
+    1, 6, (6, 5), 4, padding=1, dilation=(1, 2), groups=2, deformable_groups=3, bias=False
+)
+TABLE = [STRIDED, DILATED, Case(2, 3, (4, 4), 3, kernel=1, groups=3)]
 
 
 def distinct(rng, *shape):
@@ -131,7 +133,7 @@ def test_both_results(case, data_format, modulated):
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
 def test_gradients(data_format):
     """Through the first result as deform_conv2d's; through the second, convolved, the same."""
-    case = TABLE[1]
+    case = DILATED
     arrays = problem(case)
     through = []
     for second in (False, True):
@@ -189,7 +191,7 @@ def test_signature():
 
 def test_offset_without_masks():
     """v1 takes the two planes of x and y, with or without the third."""
-    case = TABLE[1]
+    case = DILATED
     arrays = problem(case)
     self, weight, offset = tensors(*npu_inputs(case, arrays, "NCHW"))
     planes = offset.shape[1] // 3
@@ -204,7 +206,7 @@ def test_offset_without_masks():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_dtypes(dtype):
     """The samples are rounded once; each pick is exact."""
-    case = TABLE[0]
+    case = STRIDED
     inputs = npu_inputs(case, problem(case), "NCHW")
     low = [tensor.detach() for tensor in tensors(*inputs, dtype=dtype)]
     wanted = call(case, *(tensor.astype("float64") for tensor in low), None)
@@ -314,7 +316,7 @@ def test_errors(message, changed, kind):
 @needs_paddle_3
 def test_static_program():
     """The second result needs a known batch, the first does not."""
-    case = TABLE[0]
+    case = STRIDED
     inputs = dict(zip(("x", "weight", "offset"), npu_inputs(case, problem(case), "NCHW")))
     inputs = {name: array.astype("float32") for name, array in inputs.items()}
     with static_program() as program:

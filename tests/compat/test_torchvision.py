@@ -16,9 +16,11 @@ from tests.support.problems import random_problem
 from tests.support.programs import needs_paddle_3, static_program
 
 # Among them: groups, offset groups, both, pairs, v1 and v2, a kernel that is not square.
+GROUPED = Case(2, 6, (7, 5), 4, padding=1, groups=2, deformable_groups=3)
+STRIDED = Case(2, 8, (6, 7), 6, kernel=(2, 3), stride=(2, 1), padding=(1, 0), deformable_groups=4)
 TABLE = [
-    Case(2, 6, (7, 5), 4, padding=1, groups=2, deformable_groups=3),
-    Case(2, 8, (6, 7), 6, kernel=(2, 3), stride=(2, 1), padding=(1, 0), deformable_groups=4),
+    GROUPED,
+    STRIDED,
     Case(1, 6, (9, 8), 12, dilation=(1, 2), groups=6, modulated=False),
     Case(3, 3, (4, 5), 2, kernel=1, bias=False, modulated=False),
 ]
@@ -153,7 +155,7 @@ def test_layers_groups_must_divide(arguments):
 @needs_paddle_3
 def test_static_program():
     """Batch and size may be left open, the channels that give the groups may not."""
-    case = TABLE[0]
+    case = GROUPED
     arrays = {n: a for n, a in random_problem(case).items() if n != "grad"}
     with static_program() as program:
         fed = {
@@ -175,7 +177,7 @@ def test_static_program():
 @needs_paddle_3
 @pytest.mark.parametrize("full_graph", [True, False])
 def test_to_static(full_graph):
-    case = TABLE[1]
+    case = STRIDED
 
     def call(x, offset, weight, bias, mask):
         return deform_conv2d(x, offset, weight, bias, (2, 1), (1, 0), (1, 1), mask)

@@ -22,17 +22,19 @@ pytestmark = [
     pytest.mark.skipif(find_spec("paddle2onnx") is None, reason="pip install paddle2onnx"),
 ]
 
+GROUPED = Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3)
+PADDED = Case(2, 5, (9, 8), 4, padding=(2, 0, 1, 3), stride=(2, 3), modulated=False)
 CASES = [
-    Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3),
+    GROUPED,
     Case(2, 64, (7, 5), 4, padding=1, deformable_groups=2, modulated=False, bias=False),
-    Case(2, 5, (9, 8), 4, padding=(2, 0, 1, 3), stride=(2, 3), modulated=False),
+    PADDED,
     Case(1, 4, (9, 8), 4, kernel=(2, 3), padding=(0, 5, 4, 0), stride=(3, 2), bias=False),
     Case(1, 4, (9, 11), 3, padding=(4, 3), stride=(2, 3), dilation=2, offsets="border"),
     Case(2, 9, (6, 7), 6, padding=(1, 2, 2, 0), groups=3, deformable_groups=9, data_format="NHWC"),
     Case(2, 8, (6, 7), 5, padding=1, deformable_groups=4),  # 5 filters, which 4 does not divide
 ]
 ROWS = [(case, ("float32", "float32")) for case in CASES]
-ROWS += [(CASES[0], ("float16", "float32")), (CASES[2], ("float64", "float32"))]
+ROWS += [(GROUPED, ("float16", "float32")), (PADDED, ("float64", "float32"))]
 
 
 def nodes(path):
