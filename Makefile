@@ -20,8 +20,9 @@ test: $(VENV)/.test
 clients: $(VENV)/.clients
 	$(PYTHON) -m pytest -q tests/project/test_clients.py $(ARGS)
 
-# The CUDA kernels without a GPU: compiled with nvcc, run on the CPU, under sanitizers too.
-cuda-check: $(VENV)/.test
+# The CUDA kernels without a GPU: compiled with nvcc, run on the CPU, under sanitizers too; their
+# benchmark with PyTorch on the CPU.
+cuda-check: $(VENV)/.test $(VENV)/.bench
 	PADDLE_DCN_CUDA_CHECK=1 $(PYTHON) -m pytest -q -s -rs tests/kernels/test_cuda_compile.py \
 		tests/kernels/test_cuda_emulation.py tests/benchmarks/test_gpu.py $(ARGS)
 
