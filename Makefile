@@ -1,4 +1,5 @@
-# demo, test, clients, cuda-check, bench, lint: each works from a fresh clone and sets up what it needs in .venv.
+# demo, test, clients, cuda-check, sanitize, bench, lint: each works from a fresh clone and sets
+# up what it needs in .venv.
 # `make test PADDLE=2.6.2` does the same for another Paddle, in .venv-2.6.2.
 
 DEFAULT := 3.3.1
@@ -8,7 +9,7 @@ PYTHON := $(VENV)/bin/python
 REQUIREMENTS := "paddlepaddle==$(PADDLE)" $(if $(filter 2.%,$(PADDLE)),"numpy<2")
 SOURCES := $(shell find custom_ops -type f) setup.py pyproject.toml paddle_dcn/_build.py
 
-.PHONY: demo test clients cuda-check bench lint clean
+.PHONY: demo test clients cuda-check sanitize bench lint clean
 
 demo: $(VENV)/.demo
 	$(PYTHON) examples/demo.py
@@ -26,6 +27,11 @@ cuda-check: $(VENV)/.test $(VENV)/.bench
 	PADDLE_DCN_CUDA_CHECK=1 $(PYTHON) -m pytest -q -s -rs tests/kernels/test_cuda_compile.py \
 		tests/kernels/test_cuda_emulation.py tests/benchmarks/test_gpu.py $(ARGS)
 
+# The CPU kernels under sanitizers, every engine on the whole table, and seeded faults.
+sanitize: $(VENV)/.test
+	PADDLE_DCN_SANITIZE=1 $(PYTHON) -m pytest -q -rs tests/kernels/test_sanitizers.py \
+		tests/kernels/test_faults.py tests/kernels/test_engines.py $(ARGS)
+
 bench: $(VENV)/.bench
 	$(PYTHON) -m benchmarks.cpu --output benchmarks/results/cpu $(ARGS)
 
@@ -33,7 +39,7 @@ lint: export CXXFLAGS := -Werror
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	find custom_ops -type f | xargs $(VENV)/bin/clang-format --dry-run -Werror
+	find custom_ops examples tests -name '*.cc' -o -name '*.cu*' -o -name '*.h' | xargs $(VENV)/bin/clang-format --dry-run -Werror
 	$(PYTHON) setup.py -q build_ext --build-lib build/lint
 
 clean:

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
-from benchmarks import cuda_kernels as kernels
-from benchmarks.cuda_kernels import BackwardTensors, ForwardTensors, Library, Problem
+from benchmarks import kernel_library as kernels
+from benchmarks.kernel_library import BackwardTensors, ForwardTensors, Library, Problem
 from benchmarks.layers import LAYERS, Layer
 
 TYPES = ("float16", "bfloat16", "tf32", "float32", "float64")
@@ -172,14 +172,14 @@ class Data:
         pointers = {n: t.data_ptr() for n, t in inputs.items()}
         pointers |= {prefix + n: t.data_ptr() for n, t in outputs.items()}
         tensors = kind(pointers)
-        size = library.workspace(p, tensors, flags)
+        size = library.cuda(flags).workspace(p, tensors)
         workspace = torch.empty(size + 256, device=self.device, dtype=torch.uint8)
         address = workspace.data_ptr() + -workspace.data_ptr() % 256
 
         def call() -> dict:
             on_gpu = self.device == "cuda"
             stream = torch.cuda.current_stream().cuda_stream if on_gpu else 0
-            library.run(p, tensors, address, stream, flags)
+            library.cuda(flags, stream).run(p, tensors, address)
             return {
                 n: t.permute(0, 3, 1, 2) if p.channels_last and n in ("x", "out") else t
                 for n, t in outputs.items()
@@ -315,7 +315,7 @@ def main(values: list[str] | None = None) -> int:
         if path is None:
             major, minor = torch.cuda.get_device_capability()
             path = Path(folder) / "kernels.so"
-            kernels.build(path, (10 * major + minor,))
+            kernels.build_cuda(path, (10 * major + minor,))
         library = Library(path)
         print(
             f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, torchvision "

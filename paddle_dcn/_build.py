@@ -16,7 +16,7 @@ from pathlib import Path
 
 # No -march: one library serves every processor of its architecture, because the kernels choose
 # their instruction set when they run.
-CXX_FLAGS = [
+KERNEL_FLAGS = [
     "-O3",
     "-std=c++17",
     "-fPIC",
@@ -26,10 +26,9 @@ CXX_FLAGS = [
     "-ffp-contract=fast",
     "-Wall",
     "-Wextra",
-    # The plain C++ interface of Paddle, without Python.h and pybind11.
-    "-DPADDLE_NO_PYTHON",
-    "-DPADDLE_WITH_CUSTOM_KERNEL",
 ]
+# The plain C++ interface of Paddle, without Python.h and pybind11.
+PADDLE_FLAGS = ["-DPADDLE_NO_PYTHON", "-DPADDLE_WITH_CUSTOM_KERNEL"]
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 # Ampere and Hopper; later chips compile the last one's PTX. PADDLE_CUDA_ARCH_LIST replaces it.
 NVCC_ARCHITECTURES = [
@@ -114,7 +113,8 @@ def build(root: Path, target: Path, work: Path) -> Path:
         *(flag for folder in extension.include_dirs for flag in ("-isystem", folder)),
     ]
     # Paddle's error messages show the file they come from: in a checkout, not on this machine.
-    compile_cxx = [cxx, *CXX_FLAGS, *common, f"-fmacro-prefix-map={root.parent}/="]
+    compile_cxx = [cxx, *KERNEL_FLAGS, *PADDLE_FLAGS, *common]
+    compile_cxx.append(f"-fmacro-prefix-map={root.parent}/=")
     compile_cxx += os.environ.get("CXXFLAGS", "").split()
     compile_cuda = []
     link = [cxx, "-shared", "-Wl,-O1,--gc-sections"]

@@ -9,9 +9,6 @@ import pytest
 from benchmarks import gpu as bench
 from benchmarks.layers import LAYERS, Layer
 from tests.kernels.cuda_emulation.harness import build
-from tests.support.process import ROOT
-
-BUILDS = ROOT / "build" / "cuda_emulation"
 
 
 @pytest.mark.parametrize(
@@ -110,5 +107,5 @@ def test_check_on_the_emulated_device(layer, dtype, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.ops", stand_in)
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(ops=stand_in))
     torch.manual_seed(0)
-    library = bench.Library(build("fibers", BUILDS))
+    library = bench.Library(build("fibers"))
     assert bench.check(torch, library, layer, dtype, device="cpu") == []

@@ -8,7 +8,7 @@ import sys
 import pytest
 from paddle.utils.cpp_extension import cpp_extension
 
-from benchmarks.cuda_kernels import build, find_nvcc
+from benchmarks.kernel_library import build_cuda, find_nvcc
 from paddle_dcn import _build
 from tests.support.process import ROOT
 
@@ -39,7 +39,7 @@ REPORT = re.compile(
 def kernels(tmp_path_factory):
     """The library, and (architecture, name, registers, bytes spilled) of each of its kernels."""
     library = tmp_path_factory.mktemp("cuda") / "kernels.so"
-    found = [match.groupdict() for match in REPORT.finditer(build(library, ARCHITECTURES))]
+    found = [match.groupdict() for match in REPORT.finditer(build_cuda(library, ARCHITECTURES))]
     names = subprocess.run(
         ["c++filt"],
         input="\n".join(kernel["name"] for kernel in found),

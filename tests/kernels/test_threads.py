@@ -1,48 +1,10 @@
-"""Bitwise the same results on any number of threads, and in every run."""
+"""The threads that the kernels run on are Paddle's."""
 
 import os
 import subprocess
 import sys
 
-import numpy as np
-import paddle
 import pytest
-
-from paddle_dcn import deform_conv2d
-from tests.support.cases import COMPACT, TABLE, Case, choose
-from tests.support.operators import run
-from tests.support.problems import DTYPE_IDS, DTYPES, random_problem
-
-# Many tiles of pixels in several images, blocks of channels and outputs.
-WIDE = [
-    Case(3, 64, (40, 41), 72, padding=1, deformable_groups=2, im2col_step=2),
-    Case(2, 48, (33, 50), 24, padding=1, groups=3, deformable_groups=4, modulated=False),
-]
-
-
-@pytest.fixture
-def set_threads():
-    """Yield a function that sets the number of threads; restore it after the test."""
-    yield paddle.base.core.set_num_threads
-    paddle.base.core.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # Paddle sets it to 1
-
-
-# Whose work is cut into tasks, and sums into slabs.
-CUT = choose(TABLE, "several tasks", "threads share the outputs", "a narrower last slab")
-
-
-@pytest.mark.parametrize("case", dict.fromkeys([*COMPACT, *CUT, *WIDE]), ids=str)
-@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
-def test_threads_do_not_change_results(case, dtypes, set_threads):
-    arrays = random_problem(case, dtypes[0])
-    set_threads(1)
-    wanted = run(deform_conv2d, case, arrays, dtypes)
-    for threads in (1, 2, 3, 16, 3):
-        set_threads(threads)
-        results = run(deform_conv2d, case, arrays, dtypes)
-        for name, array in wanted.items():
-            assert np.array_equal(results[name], array), f"{name} on {threads} threads"
-
 
 # Prints by how many threads the process has grown after calls on 1, 2 and 3 threads.
 COUNT_THREADS = """

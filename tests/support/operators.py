@@ -9,7 +9,10 @@ import paddle
 import pytest
 
 import paddle_dcn
+from benchmarks.kernel_library import Library
+from tests.support import kernel_jobs
 from tests.support.cases import Case
+from tests.support.comparison import assert_results_close
 from tests.support.problems import FULL_BITS, TENSORS, random_problem
 
 # An empty batch needs matrix products without rows, which Paddle 2.6 refuses in the reference.
@@ -73,3 +76,15 @@ def _expected(case: Case, dtype: str) -> dict[str, np.ndarray]:
     if case.batch == 0 and not EMPTY_REFERENCE:
         pytest.skip("operations of Paddle 2.6 refuse empty tensors")
     return run(paddle_dcn.deform_conv2d_reference, case, random_problem(case, dtype))
+
+
+def check_results(results: dict, case: Case, dtypes: tuple[str, str]) -> None:
+    """Hold what a job gave against the reference."""
+    wanted = {n: array for n, array in expected(case, dtypes[0]).items() if n in results}
+    # A case without bias is run with one of zeros, whose gradient the reference has not.
+    assert_results_close({n: results[n] for n in wanted}, wanted, case, dtypes)
+
+
+def check_job(library: Library, job: kernel_jobs.Job) -> None:
+    """Run a job on a kernel library and hold its results against the reference."""
+    check_results(kernel_jobs.run(library, job), job.case, job.dtypes)

@@ -14,7 +14,7 @@ class Arena {
 
   template <typename T>
   T* take(int64_t count) {
-    char* part = block_ + used_;
+    char* part = block_ != nullptr ? block_ + used_ : nullptr;
     used_ += round_up(count * static_cast<int64_t>(sizeof(T)), kAlignment);
     return reinterpret_cast<T*>(part);
   }

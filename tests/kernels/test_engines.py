@@ -1,0 +1,103 @@
+"""Every engine of the CPU against the reference, in one process: those of this processor as they
+are shipped, and all of them emulated.
+"""
+
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from benchmarks.kernel_library import Library
+from paddle_dcn import _ops
+from tests.kernels.cpu_emulation.harness import build, build_parts, build_program
+from tests.support.cases import COMPACT, TABLE, Case, choose
+from tests.support.kernel_jobs import Job, run
+from tests.support.operators import check_job
+from tests.support.problems import DTYPE_IDS, DTYPES
+from tests.support.process import ROOT, run_python
+
+SHIPPED = Library(_ops.PATH)
+NATIVE = [engine for engine in SHIPPED.engines() if SHIPPED.runs(engine)]
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
+# `make sanitize` takes its time.
+FULL = "PADDLE_DCN_SANITIZE" in os.environ
+
+
+@pytest.fixture(scope="module")
+def emulated():
+    """A library whose engines all run on any processor."""
+    library = Library(build(emulated=True))
+    assert all(map(library.runs, library.engines()))
+    return library
+
+
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+@pytest.mark.parametrize("engine", NATIVE)
+def test_table(engine, dtypes):
+    for case in COMPACT:
+        check_job(SHIPPED, Job(case, dtypes, ("cpu", engine, 2)))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+@pytest.mark.parametrize("engine", SHIPPED.engines())
+def test_table_emulated(emulated, engine, dtypes):
+    for case in TABLE if FULL else COMPACT:
+        check_job(emulated, Job(case, dtypes, ("cpu", engine, 2)))
+
+
+# Many tiles of pixels in several images, blocks of channels and outputs.
+WIDE = [
+    Case(3, 64, (40, 41), 72, padding=1, deformable_groups=2, im2col_step=2),
+    Case(2, 48, (33, 50), 24, padding=1, groups=3, deformable_groups=4, modulated=False),
+]
+
+
+# Whose work is cut into tasks, and sums into slabs.
+CUT = choose(TABLE, "several tasks", "threads share the outputs", "a narrower last slab")
+
+
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+@pytest.mark.parametrize("engine", NATIVE)
+def test_threads_do_not_change_results(engine, dtypes):
+    """Nor does another run: the same bits. The highest engine has the long table."""
+    highest = engine == NATIVE[-1]
+    cases = [*COMPACT, *CUT, *WIDE] if highest else [c for c in CUT if c.products < 10_000_000]
+    for case in dict.fromkeys(cases):
+        alone, *others = (
+            run(SHIPPED, Job(case, dtypes, ("cpu", engine, threads))) for threads in (1, 2, 3, 5, 3)
+        )
+        for results in others:
+            for name, array in alone.items():
+                assert np.array_equal(results[name], array, equal_nan=True), f"{case}: {name}"
+
+
+PARTS = [(engine, False) for engine in NATIVE] + [(engine, True) for engine in SHIPPED.engines()]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("engine", "emulated"), PARTS)
+def test_parts(engine, emulated):
+    program = build_parts(engine, emulated)
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(": ok") >= 6
+
+
+@needs_compiler
+def test_a_program_without_paddle():
+    program = build_program(ROOT / "examples" / "without_paddle.cc")
+    lines = subprocess.check_output([program], text=True).splitlines()
+    x = np.arange(20.0).reshape(4, 5)
+    right = np.pad(x[:, 1:], ((0, 0), (0, 1)))
+    assert lines[0] == "on the engine amx:"
+    out = [list(map(float, line.split())) for line in lines[1:]]
+    np.testing.assert_array_equal(out, x + right + 1)
+
+
+def test_wrong_name():
+    done = run_python("-c", "import paddle_dcn", PADDLE_DCN_INSTRUCTION_SET="AVX2")
+    names = ", ".join(SHIPPED.engines())
+    assert f"PADDLE_DCN_INSTRUCTION_SET: expected one of {names}, got 'AVX2'" in done.stderr

@@ -1,0 +1,50 @@
+"""The CPU kernels under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
+
+`make test` runs one emulated engine on a few cases; `make sanitize` all engines, emulated and of
+this processor, on the whole table. Buffers end where their tensors do, and tensors are aligned no
+more than their elements need.
+"""
+
+import os
+import shutil
+
+import pytest
+
+from benchmarks.kernel_library import Library
+from paddle_dcn import _ops
+from tests.kernels.cpu_emulation.harness import build
+from tests.support.cases import COMPACT, TABLE
+from tests.support.kernel_jobs import SANITIZERS, Job, run_sanitized
+from tests.support.operators import check_results
+from tests.support.problems import DTYPES
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
+
+FULL = "PADDLE_DCN_SANITIZE" in os.environ
+FEW = [case for case in COMPACT if case.products < 300_000]
+SHIPPED = Library(_ops.PATH)
+ENGINES = [("avx2", True)]
+if FULL:
+    ENGINES = [(engine, False) for engine in SHIPPED.engines() if SHIPPED.runs(engine)]
+    ENGINES += [(engine, True) for engine in SHIPPED.engines()]
+
+
+def jobs(engine: str, threads: int, cases, dtypes) -> list[Job]:
+    sizes = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+    return [Job(c, d, ("cpu", engine, threads), shift=sizes[d[0]]) for c in cases for d in dtypes]
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+@pytest.mark.parametrize(("engine", "emulated"), ENGINES)
+def test_finds_nothing(sanitizer, engine, emulated, tmp_path):
+    library = build(emulated, sanitizer, (engine,))
+    tasks = jobs(
+        engine,
+        3 if sanitizer == "thread" else 1,
+        TABLE if FULL else FEW,
+        DTYPES if FULL else DTYPES[:4],
+    )
+    results, report = run_sanitized(sanitizer, library, tasks, tmp_path)
+    assert not report, report[:4000]
+    for task, result in zip(tasks, results):
+        check_results(result, task.case, task.dtypes)

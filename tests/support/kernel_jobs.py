@@ -1,0 +1,214 @@
+"""Problems for the kernel library alone, as jobs, with numpy but without Paddle.
+
+As a program (``python -m ... LIBRARY IN OUT``) it runs the jobs pickled in a file: under a
+sanitizer, whose runtime is loaded first and would watch all of Paddle otherwise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import pickle
+import subprocess
+import sys
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.kernel_library import BackwardTensors, ForwardTensors, Library, Problem
+from tests.support.cases import Case, pair
+from tests.support.problems import TENSORS, random_problem
+from tests.support.process import run_python
+
+# --------------------------------------------------------------------------- numbers in memory
+
+
+def to_memory(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Round float64 to `dtype`; bfloat16 becomes its bits in uint16."""
+    if dtype != "bfloat16":
+        return values.astype(dtype)
+    bits = values.astype(np.float32).view(np.uint32)
+    rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(values), np.uint16(0x7FFF), rounded)
+
+
+def from_memory(array: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`to_memory`, to float64."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return array.astype(np.float64)
+
+
+_C = ctypes.CDLL(None)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, shift: int = 0) -> np.ndarray:
+    """An array at `shift` bytes beyond a multiple of 256, in an allocation that ends with it."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    address = ctypes.c_void_p()
+    if _C.posix_memalign(
+        ctypes.byref(address), ctypes.c_size_t(256), ctypes.c_size_t(size + shift)
+    ):
+        raise MemoryError(f"{size} bytes")
+    raw = (ctypes.c_uint8 * (size + shift)).from_address(address.value)
+    weakref.finalize(raw, _C.free, ctypes.c_void_p(address.value))
+    return np.frombuffer(raw, np.uint8)[shift:].view(dtype).reshape(shape)
+
+
+# --------------------------------------------------------------------------------------- jobs
+
+
+@dataclass
+class Job:
+    """A case, and where and how to run it."""
+
+    case: Case
+    dtypes: tuple[str, str]  # of x, of offset
+    device: tuple  # ("cpu", engine, threads) or ("cuda", flags)
+    wanted: tuple[str, ...] = TENSORS
+    processors: int = 4  # of the emulated GPU: tile sizes depend on it
+    shift: int = 0  # bytes by which tensors miss 256-byte alignment
+    offset: np.ndarray | None = None  # in place of the case's
+
+    def problem(self) -> Problem:
+        """The case as the kernels take it."""
+        case = self.case
+        return Problem.create(
+            (case.batch, case.channels, *case.size),
+            case.outputs,
+            pair(case.kernel),
+            pair(case.stride),
+            case.pads,
+            pair(case.dilation),
+            case.groups,
+            case.deformable_groups,
+            case.im2col_step or 0,
+            *self.dtypes,
+            case.data_format == "NHWC",
+            case.modulated,
+        )
+
+
+_random_problem = functools.lru_cache(maxsize=2)(random_problem)  # one case may run many times
+
+
+def run(library: Library, job: Job) -> dict[str, np.ndarray]:
+    """Output and wanted gradients of a job, as float64 NCHW arrays."""
+    p = job.problem()
+    kind, *arguments = job.device
+    device = getattr(library, kind)(*arguments)
+    if kind == "cuda":
+        library.handle.dcn_emulation_set_processors(job.processors)
+    shapes = {name: s for name, s in p.shapes().items() if name != "mask" or p.modulated}
+    arrays = dict(_random_problem(job.case, job.dtypes[0]))
+    if arrays["bias"] is None:
+        arrays["bias"] = np.zeros(job.case.outputs)
+    if job.offset is not None:
+        arrays["offset"] = job.offset
+
+    def memory(name: str, like: str) -> np.ndarray:
+        """Room for a tensor, filled with NaN patterns, or with the case's values."""
+        values = arrays.get(name)
+        dtype = job.dtypes[like in ("offset", "mask")]
+        array = aligned_empty(shapes[like], to_memory(np.zeros(0), dtype).dtype, job.shift)
+        array.view(np.uint8)[...] = 0xFF
+        if values is not None:
+            if p.channels_last and like in ("x", "out"):
+                values = values.transpose(0, 2, 3, 1)
+            array[...] = to_memory(values, dtype)
+        return array
+
+    def call(tensors, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        workspace = aligned_empty((device.workspace(p, tensors),), np.dtype(np.uint8))
+        workspace[...] = 0xFF
+        device.run(p, tensors, workspace.ctypes.data)
+        results = {name: from_memory(array) for name, array in outputs.items()}
+        for name in ("out", "x"):
+            if p.channels_last and name in results:
+                results[name] = results[name].transpose(0, 3, 1, 2)
+        return results
+
+    inputs = {name: memory(name, name) for name in shapes if name != "out"}
+    out = memory("out", "out")
+    pointers = {name: array.ctypes.data for name, array in inputs.items()}
+    results = call(ForwardTensors({**pointers, "out": out.ctypes.data}), {"out": out})
+    if job.wanted:
+        inputs["grad"] = memory("grad", "out")
+        gradients = {name: memory("", name) for name in job.wanted if name in shapes}
+        pointers["grad_out"] = inputs["grad"].ctypes.data
+        pointers |= {f"grad_{name}": array.ctypes.data for name, array in gradients.items()}
+        results |= call(BackwardTensors(pointers), gradients)
+    return results
+
+
+class Sanitizer(NamedTuple):
+    """What the compiler is told, and the runtime that a process must load first."""
+
+    flags: list[str]
+    runtime: str
+
+
+SANITIZERS = {
+    "address": Sanitizer(["-fsanitize=address"], "libasan.so"),
+    "undefined": Sanitizer(
+        # Those of `undefined` that these sources can break, others double the time to compile.
+        [
+            "-fsanitize=alignment,null,pointer-overflow,shift,signed-integer-overflow,bounds,"
+            "float-cast-overflow,integer-divide-by-zero",
+            "-fno-sanitize-recover=all",
+        ],
+        "libubsan.so",
+    ),
+    "thread": Sanitizer(["-fsanitize=thread"], "libtsan.so"),
+}
+
+
+def run_sanitized(
+    sanitizer: str, library: Path, jobs: list[Job], folder: Path
+) -> tuple[list[dict], str]:
+    """Run jobs in a process of their own; results, and what the sanitizer reports or ""."""
+    compiler = os.environ.get("CXX", "g++")
+    runtimes = [SANITIZERS[sanitizer].runtime] if sanitizer in SANITIZERS else []
+    preloaded = [
+        subprocess.run(
+            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in (*runtimes, "libstdc++.so")
+    ]
+    source, target = folder / "jobs.pickle", folder / "results.pickle"
+    source.write_bytes(pickle.dumps(jobs))
+    target.unlink(missing_ok=True)
+    done = run_python(
+        "-m",
+        "tests.support.kernel_jobs",
+        library,
+        source,
+        target,
+        LD_PRELOAD=":".join(preloaded),
+        ASAN_OPTIONS="detect_leaks=0:detect_stack_use_after_return=0",
+        TSAN_OPTIONS="halt_on_error=1:report_signal_unsafe=0:exitcode=66",
+        OMP_NUM_THREADS=1,
+        OPENBLAS_NUM_THREADS=1,
+        timeout=1800,
+    )
+    if done.returncode:
+        return [], done.stderr or f"exit status {done.returncode}"
+    return pickle.loads(target.read_bytes()), ""
+
+
+def main() -> None:
+    """Run the jobs of one file and write their results to another."""
+    # What else is in it is looked up by name: threads, where there is no OpenMP runtime.
+    library = Library(sys.argv[1], ctypes.RTLD_GLOBAL)
+    jobs = pickle.loads(Path(sys.argv[2]).read_bytes())
+    Path(sys.argv[3]).write_bytes(pickle.dumps([run(library, job) for job in jobs]))
+
+
+if __name__ == "__main__":
+    # The pickles name this module.
+    sys.modules["tests.support.kernel_jobs"] = sys.modules["__main__"]
+    main()
