@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from ._rewrite import Remark
 
 _DESCRIPTION = """\
-Find the deformable convolutions of paddle.fluid, paddle.static, paddle.vision, mmcv and torchvision
-in Python files, under any import or alias, and move them to paddle_dcn. Prints a unified diff;
-what cannot be decided is listed with its line and left as it is. Calls keep their arguments and
+Find the deformable convolutions of paddle.fluid, paddle.static, paddle.vision, mmcv, torchvision
+and torch_npu in Python files and notebooks, under any import or alias, and move them to paddle_dcn.
+Prints a unified diff; what cannot be decided or moved, such as raw operators and layers that a
+registry builds, is listed with its line and left as it is. Calls keep their arguments and
 what they do: static calls, which create their own parameters, move to paddle_dcn.fluid and
 paddle_dcn.static and still need static mode. Of the code around them, only what paddle_dcn.fluid
 has of paddle.fluid moves along; the rest of it, and torch code, is not ported.
@@ -45,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="a file, or a folder: all *.py below it but hidden folders and virtual environments",
+        help="a file, or a folder: all *.py and *.ipynb below it but hidden folders and virtual "
+        "environments",
     )
     parser.add_argument(
         "--target",
@@ -121,7 +123,7 @@ def _find(paths: Iterable[Path]) -> tuple[dict[Path, bool], list[str], list[str]
 
 
 def _walk(root: Path, errors: list[str]) -> Iterator[Path]:
-    """List the Python files below a folder, and the symbolic links to files or folders."""
+    """List the Python files and notebooks below a folder, and the symbolic links."""
     for folder, folders, names in os.walk(
         root, onerror=lambda error: errors.append(f"{error.filename}: error: {error.strerror}")
     ):
@@ -135,7 +137,7 @@ def _walk(root: Path, errors: list[str]) -> Iterator[Path]:
             and not (here / name / "pyvenv.cfg").exists()
         ]
         for name in sorted(links + names):
-            if not name.startswith(".") and (name.endswith(".py") or name in links):
+            if not name.startswith(".") and (name.endswith((".py", ".ipynb")) or name in links):
                 yield here / name
 
 
@@ -152,28 +154,42 @@ def _with_progress(files: dict[Path, bool]) -> Iterable[tuple[Path, bool]]:
 
 def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
     """Rewrite one file, as the arguments have it."""
-    from ._rewrite import OPERATORS, rewrite
+    from ._rewrite import WORDS, rewrite
+    from ._rewrite.notebook import Notebook
 
+    book, old = None, ""
     try:
         data = path.read_bytes()
-        # Files found in a folder that name no operator are not parsed: it is the slow part.
-        if not named and not any(name.encode() in data for name in OPERATORS):
+        # Files found in a folder that have none of the words are not parsed: it is the slow part.
+        if not named and not any(word.encode() in data for word in WORDS):
             return _Outcome()
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        old = data.decode(encoding)
+        if path.suffix == ".ipynb":
+            encoding = "utf-8"
+            book = Notebook(data.decode(encoding))
+            old = code = book.source
+        else:
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+            old, code = data.decode(encoding), data
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(data)  # its messages are better, and libcst's parser can overflow its stack
+            ast.parse(code)  # its messages are better, and libcst's parser can overflow its stack
         text, remarks = rewrite(old, args.target)
-        new = text.encode(encoding)
+        new = data
+        if text != old:
+            new = (book.with_source(text) if book else text).encode(encoding)
+            if args.write:
+                _write(path, new)
+                remarks = _moved(remarks, old.split("\n"), text.split("\n"))
+        if book:
+            shown = text if args.write else old
+            remarks = [r._replace(line=book.locate(shown, r.line)) for r in remarks]
         if new == data:
             return _Outcome(remarks=tuple(remarks))
-        if args.write:
-            _write(path, new)
-            remarks = _moved(remarks, old.split("\n"), text.split("\n"))
     except SyntaxError as error:
         version = ".".join(map(str, sys.version_info[:2]))
         at, what = (f":{error.lineno}", f"not Python {version}: ") if error.lineno else ("", "")
+        if book and error.lineno:
+            at = f":{book.locate(old, error.lineno)}"
         return _Outcome(error=f"{at}: error: {what}{error.msg}")
     except UnicodeDecodeError as error:
         text = f"not {error.encoding} text: {error.reason} at byte {error.start}"

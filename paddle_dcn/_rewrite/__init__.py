@@ -10,7 +10,8 @@
 A static call, which creates its own parameters, stays one: a layer object would create them at
 another time and under other names, and saved parameters would no longer fit.
 
-`names` says what the names in a file stand for, `plan` decides on the edits, `edits` writes them.
+`names` says what the names in a file stand for, `plan` decides on the edits, `edits` writes them;
+`raw` lists what cannot be moved, `notebook` makes one source of a notebook's cells.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import NamedTuple
 
 import libcst as cst
 
-from .names import OPERATORS, Names, Remark
+from .names import Names, Remark
 from .plan import Plan
+from .raw import WORDS, list_raw
 
-__all__ = ["OPERATORS", "Remark", "Rewritten", "rewrite"]
+__all__ = ["WORDS", "Remark", "Rewritten", "rewrite"]
 
 
 class Rewritten(NamedTuple):
@@ -52,4 +54,5 @@ def rewrite(source: str, target: str = "modern") -> Rewritten:
         raise ValueError("it has form feeds or bare carriage returns, which would not survive")
     names = Names(module)
     plan = Plan(names, note_static=target == "modern")
+    list_raw(names)
     return Rewritten(plan.carried_out(), sorted(names.remarks))

@@ -31,6 +31,7 @@ _MODULES = (
     ("mmcv.ops.modulated_deform_conv", "paddle_dcn.compat.mmcv", _V2),
     ("torchvision.ops", "paddle_dcn.compat.torchvision", _V1[:2]),
     ("torchvision.ops.deform_conv", "paddle_dcn.compat.torchvision", _V1[:2]),
+    ("torch_npu", "paddle_dcn.compat.npu", ("npu_deformable_conv2d",)),
 )
 MOVES = {f"{old}.{name}": f"{new}.{name}" for old, new, names in _MODULES for name in names}
 # What a star import of these binds is known.
@@ -39,8 +40,6 @@ _STARS = {"paddle.fluid"} | {old for old, _, _ in _MODULES}
 _PREFIXES = {path[: dot.start()] for path in MOVES for dot in re.finditer(r"\.", path)}
 # The last two parts of their names, which give them away on an object that is not known.
 _ENDS = {tuple(path.split(".")[-2:]) for path in MOVES}
-# The operators' own names: a file that has none of them needs no rewriting.
-OPERATORS = frozenset(path.rpartition(".")[2] for path in MOVES)
 
 FLUID = "paddle.fluid."
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
@@ -320,6 +319,11 @@ class Names:
             return parent.value or cst.Name("None")  # a bare annotation binds nothing
         return None
 
+    def meaning(self, mention: Mention) -> str | None:
+        """Return the full name that a mention stands for, None where that cannot be told."""
+        meaning = self._meaning(mention.words[0], mention.scope)
+        return ".".join([meaning.path, *mention.words[1:]]) if meaning.group else None
+
     def move(self, path: str) -> tuple[str, str | None]:
         """Return the part of a full name that moves, and its new name (None: nothing of ours)."""
         parts = path.split(".")
@@ -442,12 +446,12 @@ class Names:
             if not words or not values:
                 continue
             texts = [v.evaluated_value if isinstance(v, cst.SimpleString) else None for v in values]
-            if words == ["getattr"] and len(values) > 1:
+            if words in (["getattr"], ["setattr"], ["delattr"]) and len(values) > 1:
                 base = words_of(values[0])
                 meaning = self._meaning(base[0], self.scopes[call]) if base else Meaning()
                 path = ".".join([meaning.path, *base[1:]]) if meaning.group else ""
                 if f"{path}.{texts[1]}" in MOVES or (path in modules and texts[1] is None):
-                    self.left(call, f"it is reached by getattr on {path}")
+                    self.left(call, f"it is reached by {words[0]} on {path}")
             elif words[-1] in ("import_module", "__import__") and texts[0] in modules:
                 self.left(call, f"{texts[0]} is imported by a call")
         for string in self.scan.strings:

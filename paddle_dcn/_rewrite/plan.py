@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import libcst as cst
 from libcst import metadata as meta
 
@@ -20,7 +22,7 @@ from .names import (
     imported,
 )
 
-_TORCH = ("mmcv", "torch", "torchvision")
+_TORCH = ("mmcv", "torch", "torch_npu", "torchvision")
 
 
 class Plan:
@@ -175,8 +177,16 @@ class Plan:
         self._edit(binding).paths[binding.alias] = None if root in have else root
 
     def _droppable(self, group: Group) -> bool:
-        """Whether imports that nothing uses may go: no `__all__` or comment needs them."""
-        named = any(string.evaluated_value == group.name for string in self.names.scan.strings)
+        """Whether imports that nothing uses may go: no `__all__`, code in a string or comment does.
+
+        Code in strings is that of doctests, and what `eval` and its like may be given.
+        """
+        spelled = re.compile(rf"(?<![\w.]){re.escape(group.name)}\.\w")
+        texts = [string.evaluated_value for string in self.names.scan.strings]
+        named = group.name in texts or any(
+            isinstance(text, str) and spelled.search(text) for text in texts
+        )
+        named |= not self.names.called().isdisjoint(("eval", "exec", "globals", "locals", "vars"))
         noted = any("#" in code_of(b.statement) for b in group.bindings)
         starred = any(binding.alias is None for binding in group.bindings)
         return not (group.contested or named or noted or starred)

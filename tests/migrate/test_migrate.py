@@ -1,6 +1,7 @@
 """`python -m paddle_dcn migrate`: what is rewritten and what is left."""
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -564,3 +565,153 @@ def test_module(files):
     done = run_python("-m", "paddle_dcn", "migrate", "plain.py")
     assert done.returncode == 0
     assert "+y = paddle_dcn.deform_conv2d(x, offset, weight)" in done.stdout
+
+
+# What is reached by no import of ours: it stays, and is listed.
+LAYER = "paddle_dcn.compat.mmcv.ModulatedDeformConv2dPack"
+REGISTERED = f"'DCNv2' is built by mmcv's registry; {LAYER} is that layer"
+TAKES = "; paddle_dcn.deform_conv2d takes the same tensors"
+RAW = {
+    "append_op": (
+        "def f(helper, x):\n    helper.append_op(type='deformable_conv', inputs={'Input': x})\n",
+        "the operator deformable_conv is appended by name" + TAKES,
+    ),
+    "append_op, by position": (
+        "LayerHelper('d').append_op('deformable_conv_v1')\n",
+        "the operator deformable_conv_v1 is appended by name" + TAKES,
+    ),
+    "_C_ops": (
+        "import paddle\npaddle._C_ops.deformable_conv(x, o, w, m)\n",
+        "paddle._C_ops.deformable_conv is a raw operator" + TAKES,
+    ),
+    "_C_ops, imported": (
+        "from paddle import _C_ops\n_C_ops.deformable_conv(x, o, w, m)\n",
+        "_C_ops.deformable_conv is a raw operator" + TAKES,
+    ),
+    "registry": (
+        "from mmcv.cnn import build_conv_layer\n"
+        "layer = build_conv_layer(dict(type='DCNv2'), 8, 8, 3)\n",
+        REGISTERED,
+    ),
+    "configuration": ("model = {'dcn': {'type': 'DCNv2', 'groups': 1}}\n", REGISTERED),
+    "mmdet 1": (
+        "from mmdet.ops import DeformConvPack\n",
+        "mmdet.ops.DeformConvPack computes what paddle_dcn.compat.mmcv.DeformConv2dPack does, but "
+        "calls its arguments differently",
+    ),
+    "detectron2": (
+        "import detectron2.layers\nlayer = detectron2.layers.ModulatedDeformConv(1, 2, 3)\n",
+        "detectron2.layers.ModulatedDeformConv computes what "
+        "paddle_dcn.compat.mmcv.ModulatedDeformConv2d does, but calls its arguments differently",
+    ),
+    "setattr": (
+        "import paddle\nsetattr(paddle.vision.ops, 'deform_conv2d', mine)\n",
+        "it is reached by setattr on paddle.vision.ops",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_raw(name, tmp_path, capsys):
+    code, text = RAW[name]
+    result = rewrite(code)
+    assert result.code == code
+    assert [(r.line, r.kind, r.text) for r in result.remarks] == [(code.count("\n"), "left", text)]
+    (tmp_path / "raw.py").write_text(code)
+    assert command(str(tmp_path)) == 1  # found in a folder, too
+    assert text in capsys.readouterr().err
+
+
+# Imports that something else than an expression of the file needs.
+NEEDED = {
+    "a doctest": 'import paddle\ndef f(x):\n    """>>> f(paddle.ones([1]))"""\n    return {}(x)\n',
+    "eval": "import paddle\ny = eval('pad' + 'dle.ones([1])') + {}(x)\n",
+    "globals": "import paddle\ny = globals()['pad' + 'dle'] , {}(x)\n",
+}
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_import_that_is_needed(name):
+    code = NEEDED[name]
+    wanted = code.replace("import paddle\n", "import paddle\nimport paddle_dcn\n")
+    result = rewrite(code.format("paddle.vision.ops.deform_conv2d"))
+    assert result.code == wanted.format("paddle_dcn.deform_conv2d")
+
+
+def test_ascend():
+    code = "import torch_npu\ny, s = torch_npu.npu_deformable_conv2d(x, w, o, None, [3, 3])\n"
+    result = rewrite(code)
+    assert result.code == code.replace("torch_npu", "paddle_dcn.compat.npu")
+
+
+# Notebooks
+
+CELLS = [
+    ["# Deformable\n", "from paddle.vision.ops import deform_conv2d"],
+    ["%matplotlib inline\n", "import paddle\n", "!pip list\n", "if True:\n", "    %time x = 1\n"],
+    ["%%bash\n", "echo deform_conv2d (\n"],
+    ["y = paddle.vision.ops.deform_conv2d(x, deform_conv2d)\n", "paddle.ones?\n", "# é\n", "\n"],
+    [],
+    ["z = getattr(paddle.vision.ops, name)"],
+]
+AFTER = [
+    ["# Deformable\n", "from paddle_dcn import deform_conv2d"],
+    [
+        "%matplotlib inline\n",
+        "import paddle\n",
+        "import paddle_dcn\n",
+        "!pip list\n",
+        "if True:\n",
+        "    %time x = 1\n",
+    ],
+    CELLS[2],
+    ["y = paddle_dcn.deform_conv2d(x, deform_conv2d)\n", *CELLS[3][1:]],
+    *CELLS[4:],
+]
+
+
+def notebook(sources, **settings):
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": ["deform_conv2d?\n"]}]
+    for source in sources:
+        cells.append({"cell_type": "code", "execution_count": 1, "metadata": {}, "outputs": []})
+        cells[-1]["source"] = source
+    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4}, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"indent": 1}, {}], ids=str)
+@pytest.mark.parametrize("joined", [False, True])
+def test_notebook(settings, joined, tmp_path, capsys):
+    """Cells are rewritten together, in the form they had; all else stays as it is."""
+    before, after = (
+        [source if not joined else "".join(source) for source in sources]
+        for sources in (CELLS, AFTER)
+    )
+    end = "\n" if settings else ""
+    text = notebook(before, ensure_ascii=False, **settings) + end
+    path = tmp_path / "trial.ipynb"
+    path.write_text(text, encoding="utf-8")
+    assert command(str(tmp_path), "--write") == 1
+    wanted = notebook(after, ensure_ascii=False, **settings) + end
+    assert path.read_text(encoding="utf-8") == wanted
+    shown = capsys.readouterr().err
+    assert "trial.ipynb:cell 7, line 1: left: it is reached by getattr on paddle.vision" in shown
+    assert command(str(tmp_path), "--write") == 1
+    assert path.read_text(encoding="utf-8") == wanted
+
+
+# Notebooks that cannot be read, and what is said of them.
+BROKEN = {
+    "{": ": error: no notebook of version 4: ",
+    "[]": ": error: no notebook of version 4: ",
+    '{"worksheets": []}': ": error: no notebook of version 4: KeyError('cells')",
+    notebook([["x = 1\n"], ["y = 2\n", "deform_conv2d(\n"]]): ":cell 3, line 2: error: not Python",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_broken_notebook(text, tmp_path, capsys):
+    path = tmp_path / "broken.ipynb"
+    path.write_text(text)
+    assert command(str(path), "--write") == 1
+    assert f"broken.ipynb{BROKEN[text]}" in capsys.readouterr().err
+    assert path.read_text() == text

@@ -1,0 +1,71 @@
+"""Jupyter notebooks as one Python source and back: the code cells, one after another.
+
+What one cell imports the next ones use, so that cells cannot be rewritten one by one. Lines for
+IPython (`%magic`, `!command`) stand as statements that keep them, and cells in other languages are
+left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+_CELL = '"-*- cell {} -*-"'
+_CELL_LINE = re.compile(r'"-\*- cell (\d+) -\*-"\n')
+_MAGIC = re.compile(r"^([ \t]*)([%!?].*|[\w.]+\?\??)$", re.MULTILINE)
+_KEPT = re.compile(r"^([ \t]*)pass  # -\*- line: (.*)$", re.MULTILINE)
+_PYTHON_CELLS = ("%%time", "%%timeit", "%%capture", "%%prun")
+
+
+class Notebook:
+    """A notebook's text, and its code as one source."""
+
+    def __init__(self, text: str) -> None:
+        """Read a notebook.
+
+        Raises:
+            ValueError: the text is no notebook of version 4.
+
+        """
+        self._text = text
+        try:
+            self._book = json.loads(text)
+            self._cells = {
+                index: cell
+                for index, cell in enumerate(self._book["cells"], 1)
+                if cell["cell_type"] == "code"
+            }
+            sources = {index: "".join(cell["source"]) for index, cell in self._cells.items()}
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"no notebook of version 4: {error!r}") from error
+        self.source = ""
+        for index, source in sources.items():
+            if not source.startswith("%%") or source.startswith(_PYTHON_CELLS):
+                code = _MAGIC.sub(r"\1pass  # -*- line: \2", source)
+                self.source += f"{_CELL.format(index)}\n{code}\n"
+
+    def with_source(self, source: str) -> str:
+        """Return the notebook's text with other code in its cells, formatted as it was."""
+        parts = _CELL_LINE.split(source)
+        for index, code in zip(parts[1::2], parts[2::2]):
+            cell = self._cells[int(index)]
+            code = _KEPT.sub(r"\1\2", code[:-1])
+            if code != "".join(cell["source"]):
+                as_lines = isinstance(cell["source"], list)
+                cell["source"] = code.splitlines(keepends=True) if as_lines else code
+        indent = re.match(r"\{\n( *)", self._text)
+        separators = (",", ": ") if indent else (", ", ": ")
+        text = json.dumps(
+            self._book,
+            ensure_ascii=self._text.isascii(),
+            indent=len(indent[1]) if indent else None,
+            separators=separators,
+        )
+        return text + self._text[len(self._text.rstrip()) :]
+
+    @staticmethod
+    def locate(source: str, line: int) -> str:
+        """Say which cell and line of it a line of the source is."""
+        before = source.split("\n")[:line]
+        start = max(i for i, text in enumerate(before) if _CELL_LINE.match(text + "\n"))
+        return f"cell {_CELL_LINE.match(before[start] + chr(10))[1]}, line {line - start - 1}"

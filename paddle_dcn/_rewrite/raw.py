@@ -1,0 +1,96 @@
+"""Lists deformable convolutions that cannot be moved by renaming.
+
+A raw operator has another list of arguments, a registry builds its layer from a dictionary, and the
+classes of older libraries call their arguments differently.
+"""
+
+from __future__ import annotations
+
+import libcst as cst
+
+from .names import Names, words_of
+
+# Words that a file has which holds any of these.
+WORDS = ("deformable_conv", "DCN", "DeformConv", "deform_conv")
+
+_OPERATORS = ("deformable_conv", "deformable_conv_v1")
+_RAW_MODULES = ("_C_ops", "_legacy_C_ops", "ops", "_ops")
+_FUNCTION = "paddle_dcn.deform_conv2d takes the same tensors"
+
+# What mmcv's registries, and the configurations of mmdetection, call the layers.
+_REGISTERED = {"DCN": "DeformConv2dPack", "DCNv2": "ModulatedDeformConv2dPack"}
+
+# Classes and functions of other libraries, and ours that compute the same.
+_MMCV = "paddle_dcn.compat.mmcv"
+_CLASSES = {
+    "DeformConv": f"{_MMCV}.DeformConv2d",
+    "DeformConvPack": f"{_MMCV}.DeformConv2dPack",
+    "ModulatedDeformConv": f"{_MMCV}.ModulatedDeformConv2d",
+    "ModulatedDeformConvPack": f"{_MMCV}.ModulatedDeformConv2dPack",
+    "deform_conv": f"{_MMCV}.deform_conv2d",
+    "modulated_deform_conv": f"{_MMCV}.modulated_deform_conv2d",
+}
+_LIBRARIES = ("mmdet.ops", "mmdet.ops.dcn", "detectron2.layers", "detectron2.layers.deform_conv")
+
+
+def list_raw(names: Names) -> None:
+    """Add a remark to `names` for each that is found."""
+    names.module.visit(_Finder(names))
+    seen = set()
+    for group in names.all_groups():
+        for binding in group.bindings:
+            _list_foreign(names, binding.path, binding.statement, seen)
+    for mention in names.scan.mentions:
+        if len(mention.words) > 1:
+            meaning = names.meaning(mention)
+            if meaning:
+                _list_foreign(names, meaning, mention.node, seen)
+
+
+def _list_foreign(names: Names, path: str, node: cst.CSTNode, seen: set) -> None:
+    module, _, last = path.rpartition(".")
+    if module in _LIBRARIES and last in _CLASSES and (names.line(node), path) not in seen:
+        seen.add((names.line(node), path))
+        names.left(
+            node,
+            f"{path} computes what {_CLASSES[last]} does, but calls its arguments differently",
+        )
+
+
+class _Finder(cst.CSTVisitor):
+    def __init__(self, names: Names) -> None:
+        super().__init__()
+        self._names = names
+
+    def visit_Call(self, node: cst.Call) -> None:
+        words = words_of(node.func) or [getattr(getattr(node.func, "attr", None), "value", "")]
+        arguments = {arg.keyword.value: arg.value for arg in node.args if arg.keyword}
+        if words[-1] == "append_op":
+            positional = [arg.value for arg in node.args if arg.keyword is None]
+            named = _text(arguments.get("type", positional[0] if positional else None))
+            if named in _OPERATORS:
+                self._names.left(node, f"the operator {named} is appended by name; {_FUNCTION}")
+        elif words == ["dict"]:
+            self._registered(node, arguments.get("type"))
+
+    def visit_Dict(self, node: cst.Dict) -> None:
+        for element in node.elements:
+            if isinstance(element, cst.DictElement) and _text(element.key) == "type":
+                self._registered(node, element.value)
+
+    def visit_Attribute(self, node: cst.Attribute) -> None:
+        words = words_of(node) or []
+        if len(words) > 1 and words[-1] in _OPERATORS and words[-2] in _RAW_MODULES:
+            self._names.left(node, f"{'.'.join(words)} is a raw operator; {_FUNCTION}")
+
+    def _registered(self, node: cst.CSTNode, value: cst.BaseExpression | None) -> None:
+        name = _text(value)
+        if name in _REGISTERED:
+            ours = f"{_MMCV}.{_REGISTERED[name]}"
+            self._names.left(node, f"{name!r} is built by mmcv's registry; {ours} is that layer")
+
+
+def _text(node: cst.CSTNode | None) -> str | None:
+    """Return the value of a string, None for anything else."""
+    value = node.evaluated_value if isinstance(node, cst.SimpleString) else None
+    return value if isinstance(value, str) else None
