@@ -108,6 +108,7 @@ def _install() -> None:
         for operation in self.global_block().ops:
             _named(operation)
         copy = plain_clone(self)
+        copy._original = self  # its tensors, which may be fetched from the copy, live as long as it
         if for_test:
             _leave_training_out(copy)
         return copy

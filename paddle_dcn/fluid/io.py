@@ -95,7 +95,8 @@ def load_inference_model(
     if os.path.exists(prefix):  # Paddle 1.x wrote the program under its bare name
         raise ValueError(
             f"dirname: expected a model of current Paddle, got one of Paddle 1.x in {dirname!r}; "
-            "build its program and read the parameters by paddle_dcn.fluid.io.load_params"
+            "convert it by paddle_dcn.export.convert, or build its program and read the parameters "
+            "by paddle_dcn.fluid.io.load_params"
         )
     try:
         return paddle.static.load_inference_model(prefix, executor)

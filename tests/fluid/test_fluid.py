@@ -409,8 +409,9 @@ def test_inference_model_of_the_original(original):
     with fresh_program() as executor, pytest.raises(ValueError) as caught:
         fluid.io.load_inference_model(folder, executor)
     assert str(caught.value) == (
-        f"dirname: expected a model of current Paddle, got one of Paddle 1.x in {folder!r}; build "
-        "its program and read the parameters by paddle_dcn.fluid.io.load_params"
+        f"dirname: expected a model of current Paddle, got one of Paddle 1.x in {folder!r}; "
+        "convert it by paddle_dcn.export.convert, or build its program and read the parameters by "
+        "paddle_dcn.fluid.io.load_params"
     )
 
 

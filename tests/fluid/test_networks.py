@@ -1,5 +1,6 @@
 """Networks and training scripts as Paddle 1.x wrote them, in both kinds of programs."""
 
+import gc
 import math
 import struct
 
@@ -604,6 +605,19 @@ def test_clone_for_training():
         assert executor.run(copy, fetch_list=[loss.name])[0] == 0
         assert value("w") == -2
         assert len(main.clone().global_block().ops) == len(main.global_block().ops)
+
+
+def test_clone_in_place_of_the_program(kind):
+    """`program = program.clone(for_test=True)`: tensors of what was there can still be fetched."""
+    with programs(kind) as executor:
+        program, startup = fluid.Program(), fluid.Program()
+        with fluid.program_guard(program, startup):
+            loss = layers.mean(layers.fc(fluid.data("x", [None, 2]), 2))
+        program = program.clone(for_test=True)
+        gc.collect()
+        executor.run(startup)
+        feed = {"x": np.zeros((1, 2), "float32")}
+        assert executor.run(program, feed=feed, fetch_list=[loss])[0] == 0
 
 
 def test_clone_of_a_program_that_others_train():
