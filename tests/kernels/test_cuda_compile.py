@@ -3,14 +3,13 @@
 import os
 import re
 import subprocess
-import sys
 
 import pytest
 from paddle.utils.cpp_extension import cpp_extension
 
 from benchmarks.kernel_library import build_cuda, find_nvcc
 from paddle_dcn import _build
-from tests.support.process import ROOT
+from tests.support.process import ROOT, run_python
 
 pytestmark = pytest.mark.skipif(
     find_nvcc() is None, reason="nvcc was not found: set CUDA_HOME to a CUDA toolkit"
@@ -107,4 +106,5 @@ def test_whole_extension(tmp_path, monkeypatch):
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(find_nvcc().parent.parent))
     monkeypatch.setattr(_build, "NVCC_ARCHITECTURES", ["-gencode=arch=compute_90,code=sm_90"])
     library = _build.build(ROOT / "custom_ops", tmp_path, tmp_path / "objects")
-    subprocess.run([sys.executable, "-c", RUN_ON_CPU, str(library)], check=True)
+    done = run_python("-c", RUN_ON_CPU, library)
+    assert done.returncode == 0, done.stderr

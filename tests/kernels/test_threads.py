@@ -1,10 +1,10 @@
 """The threads that the kernels run on are Paddle's."""
 
 import os
-import subprocess
-import sys
 
 import pytest
+
+from tests.support.process import run_python
 
 # Prints by how many threads the process has grown after calls on 1, 2 and 3 threads.
 COUNT_THREADS = """
@@ -25,9 +25,7 @@ print([count - counts[0] for count in counts])
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
 def test_paddles_thread_setting_takes_effect():
     """Paddle's own pool grows to the number of threads asked for."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", COUNT_THREADS]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    process = run_python("-c", COUNT_THREADS, OMP_NUM_THREADS=1)
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines()[-1] == "[0, 1, 2]"
 
@@ -43,10 +41,7 @@ for threads in (1, 3, 2):
     paddle.base.core.set_num_threads(threads)
     assert _ops.library().paddle_dcn_threads() == threads
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    del environment["OMP_NUM_THREADS"]
-    command = [sys.executable, "-c", code]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    process = run_python("-c", code, OMP_NUM_THREADS=None)
     if "libgomp.so.1: cannot open" in process.stderr:
         pytest.skip("libgomp is not installed")
     assert process.returncode == 0, process.stderr
