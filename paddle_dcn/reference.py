@@ -12,6 +12,20 @@ from ._checks import Attributes, check_attributes, check_call, check_name, rejec
 from ._to_static import opaque
 
 
+def _sizes(tensor: Tensor) -> list[int | Tensor]:
+    """Return the shape, with a tensor for each size but the first that a program leaves open."""
+    sizes = list(tensor.shape)
+    for axis in range(1, len(sizes)):
+        if sizes[axis] < 0:
+            sizes[axis] = paddle.shape(tensor)[axis].astype("int64")
+    return sizes
+
+
+def _number(size: int | Tensor, like: Tensor) -> int | Tensor:
+    """Return a size to calculate with beside a tensor."""
+    return size if isinstance(size, int) else size.astype(like.dtype)
+
+
 def _grid(
     taps: Sequence[int], outputs: Sequence[int], attributes: Attributes, dtype: str
 ) -> tuple[Tensor, Tensor]:
@@ -31,11 +45,11 @@ def _sample(x: Tensor, y_at: Tensor, x_at: Tensor, inside: Tensor) -> Tensor:
     A sample that is not inside is moved to (H, W), where all four corners lie in the zero border:
     it reads nothing of the image, and `where` keeps every gradient from its true coordinate.
     """
-    batch, channels, height, width = x.shape
+    batch, channels, height, width = _sizes(x)
     deformable_groups = y_at.shape[1]
     group_channels = channels // deformable_groups
-    y_at = paddle.where(inside, y_at, paddle.full_like(y_at, height))
-    x_at = paddle.where(inside, x_at, paddle.full_like(x_at, width))
+    y_at = paddle.where(inside, y_at, paddle.zeros_like(y_at) + _number(height, y_at))
+    x_at = paddle.where(inside, x_at, paddle.zeros_like(x_at) + _number(width, x_at))
     top, left = paddle.floor(y_at).detach(), paddle.floor(x_at).detach()
     down, right = (y_at - top).unsqueeze(-1), (x_at - left).unsqueeze(-1)
 
@@ -50,7 +64,7 @@ def _sample(x: Tensor, y_at: Tensor, x_at: Tensor, inside: Tensor) -> Tensor:
 
     def pixel(step_down: int, step_right: int) -> Tensor:
         index = (corner + (step_down * columns + step_right)).flatten()
-        return paddle.gather(pixels, index).reshape([*y_at.shape, group_channels])
+        return paddle.gather(pixels, index).reshape([*_sizes(y_at), group_channels])
 
     upper = (1 - right) * pixel(0, 0) + right * pixel(0, 1)
     lower = (1 - right) * pixel(1, 0) + right * pixel(1, 1)
@@ -59,7 +73,7 @@ def _sample(x: Tensor, y_at: Tensor, x_at: Tensor, inside: Tensor) -> Tensor:
 
 def _convolve(columns: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Product [N, M, Ho, Wo] of columns [N, dg, kh * kw, Ho, Wo, C / dg] with the weight."""
-    batch, deformable_groups, taps, out_h, out_w, group_channels = columns.shape
+    batch, deformable_groups, taps, out_h, out_w, group_channels = _sizes(columns)
     depth = deformable_groups * group_channels // groups * taps
     out_channels = weight.shape[0]
     columns = columns.transpose([0, 3, 4, 1, 5, 2])  # pixels; then channels and taps
@@ -94,7 +108,7 @@ def deform_conv2d_reference(
     memory several times.
 
     Arguments, shapes, result and errors are those of :func:`paddle_dcn.deform_conv2d`, on any
-    device; in a static program, all sizes but N must be known. It computes in float64 if ``x`` is
+    device; in a static program N, H and W may be open. It computes in float64 if ``x`` is
     float64, in float32 otherwise, and rounds the result to the dtype of ``x``. ``im2col_step`` and
     ``name`` are checked and not used.
 
@@ -121,25 +135,26 @@ def deform_conv2d_reference(
         stride, padding, dilation, groups, deformable_groups, im2col_step, data_format
     )
     x, offset, mask, weight, bias, _ = check_call(x, offset, mask, weight, bias, attributes)
-    sizes = {"x": x.shape[1:], "offset": offset.shape[1:], "weight": weight.shape}
-    for argument, shape in sizes.items():
-        if -1 in shape:
-            reject(ValueError, argument, "known sizes", [*shape])
+    channels = x.shape[1 if data_format == "NCHW" else 3]
+    for argument, sizes in {"x": [channels], "weight": weight.shape}.items():
+        if -1 in sizes:
+            reject(ValueError, argument, "known channels and kernel", [*sizes])
 
     dtype = x.dtype
     wide = "float64" if dtype == paddle.float64 else "float32"
     x, weight = x.astype(wide), weight.astype(wide)
     if attributes.data_format == "NHWC":
         x = x.transpose([0, 3, 1, 2])
-    batch, _, height, width = x.shape
-    taps, outputs = weight.shape[2:], offset.shape[2:]
+    batch, _, height, width = _sizes(x)
+    taps, outputs = weight.shape[2:], _sizes(offset)[2:]
 
     tap_shape = [batch, attributes.deformable_groups, taps[0] * taps[1]]
     offset = offset.astype(wide).reshape([*tap_shape, 2, *outputs])
     y_at, x_at = _grid(taps, outputs, attributes, wide)
     y_at, x_at = y_at + offset[:, :, :, 0], x_at + offset[:, :, :, 1]
     # Comparisons with NaN are false, so a NaN or infinite coordinate is not inside.
-    inside = (y_at > -1) & (y_at < height) & (x_at > -1) & (x_at < width)
+    inside = (y_at > -1) & (y_at < _number(height, y_at))
+    inside = inside & (x_at > -1) & (x_at < _number(width, x_at))
     columns = _sample(x, y_at, x_at, inside)
     if mask is not None:
         mask = mask.astype(wide).reshape([*tap_shape, *outputs])

@@ -10,6 +10,7 @@ from tests.support.comparison import assert_close, assert_results_close
 from tests.support.operators import EMPTY_REFERENCE, expected, loss, run
 from tests.support.oracle import loop
 from tests.support.problems import DTYPE_IDS, DTYPES, TENSORS, inside_problem, random_problem
+from tests.support.programs import static_program
 
 DOUBLE = ("float64", "float64")
 REFERENCE_TABLE = [case for case in TABLE if case.batch or EMPTY_REFERENCE]
@@ -123,14 +124,45 @@ def test_to_static(full_graph):
 
 
 @pytest.mark.skipif(not EMPTY_REFERENCE, reason="static programs are tested on Paddle 3")
-def test_static_program_needs_sizes():
-    paddle.enable_static()
-    try:
-        with paddle.static.program_guard(paddle.static.Program()):
-            x = paddle.static.data("x", [2, 3, -1, 8])
-            offset = paddle.static.data("offset", [2, 18, 6, 6])
-            weight = paddle.static.data("weight", [4, 3, 3, 3])
-            with pytest.raises(ValueError, match=r"x: expected known sizes, got \[3, -1, 8\]"):
-                deform_conv2d_reference(x, offset, weight)
-    finally:
-        paddle.disable_static()
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_open_sizes(data_format):
+    """A program that leaves N, H and W open computes what dynamic mode does, at two sizes."""
+    axes = [0, 1, 2, 3] if data_format == "NCHW" else [0, 2, 3, 1]
+
+    def call(x, offset, mask, weight):
+        return deform_conv2d_reference(
+            x.transpose(axes),
+            offset,
+            weight,
+            mask=mask,
+            deformable_groups=2,
+            data_format=data_format,
+        )
+
+    weight = paddle.randn([6, 4, 3, 3], "float64")
+    with static_program() as main:
+        names = {"x": 4, "offset": 36, "mask": 18}
+        tensors = [paddle.static.data(n, [-1, c, -1, -1], "float64") for n, c in names.items()]
+        out = call(*tensors, paddle.static.data("weight", [6, 4, 3, 3], "float64"))
+        executor = paddle.static.Executor()
+        feeds, found = [], []
+        rng = np.random.default_rng(8)
+        for n, h, w in ((1, 7, 9), (3, 8, 5)):
+            feed = {"x": rng.normal(size=(n, 4, h, w)), "weight": weight.numpy()}
+            for name in ("offset", "mask"):
+                feed[name] = rng.normal(size=(n, names[name], h - 2, w - 2))
+            feeds.append(feed)
+            found += executor.run(main, feed=feed, fetch_list=[out])
+    for feed, one in zip(feeds, found):
+        tensors = (paddle.to_tensor(feed[name]) for name in (*names, "weight"))
+        np.testing.assert_allclose(one, call(*tensors).numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(not EMPTY_REFERENCE, reason="static programs are tested on Paddle 3")
+def test_open_channels():
+    with static_program():
+        x = paddle.static.data("x", [2, -1, 8, 8])
+        offset = paddle.static.data("offset", [2, 18, 6, 6])
+        weight = paddle.static.data("weight", [4, 3, 3, 3])
+        with pytest.raises(ValueError, match=r"x: expected known channels and kernel, got \[-1\]"):
+            deform_conv2d_reference(x, offset, weight)

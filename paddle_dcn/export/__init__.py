@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import paddle
 from paddle import Tensor
 from paddle.utils import flatten
 
@@ -138,7 +139,8 @@ def onnx(
         form: `"deform_conv"` or `"grid_sample"`.
         verify: Whether to run the file beside the model: on random inputs, with two sizes for each
             open one; if input_spec has example tensors only, on these, with and without noise. A
-            list of inputs, each a tuple of arrays, is used instead.
+            list of inputs, each a tuple of arrays, is used instead. A model in eval mode is also
+            compared with what `paddle.jit.save` makes of it.
 
     Returns:
         The file.
@@ -169,8 +171,7 @@ def onnx(
     opset = _check_opset(opset, target)
     path = _files.file_path(path)
     path = path.with_name(path.name.removesuffix(".onnx"))
-    program = _trace(model, input_spec)
-    feeds = _feeds(verify, program, input_spec)
+    program, feeds = _trace_and_feed(model, input_spec, verify)
     return _write(program, path, target, opset, feeds).files[0]
 
 
@@ -204,8 +205,8 @@ def openvino(
     """
     _need_packages("export.openvino", "openvino")
     path = _files.file_path(path)
-    program = _trace(model, input_spec)
-    return _write(program, path, "openvino", 0, _feeds(verify, program, input_spec)).files
+    program, feeds = _trace_and_feed(model, input_spec, verify)
+    return _write(program, path, "openvino", 0, feeds).files
 
 
 def convert(
@@ -271,9 +272,10 @@ def convert(
             if any(each is not None and file.resolve() == each.resolve() for each in sources):
                 raise ValueError(f"out: {file} is the model itself")
         program = _programs.read(*sources)
+        feeds = _feeds(verify, program, ())
     else:
-        program = _trace(model, input_spec)
-    return _write(program, out, to, opset, _feeds(verify, program, input_spec or ()))
+        program, feeds = _trace_and_feed(model, input_spec, verify)
+    return _write(program, out, to, opset, feeds)
 
 
 def _trace(model: Any, input_spec: Any) -> _programs.Program:
@@ -281,6 +283,19 @@ def _trace(model: Any, input_spec: Any) -> _programs.Program:
     with _files.temporary_folder() as scratch:
         _tracing.save(model, scratch / "model", input_spec)
         return _programs.read(*_programs.find(scratch / "model"))
+
+
+def _trace_and_feed(model: Any, input_spec: Any, verify: Any) -> tuple[_programs.Program, Any]:
+    """Return a model's program, compared with the model, and what to verify what it becomes with.
+
+    In training mode a model differs from its program, which is in eval mode, and is not compared.
+    """
+    program = _trace(model, input_spec)
+    feeds = _feeds(verify, program, input_spec)
+    if feeds is not None and paddle.in_dynamic_mode() and not getattr(model, "training", False):
+        feed = feeds[0] if feeds else _verify.random_feed(program)
+        _verify.verify_traced(program, model, input_spec, feed)
+    return program, feeds
 
 
 def _targets(path: Path, to: str) -> list[Path]:

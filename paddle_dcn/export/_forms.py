@@ -111,7 +111,7 @@ def deform_conv(call: Call) -> Tensor:
 
 
 def grid_sample(call: Call) -> Tensor:
-    """Emit standard operators: one bilinear GridSample over all taps, and a 1x1 convolution.
+    """Emit standard operators: one bilinear GridSample over all taps, and a matrix product.
 
     GridSample (align_corners=False) reads pixel `((g + 1) * size - 1) / 2` for a coordinate g, so
     position p becomes `(2 * p + 1) / size - 1`. Each deformable group counts as an image. Shapes
@@ -145,10 +145,10 @@ def grid_sample(call: Call) -> Tensor:
         if call.mask is not None:  # [N * deformable_groups, C / deformable_groups, K, P]
             mask = call.mask.reshape([0, 0, -1]).reshape([-1, taps, 0])
             columns = columns * mask.unsqueeze(1)
-        columns = columns.reshape([-1, channels * taps, 1, 0])
-        filters = weight.reshape([0, -1, 1, 1])
-        out = nn.functional.conv2d(columns, filters, groups=call.attributes.groups)
-        return out.reshape([0, 0, out_h, -1])
+        groups = call.attributes.groups
+        columns = columns.reshape([-1, groups, channels // groups * taps, 0])
+        filters = weight.reshape([groups, -1, channels // groups * taps])
+        return paddle.matmul(filters, columns).reshape([0, size_of(weight, 0), out_h, -1])
 
     return _in_builtins_terms(convolve, call)
 

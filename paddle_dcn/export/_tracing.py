@@ -24,6 +24,8 @@ def save(model: Any, path: Path, input_spec: Sequence) -> None:
     """Do what `paddle.jit.save` does."""
     if not hasattr(paddle._C_ops, "_run_custom_op"):
         raise NotImplementedError(f"export needs Paddle 3, this is Paddle {paddle.__version__}")
+    if not paddle.get_flags("FLAGS_enable_pir_api")["FLAGS_enable_pir_api"]:
+        raise NotImplementedError("export reads Paddle 3's programs: unset FLAGS_enable_pir_api")
     _check_spec(input_spec)
     model = _untraced(model)
     inside: list[str] = []  # the layers that tracing is in; an error leaves them

@@ -62,6 +62,38 @@ def verify(
     return worst
 
 
+def verify_traced(program: Program, model: Callable, input_spec: Sequence, feed: Arrays) -> None:
+    """Raise ValueError where what `paddle.jit.save` made of a model does not compute the same.
+
+    It saves, for one, the weights that weight_norm and spectral_norm had when the model last ran.
+    """
+    tensors = paddle.utils.pack_sequence_as(
+        list(input_spec), [paddle.to_tensor(array) for array in feed.values()]
+    )
+    try:
+        with paddle.no_grad():
+            outputs = paddle.utils.flatten(model(*tensors))
+    except Exception as error:
+        raise ValueError(
+            f"model: cannot be compared with, as it does not run: {gist(error)}"
+        ) from error
+    wanted = [each.numpy() for each in outputs if isinstance(each, paddle.Tensor)]
+    ((_, found, limits),) = _expectations(program, [feed])
+    for index, (limit, one, other) in enumerate(zip(limits, found, wanted)):
+        difference = _difference(one, other)
+        if not difference <= limit:
+            raise ValueError(
+                f"model: output {index} of what paddle.jit.save makes of it is off by "
+                f"{difference:.2g} of its largest value; if it has weight_norm or spectral_norm, "
+                "run it once before"
+            )
+
+
+def random_feed(program: Program) -> Arrays:
+    """Return one random input that the program runs with."""
+    return _random(program, np.random.default_rng(0))[0][0]
+
+
 def _expectations(
     program: Program, feeds: Sequence[Arrays]
 ) -> Iterator[tuple[Arrays, list[np.ndarray], list[float]]]:

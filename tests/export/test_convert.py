@@ -93,8 +93,12 @@ TARGETS = {
 NEEDS = {"onnx": "paddle2onnx", "grid_sample": "paddle2onnx", "openvino": "openvino"}
 
 
-@pytest.mark.parametrize("to", TARGETS)
-@pytest.mark.parametrize("name", ["jit", "v1", "combined", "paddle3"])
+ROWS = [(name, to) for name in ("jit", "paddle3") for to in TARGETS]
+# These differ in how they are read only.
+ROWS += [("v1", "fast"), ("v1", "grid_sample"), ("combined", "portable")]
+
+
+@pytest.mark.parametrize(("name", "to"), ROWS)
 def test_every_model_to_every_target(models, tmp_path, name, to):
     if to in NEEDS and find_spec(NEEDS[to]) is None:
         pytest.skip(f"pip install {NEEDS[to]}")
@@ -105,7 +109,7 @@ def test_every_model_to_every_target(models, tmp_path, name, to):
     assert sorted(done.files) == sorted(tmp_path.iterdir())
     assert len(done.layers) == (2 if name in ("jit", "paddle3") else 1)
     assert done.difference < 1e-5
-    if name in ("jit", "paddle3"):  # the others differ in how they are read only
+    if len(done.layers) == 2:
         suffix, routes = TARGETS[to]
         path = tmp_path / f"made{suffix}"
         for found in run(routes, path, [feed], blocked=to != "fast").values():

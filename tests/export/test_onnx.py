@@ -10,8 +10,9 @@ import pytest
 import paddle_dcn
 from paddle_dcn import export
 from tests.support.cases import Case
-from tests.support.comparison import assert_close
+from tests.support.comparison import EPSILON, assert_close, tolerance
 from tests.support.export_models import SPEC, Table, assert_same, detector, dynamic, images, run
+from tests.support.operators import expected
 from tests.support.process import run_python
 from tests.support.programs import needs_paddle_3
 
@@ -76,6 +77,49 @@ def test_every_call_has_a_node(tmp_path, opset, open_sizes):
         assert len(inputs) == 5
         if case.outputs % case.deformable_groups == 0:
             assert inputs[3].startswith("helper.constant") != case.bias  # paddle2onnx's zeros
+
+
+def test_every_call_has_a_grid_sample(tmp_path):
+    """In the oldest opset that has the operator, and with nothing that came after it."""
+    table = Table(ROWS)
+    feeds = [tuple(table.inputs().values())]
+    spec = table.spec(dynamic=True)
+    path = export.onnx(table, tmp_path / "table", spec, 16, "grid_sample", verify=feeds)
+    (model,) = onnx.load(path).opset_import
+    assert model.version == 16
+    assert not nodes(path)
+    (outputs,) = run(["onnx"], path, [table.inputs()])["onnx"]
+    for (case, dtypes), out in zip(ROWS, outputs):
+        wanted = expected(case)["out"]
+        coarsest = max((dtypes[0], "float32"), key=EPSILON.__getitem__)
+        # Positions are rounded as shares of the image, up to 12 pixels wide: 2**-24 * 12 pixels off
+        # at most, three times, of samples that change by twice the largest value in a pixel.
+        limit = tolerance(coarsest, case.depth["out"], np.abs(wanted).max())
+        limit += 3 * 12 * 2.0**-24 * 2 * 4 * np.abs(wanted).max()
+        np.testing.assert_allclose(out, wanted, rtol=0, atol=limit, err_msg=str(case))
+
+
+def test_form(tmp_path):
+    with pytest.raises(ValueError, match="form: expected 'deform_conv' or 'grid_sample', got 'x'"):
+        export.onnx(paddle.nn.ReLU(), tmp_path / "model", SPEC, form="x")
+
+
+def test_stale_weights_are_refused(tmp_path):
+    """paddle.jit.save saves the weights that weight_norm had before the last step of training."""
+    layers = (
+        paddle_dcn.DeformConv2DPack(3, 4, 3),
+        paddle.nn.utils.weight_norm(paddle.nn.Conv2D(4, 4, 3)),
+    )
+    model = paddle.nn.Sequential(*layers)
+    model[1].weight_g.set_value(model[1].weight_g * 3)
+    model.eval()
+    with pytest.raises(
+        ValueError, match="what paddle.jit.save makes of it is off by .*weight_norm"
+    ):
+        export.onnx(model, tmp_path / "model", SPEC)
+    assert not list(tmp_path.iterdir())
+    model(paddle.rand([1, 3, 9, 9]))
+    export.onnx(model, tmp_path / "model", SPEC)
 
 
 @pytest.mark.parametrize("modulated", [True, False])
