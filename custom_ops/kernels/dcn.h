@@ -1,4 +1,5 @@
-// The kernels' C API: C linkage, raw pointers, no state, usable through ctypes. Nothing throws.
+// The kernels' C API: C linkage, raw pointers, nothing to set up, usable through ctypes. Nothing
+// throws.
 #pragma once
 
 #include <cstddef>

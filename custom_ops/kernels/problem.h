@@ -1,7 +1,22 @@
-// One deformable convolution: sizes, layout and data types. The only parameter list there is.
+// One deformable convolution, as the kernels of every device take it: sizes, layout, data types,
+// tensors.
 #pragma once
 
 #include <cstdint>
+
+// What every device compiles. Functions of several instruction sets must be inlined, see
+// cpu/isa-inl.h.
+#if defined(__CUDACC__)
+#define DCN_HOST_DEVICE __host__ __device__
+#define DCN_INLINE_MEMBER __host__ __device__ __forceinline__
+#elif defined(__GNUC__)
+#define DCN_HOST_DEVICE
+#define DCN_INLINE_MEMBER inline __attribute__((always_inline))
+#else
+#define DCN_HOST_DEVICE
+#define DCN_INLINE_MEMBER inline
+#endif
+#define DCN_INLINE static DCN_INLINE_MEMBER
 
 namespace dcn {
 
@@ -25,11 +40,6 @@ struct Problem {
   bool channels_last;     // x and out are NHWC; offset and mask are always NCHW
   bool modulated;         // v2: there is a mask
 
-#ifdef __CUDACC__
-#define DCN_HOST_DEVICE __host__ __device__
-#else
-#define DCN_HOST_DEVICE
-#endif
   DCN_HOST_DEVICE int64_t taps() const { return kernel_h * kernel_w; }
   DCN_HOST_DEVICE int64_t in_pixels() const { return height * width; }
   DCN_HOST_DEVICE int64_t out_pixels() const { return out_height * out_width; }

@@ -11,15 +11,7 @@
 //   of img[y0 + a][x0 + b]      mask * w_ab * g
 #pragma once
 
-#include <cstdint>
-
-#if defined(__CUDACC__)
-#define DCN_INLINE static __host__ __device__ __forceinline__
-#elif defined(__GNUC__)
-#define DCN_INLINE static inline __attribute__((always_inline))
-#else
-#define DCN_INLINE static inline
-#endif
+#include "problem.h"
 
 namespace dcn {
 

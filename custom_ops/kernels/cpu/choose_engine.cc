@@ -1,14 +1,13 @@
 // Which engines this library has, which of them the processor runs, and which is best.
 #include "../dcn.h"
 #include "engine.h"
-#if defined(DCN_HAS_AVX512_BF16) || defined(DCN_HAS_AMX)
+#ifdef DCN_HAS_AMX
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
-namespace dcn {
-namespace cpu {
+namespace dcn::cpu {
 namespace {
 
 #ifdef DCN_HAS_AVX2
@@ -23,10 +22,7 @@ bool has_avx512() {
 #endif
 
 #ifdef DCN_HAS_AVX512_BF16
-bool has_avx512_bf16() {
-  unsigned a, b, c, d;
-  return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
-}
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 #ifdef DCN_HAS_AMX
@@ -44,7 +40,7 @@ bool has_amx() {
 // An instruction set: does the processor have it, and is it faster than the one before it?
 struct Row {
   const char* name;
-  const Engine& engine;
+  const Kernels* (*kernels)(const Problem&);
   bool (*runs)();
   bool (*pays)(DataType);
 };
@@ -53,30 +49,29 @@ bool always() { return true; }
 bool for_any(DataType) { return true; }
 
 constexpr Row kEngines[] = {
-    {"baseline", baseline::kEngine, always, for_any},
+    {"baseline", baseline::kernels, always, for_any},
 #ifdef DCN_HAS_AVX2
-    {"avx2", avx2::kEngine, has_avx2, for_any},
+    {"avx2", avx2::kernels, has_avx2, for_any},
 #endif
 #ifdef DCN_HAS_AVX512
-    {"avx512", avx512::kEngine, has_avx512, for_any},
+    {"avx512", avx512::kernels, has_avx512, for_any},
 #endif
 #ifdef DCN_HAS_AVX512_BF16
-    // Intel's processors execute its products at half the rate, no faster than float32.
-    {"avx512_bf16", avx512_bf16::kEngine, has_avx512_bf16,
+    {"avx512_bf16", avx512_bf16::kernels, has_avx512_bf16,
+     // Intel's processors execute its products at half the rate, no faster than float32.
      [](DataType dtype) { return dtype == DataType::kBFloat16 && __builtin_cpu_is("amd") != 0; }},
 #endif
 #ifdef DCN_HAS_AMX
-    {"amx", amx::kEngine, has_amx, [](DataType dtype) { return dtype != DataType::kFloat64; }},
+    {"amx", amx::kernels, has_amx, [](DataType dtype) { return dtype != DataType::kFloat64; }},
 #endif
 };
 constexpr int kCount = sizeof(kEngines) / sizeof(kEngines[0]);
 
 }  // namespace
 
-const Engine& engine(int number) { return kEngines[number].engine; }
+const Kernels* kernels(int engine, const Problem& p) { return kEngines[engine].kernels(p); }
 
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu
 
 int dcn_cpu_engines() { return dcn::cpu::kCount; }
 

@@ -17,39 +17,37 @@
 #define DCN_HAS_AMX
 #endif
 
-namespace dcn {
-namespace cpu {
+namespace dcn::cpu {
 
-struct Engine {
-  // What computes where this one returns false.
-  const Engine* lower;
+// What computes a problem, for one instruction set and type of product.
+struct Kernels {
+  // Else they return false, results undefined, for values that they cannot compute with accurately.
+  bool take_any_values;
   int64_t (*forward_workspace)(const Problem&, int threads);
   int64_t (*backward_workspace)(const Problem&, const BackwardTensors&, int threads);
-  // They return false for data types they are not for, and, results undefined, for values that
-  // they cannot compute with accurately.
   bool (*forward)(const Problem&, const ForwardTensors&, void* workspace, int threads);
   bool (*backward)(const Problem&, const BackwardTensors&, void* workspace, int threads);
 };
 
-// Each in its own engine_*.cc, where DCN_HAS_* is defined.
+// Each in its own engine_*.cc, where DCN_HAS_* is defined. Null for problems of other data types
+// and shapes than the instruction set computes faster than the ones before it.
 namespace baseline {
-extern const Engine kEngine;
+const Kernels* kernels(const Problem&);
 }
 namespace avx2 {
-extern const Engine kEngine;
+const Kernels* kernels(const Problem&);
 }
 namespace avx512 {
-extern const Engine kEngine;
+const Kernels* kernels(const Problem&);
 }
 namespace avx512_bf16 {
-extern const Engine kEngine;
+const Kernels* kernels(const Problem&);
 }
 namespace amx {
-extern const Engine kEngine;
+const Kernels* kernels(const Problem&);
 }
 
-// The engine of this number, see dcn.h.
-const Engine& engine(int number);
+// Those of an engine, by its number, see dcn.h.
+const Kernels* kernels(int engine, const Problem&);
 
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu

@@ -3,9 +3,7 @@
 
 #include "half-inl.h"
 
-namespace dcn {
-namespace cpu {
-namespace DCN_ISA {
+namespace dcn::cpu::DCN_ISA {
 
 // Registers: kRows x kVectors accumulators, kVectors of B and one broadcast of A.
 #if DCN_VECTOR_BYTES == 64
@@ -58,17 +56,12 @@ struct LeftMatrix {
   int64_t row_stride, depth_stride;
 };
 
-template <int kVectors, int kRows, typename T>
-void multiply_rows(int64_t rows, int64_t depth, LeftMatrix<T> a, const T* b, int64_t b_stride, T* c,
-                   int64_t c_stride) {
-  for (; rows >= kRows; rows -= kRows) {
-    multiply_block<kRows, kVectors>(a.data, a.row_stride, a.depth_stride, b, b_stride, c, c_stride,
-                                    depth);
-    a.data += kRows * a.row_stride;
-    c += kRows * c_stride;
-  }
+// Calls f(Lanes<n>, row) for blocks of n = kRows rows, then for one of the rows that are left.
+template <int kRows, typename F>
+DCN_INLINE void for_row_blocks(int64_t rows, F f, int64_t row = 0) {
+  for (; row + kRows <= rows; row += kRows) f(Lanes<kRows>(), row);
   if constexpr (kRows > 1) {
-    if (rows > 0) multiply_rows<kVectors, kRows - 1>(rows, depth, a, b, b_stride, c, c_stride);
+    if (row < rows) for_row_blocks<kRows - 1>(rows, f, row);
   }
 }
 
@@ -81,13 +74,24 @@ DCN_INLINE void for_panels(int64_t columns, F f) {
   if (column < columns) f(Lanes<1>(), column);
 }
 
+// One panel of b times all rows of a.
+template <int kVectors, typename T>
+void multiply_panel(int64_t rows, int64_t depth, LeftMatrix<T> a, const T* b, int64_t b_stride,
+                    T* c, int64_t c_stride) {
+  for_row_blocks<kMaxRows>(rows, [&](auto block, int64_t row) {
+    multiply_block<decltype(block)::value, kVectors>(a.data + row * a.row_stride, a.row_stride,
+                                                     a.depth_stride, b, b_stride,
+                                                     c + row * c_stride, c_stride, depth);
+  });
+}
+
 // c[rows][columns] += a[rows][depth] * b[depth][columns], b row-major.
 template <typename T>
 void multiply(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, const T* b,
               int64_t b_stride, T* c, int64_t c_stride) {
   for_panels<T>(columns, [&](auto vectors, int64_t column) {
-    multiply_rows<decltype(vectors)::value, kMaxRows>(rows, depth, a, b + column, b_stride,
-                                                      c + column, c_stride);
+    multiply_panel<decltype(vectors)::value>(rows, depth, a, b + column, b_stride, c + column,
+                                             c_stride);
   });
 }
 
@@ -136,13 +140,11 @@ struct VectorProduct {
                        int64_t packed_depth, int64_t first, T* c, int64_t c_stride) {
     for_panels<T>(columns, [&](auto vectors, int64_t column) {
       constexpr int64_t kWidth = decltype(vectors)::value * kVectorLanes<T>;
-      multiply_rows<decltype(vectors)::value, kMaxRows>(
-          rows, depth, a, packed + column * packed_depth + first * kWidth, kWidth, c + column,
-          c_stride);
+      multiply_panel<decltype(vectors)::value>(rows, depth, a,
+                                               packed + column * packed_depth + first * kWidth,
+                                               kWidth, c + column, c_stride);
     });
   }
 };
 
-}  // namespace DCN_ISA
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu::DCN_ISA

@@ -11,8 +11,10 @@
 #include <sched.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../sampling.h"
+#include "../workspace.h"
 #include "engine.h"
 #include "threads.h"
 
@@ -37,11 +39,7 @@
 // Vectors that are passed are passed between functions that are always inlined: no ABI matters.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
-#define DCN_INLINE_MEMBER inline __attribute__((always_inline))
-
-namespace dcn {
-namespace cpu {
-namespace DCN_ISA {
+namespace dcn::cpu::DCN_ISA {
 
 template <typename T, int kLanes>
 struct VectorOf {
@@ -59,17 +57,13 @@ struct TileShapes {
 };
 #endif
 
-}  // namespace DCN_ISA
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu::DCN_ISA
 
 #ifdef DCN_CPU_EMULATION
 #include DCN_CPU_EMULATION  // the same operations as plain C++, for tests on any machine
 #elif DCN_VECTOR_BYTES == 64
 
-namespace dcn {
-namespace cpu {
-namespace DCN_ISA {
+namespace dcn::cpu::DCN_ISA {
 
 // Each of the lanes with zeros in front, which GCC 12 does in halves.
 DCN_INLINE Vector<uint32_t, 16> widen_lanes(Vector<uint16_t, 16> v) {
@@ -133,8 +127,6 @@ DCN_INLINE void release_tiles() { asm volatile("tilerelease"); }
 #endif  // DCN_AMX
 #endif  // DCN_SPLIT
 
-}  // namespace DCN_ISA
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu::DCN_ISA
 
 #endif  // DCN_CPU_EMULATION

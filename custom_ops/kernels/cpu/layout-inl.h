@@ -3,9 +3,10 @@
 
 #include "half-inl.h"
 
-namespace dcn {
-namespace cpu {
-namespace DCN_ISA {
+namespace dcn::cpu::DCN_ISA {
+
+DCN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+DCN_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <typename T>
 constexpr DataType kDataType = sizeof(T) == 8   ? DataType::kFloat64
@@ -22,62 +23,39 @@ DCN_INLINE void* element(void* data, DataType dtype, int64_t index) {
   return static_cast<char*>(data) + index * element_size(dtype);
 }
 
+// f(pointer to `data` of the type it has in memory).
+template <typename F>
+DCN_INLINE void with_element_type(void* data, DataType dtype, F f) {
+  switch (dtype) {
+    case DataType::kFloat16:
+      return f(static_cast<Float16*>(data));
+    case DataType::kBFloat16:
+      return f(static_cast<BFloat16*>(data));
+    case DataType::kFloat32:
+      return f(static_cast<float*>(data));
+    case DataType::kFloat64:
+      return f(static_cast<double*>(data));
+  }
+}
+
 // The `count` elements from `index` on in the compute type: in place where that is how they are
 // stored, else converted into `converted`.
 template <typename T>
 const T* read_row(const void* data, DataType dtype, int64_t index, int64_t count, T* converted) {
-  const void* row = element(data, dtype, index);
+  const void* const row = element(data, dtype, index);
   if (dtype == kDataType<T>) return static_cast<const T*>(row);
-  switch (dtype) {
-    case DataType::kFloat16:
-      for (int64_t i = 0; i < count; ++i) {
-        converted[i] = static_cast<T>(to_float(static_cast<const Float16*>(row)[i]));
-      }
-      break;
-    case DataType::kBFloat16:
-      for (int64_t i = 0; i < count; ++i) {
-        converted[i] = static_cast<T>(to_float(static_cast<const BFloat16*>(row)[i]));
-      }
-      break;
-    case DataType::kFloat32:
-      for (int64_t i = 0; i < count; ++i) {
-        converted[i] = static_cast<T>(static_cast<const float*>(row)[i]);
-      }
-      break;
-    case DataType::kFloat64:
-      for (int64_t i = 0; i < count; ++i) {
-        converted[i] = static_cast<T>(static_cast<const double*>(row)[i]);
-      }
-      break;
-  }
+  with_element_type(const_cast<void*>(row), dtype, [&](const auto* source) {
+    for (int64_t i = 0; i < count; ++i) converted[i] = static_cast<T>(source[i]);
+  });
   return converted;
 }
 
 template <typename T>
 void write_row(const T* row, int64_t count, void* data, DataType dtype, int64_t index) {
-  void* target = element(data, dtype, index);
-  switch (dtype) {
-    case DataType::kFloat16:
-      for (int64_t i = 0; i < count; ++i) {
-        static_cast<Float16*>(target)[i] = to_float16(static_cast<float>(row[i]));
-      }
-      break;
-    case DataType::kBFloat16:
-      for (int64_t i = 0; i < count; ++i) {
-        static_cast<BFloat16*>(target)[i] = to_bfloat16(static_cast<float>(row[i]));
-      }
-      break;
-    case DataType::kFloat32:
-      for (int64_t i = 0; i < count; ++i) {
-        static_cast<float*>(target)[i] = static_cast<float>(row[i]);
-      }
-      break;
-    case DataType::kFloat64:
-      for (int64_t i = 0; i < count; ++i) {
-        static_cast<double*>(target)[i] = static_cast<double>(row[i]);
-      }
-      break;
-  }
+  with_element_type(element(data, dtype, index), dtype, [&](auto* target) {
+    using Stored = std::remove_pointer_t<decltype(target)>;
+    for (int64_t i = 0; i < count; ++i) target[i] = static_cast<Stored>(row[i]);
+  });
 }
 
 // target[j * target_stride + i] = source(i)[j], i < rows, j < columns. `source` gives row pointers.
@@ -86,9 +64,9 @@ template <int kRowBlock, int kColumnBlock, typename T, typename Source>
 DCN_INLINE void transpose(int64_t rows, int64_t columns, Source source, T* target,
                           int64_t target_stride) {
   for (int64_t r0 = 0; r0 < rows; r0 += kRowBlock) {
-    const int64_t r1 = r0 + kRowBlock < rows ? r0 + kRowBlock : rows;
+    const int64_t r1 = smaller(r0 + kRowBlock, rows);
     for (int64_t c0 = 0; c0 < columns; c0 += kColumnBlock) {
-      const int64_t c1 = c0 + kColumnBlock < columns ? c0 + kColumnBlock : columns;
+      const int64_t c1 = smaller(c0 + kColumnBlock, columns);
       int64_t r = r0;
       for (; r + 4 <= r1; r += 4) {
         const T *s0 = source(r), *s1 = source(r + 1), *s2 = source(r + 2), *s3 = source(r + 3);
@@ -117,100 +95,104 @@ DCN_INLINE void transpose(int64_t rows, int64_t columns, Source source, T* targe
 // Pixels that are moved between layouts at a time.
 constexpr int64_t kPixelBlock = 64;
 
-// Channels [channel, channel + channels) of `pixels` <= kPixelBlock pixels of one image, from x's
-// own layout to target[pixel][channel].
-template <typename T>
-void to_channels_last(const Problem& p, const void* x, int64_t image, int64_t channel,
-                      int64_t channels, int64_t pixel, int64_t pixels, T* target) {
-  if (p.channels_last) {
-    for (int64_t i = 0; i < pixels; ++i) {
-      T* row = target + i * channels;
-      const int64_t index = (image * p.in_pixels() + pixel + i) * p.channels + channel;
-      const T* source = read_row(x, p.dtype, index, channels, row);
-      if (source != row) __builtin_memcpy(row, source, channels * sizeof(T));
-    }
-    return;
+// The channels [channel, channel + channels) and pixels [pixel, pixel + pixels) of one image.
+struct Region {
+  int64_t image, channel, channels, pixel, pixels;
+};
+
+// A tensor [N, channels, pixels], or [N, pixels, channels]. Void is void or const void.
+template <typename Void>
+struct ImageTensor {
+  Void* data;
+  DataType dtype;
+  bool channels_last;
+  int64_t channels, pixels;
+
+  DCN_INLINE_MEMBER int64_t index(int64_t image, int64_t channel, int64_t pixel) const {
+    return channels_last ? (image * pixels + pixel) * channels + channel
+                         : (image * channels + channel) * pixels + pixel;
   }
-  constexpr int64_t kChannelBlock = 8;
-  T converted[kChannelBlock][kPixelBlock];
-  for (int64_t c = 0; c < channels; c += kChannelBlock) {
-    const int64_t rows = c + kChannelBlock < channels ? kChannelBlock : channels - c;
-    const T* source[kChannelBlock];
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t index = (image * p.channels + channel + c + r) * p.in_pixels() + pixel;
-      source[r] = read_row(x, p.dtype, index, pixels, converted[r]);
-    }
-    transpose<kChannelBlock, 16>(
-        rows, pixels, [&](int64_t r) { return source[r]; }, target + c, channels);
-  }
+};
+template <typename Void>
+ImageTensor<Void> like_x(const Problem& p, Void* data) {
+  return {data, p.dtype, p.channels_last, p.channels, p.in_pixels()};
+}
+template <typename Void>
+ImageTensor<Void> like_out(const Problem& p, Void* data) {
+  return {data, p.dtype, p.channels_last, p.out_channels, p.out_pixels()};
 }
 
-// The same for x and a copy of bfloat16 numbers.
-inline void to_channels_last(const Problem& p, const void* x, int64_t image, int64_t channel,
-                             int64_t channels, int64_t pixel, int64_t pixels, BFloat16* target) {
-  if (p.channels_last) {
-    const int64_t index = (image * p.in_pixels() + pixel) * p.channels + channel;
-    const BFloat16* source = static_cast<const BFloat16*>(x) + index;
-    for (int64_t i = 0; i < pixels; ++i) {
-      __builtin_memcpy(target + i * channels, source + i * p.channels, channels * sizeof(BFloat16));
+// Up to kPixelBlock pixels of x to target[pixel][channel]; to bfloat16 from bfloat16 only.
+template <typename T>
+void to_channels_last(const ImageTensor<const void>& x, const Region& r, T* target) {
+  if (x.channels_last) {
+    for (int64_t i = 0; i < r.pixels; ++i) {
+      T* const row = target + i * r.channels;
+      const int64_t index = x.index(r.image, r.channel, r.pixel + i);
+      const T* source = read_row(x.data, x.dtype, index, r.channels, row);
+      if (source != row) __builtin_memcpy(row, source, r.channels * sizeof(T));
     }
     return;
   }
-  constexpr int64_t kChannelBlock = 16;
-  float rows[kChannelBlock][kPixelBlock], transposed[kPixelBlock][kChannelBlock];
-  for (int64_t c = 0; c < channels; c += kChannelBlock) {
-    const int64_t width = c + kChannelBlock < channels ? kChannelBlock : channels - c;
-    for (int64_t r = 0; r < width; ++r) {
-      const int64_t index = (image * p.channels + channel + c + r) * p.in_pixels() + pixel;
-      read_row(x, DataType::kBFloat16, index, pixels, rows[r]);
+  constexpr bool kHalf = sizeof(T) == sizeof(BFloat16);  // which is transposed as float32
+  using Number = std::conditional_t<kHalf, float, T>;
+  constexpr int64_t kChannelBlock = kHalf ? 16 : 8;
+  Number converted[kChannelBlock][kPixelBlock];
+  for (int64_t c = 0; c < r.channels; c += kChannelBlock) {
+    const int64_t rows = smaller(kChannelBlock, r.channels - c);
+    const Number* source[kChannelBlock];
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t index = x.index(r.image, r.channel + c + i, r.pixel);
+      source[i] = read_row(x.data, x.dtype, index, r.pixels, converted[i]);
     }
-    transpose<kChannelBlock, 16>(
-        width, pixels, [&](int64_t r) { return rows[r]; }, transposed[0], kChannelBlock);
-    for (int64_t i = 0; i < pixels; ++i) {
-      BFloat16* const row = target + i * channels + c;
-      for (int64_t r = 0; r < width; ++r) {
-        row[r].bits = static_cast<uint16_t>(float_to_bits(transposed[i][r]) >> 16);
+    const auto row = [&](int64_t i) { return source[i]; };
+    if constexpr (!kHalf) {
+      transpose<kChannelBlock, 16>(rows, r.pixels, row, target + c, r.channels);
+    } else {
+      Number transposed[kPixelBlock][kChannelBlock];
+      transpose<kChannelBlock, 16>(rows, r.pixels, row, transposed[0], kChannelBlock);
+      for (int64_t i = 0; i < r.pixels; ++i) {
+        for (int64_t j = 0; j < rows; ++j) {
+          target[i * r.channels + c + j].bits =
+              static_cast<uint16_t>(float_to_bits(transposed[i][j]) >> 16);
+        }
       }
     }
   }
 }
 
-// The reverse, for `pixels` of a tensor [N, size, per_image] or [N, per_image, size]: source[pixel]
-// rows are source_stride apart.
+// The reverse, for any number of pixels: source[pixel] rows are source_stride apart.
 template <typename T>
-void from_channels_last(const T* source, int64_t source_stride, int64_t channels, int64_t pixels,
-                        bool channels_last, int64_t image, int64_t channel, int64_t all_channels,
-                        int64_t pixel, int64_t all_pixels, void* target, DataType dtype) {
-  if (channels_last) {
-    for (int64_t i = 0; i < pixels; ++i) {
-      write_row(source + i * source_stride, channels, target, dtype,
-                (image * all_pixels + pixel + i) * all_channels + channel);
+void from_channels_last(const T* source, int64_t source_stride, const Region& r,
+                        const ImageTensor<void>& target) {
+  if (target.channels_last) {
+    for (int64_t i = 0; i < r.pixels; ++i) {
+      write_row(source + i * source_stride, r.channels, target.data, target.dtype,
+                target.index(r.image, r.channel, r.pixel + i));
     }
     return;
   }
-  const int64_t index = (image * all_channels + channel) * all_pixels + pixel;
-  if (dtype == kDataType<T>) {
+  const int64_t index = target.index(r.image, r.channel, r.pixel);
+  if (target.dtype == kDataType<T>) {
     transpose<16, 8>(
-        pixels, channels, [&](int64_t i) { return source + i * source_stride; },
-        static_cast<T*>(target) + index, all_pixels);
+        r.pixels, r.channels, [&](int64_t i) { return source + i * source_stride; },
+        static_cast<T*>(target.data) + index, target.pixels);
     return;
   }
   constexpr int64_t kChannelBlock = 8;
   T block[kChannelBlock][kPixelBlock];
-  for (int64_t i = 0; i < pixels; i += kPixelBlock) {
-    const int64_t part = i + kPixelBlock < pixels ? kPixelBlock : pixels - i;
-    for (int64_t c = 0; c < channels; c += kChannelBlock) {
-      const int64_t rows = c + kChannelBlock < channels ? kChannelBlock : channels - c;
+  for (int64_t i = 0; i < r.pixels; i += kPixelBlock) {
+    const int64_t pixels = smaller(kPixelBlock, r.pixels - i);
+    for (int64_t c = 0; c < r.channels; c += kChannelBlock) {
+      const int64_t rows = smaller(kChannelBlock, r.channels - c);
       transpose<16, 8>(
-          part, rows, [&](int64_t r) { return source + (i + r) * source_stride + c; }, block[0],
+          pixels, rows, [&](int64_t j) { return source + (i + j) * source_stride + c; }, block[0],
           kPixelBlock);
-      for (int64_t r = 0; r < rows; ++r) {
-        write_row(block[r], part, target, dtype, index + (c + r) * all_pixels + i);
+      for (int64_t j = 0; j < rows; ++j) {
+        write_row(block[j], pixels, target.data, target.dtype, index + (c + j) * target.pixels + i);
       }
     }
   }
 }
 
-}  // namespace DCN_ISA
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu::DCN_ISA

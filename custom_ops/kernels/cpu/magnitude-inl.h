@@ -3,9 +3,7 @@
 
 #include "half-inl.h"
 
-namespace dcn {
-namespace cpu {
-namespace DCN_ISA {
+namespace dcn::cpu::DCN_ISA {
 
 // The largest of some magnitudes, as bits: they sort as the magnitudes do, then infinity, then NaN.
 inline uint32_t largest_magnitude(const float* values, int64_t count) {
@@ -44,7 +42,7 @@ class Magnitude {
   // Whether products of values up to these magnitudes are as accurate from bfloat16 terms as in
   // float32: nothing is infinite or NaN, whose terms are not, and terms and products that count as
   // 0 because they are subnormal are too small to matter.
-  bool splits_with(const Magnitude& other) const {
+  bool split_is_accurate_with(const Magnitude& other) const {
     const uint32_t a = bits_ >> 23, b = other.bits_ >> 23;  // exponents plus 127
     if (a > kHighest || b > kHighest) return false;
     return bits_ == 0 || other.bits_ == 0 || (a >= kLowest && b >= kLowest && a + b >= kLowestSum);
@@ -56,6 +54,4 @@ class Magnitude {
   uint32_t bits_ = 0;
 };
 
-}  // namespace DCN_ISA
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu::DCN_ISA

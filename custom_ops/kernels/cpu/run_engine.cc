@@ -1,47 +1,58 @@
-// Runs a problem on an engine of the CPU or, where that is not for it, on a lower one.
+// Runs a problem on an engine of the CPU or, where that is not for it, on one before it.
 #include <algorithm>
 
 #include "../dcn.h"
 #include "engine.h"
 
-namespace dcn {
-namespace cpu {
+namespace dcn::cpu {
 namespace {
 
-// Of the engine and all that may take its place.
-template <typename Bytes>
-size_t largest_workspace(int number, const Bytes& bytes) {
-  int64_t largest = 0;
-  for (const Engine* e = &cpu::engine(number); e != nullptr; e = e->lower) {
-    largest = std::max(largest, bytes(*e));
+// f(kernels) for an engine and those before it that may take its place, until it returns true.
+template <typename F>
+void try_kernels(const Problem& p, int engine, const F& f) {
+  for (bool done = false; !done; --engine) {
+    const Kernels* const k = kernels(engine, p);
+    done = k != nullptr && f(*k);
   }
+}
+
+// What all of them need.
+template <typename F>
+size_t largest_workspace(const Problem& p, int engine, const F& bytes) {
+  int64_t largest = 0;
+  try_kernels(p, engine, [&](const Kernels& k) {
+    largest = std::max(largest, bytes(k));
+    return k.take_any_values;
+  });
   return static_cast<size_t>(largest);
 }
 
 }  // namespace
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu
+
+using namespace dcn::cpu;
 
 size_t dcn_cpu_forward_workspace(const dcn::Problem* problem, const dcn::ForwardTensors*,
                                  int engine, int threads) {
-  return dcn::cpu::largest_workspace(
-      engine, [&](const auto& e) { return e.forward_workspace(*problem, threads); });
+  return largest_workspace(
+      *problem, engine, [&](const Kernels& k) { return k.forward_workspace(*problem, threads); });
 }
 
 size_t dcn_cpu_backward_workspace(const dcn::Problem* problem, const dcn::BackwardTensors* tensors,
                                   int engine, int threads) {
-  return dcn::cpu::largest_workspace(
-      engine, [&](const auto& e) { return e.backward_workspace(*problem, *tensors, threads); });
+  return largest_workspace(*problem, engine, [&](const Kernels& k) {
+    return k.backward_workspace(*problem, *tensors, threads);
+  });
 }
 
 void dcn_cpu_forward(const dcn::Problem* problem, const dcn::ForwardTensors* tensors,
                      void* workspace, int engine, int threads) {
-  const auto* e = &dcn::cpu::engine(engine);
-  while (!e->forward(*problem, *tensors, workspace, threads)) e = e->lower;
+  try_kernels(*problem, engine,
+              [&](const Kernels& k) { return k.forward(*problem, *tensors, workspace, threads); });
 }
 
 void dcn_cpu_backward(const dcn::Problem* problem, const dcn::BackwardTensors* tensors,
                       void* workspace, int engine, int threads) {
-  const auto* e = &dcn::cpu::engine(engine);
-  while (!e->backward(*problem, *tensors, workspace, threads)) e = e->lower;
+  try_kernels(*problem, engine,
+              [&](const Kernels& k) { return k.backward(*problem, *tensors, workspace, threads); });
 }

@@ -3,9 +3,7 @@
 
 #include "isa-inl.h"
 
-namespace dcn {
-namespace cpu {
-namespace DCN_ISA {
+namespace dcn::cpu::DCN_ISA {
 
 template <typename T>
 constexpr int kVectorLanes = DCN_VECTOR_BYTES / sizeof(T);
@@ -50,24 +48,12 @@ DCN_INLINE void for_lanes(int64_t count, F f, int64_t start = 0) {
   }
 }
 
+// Lanes of a and, from 4 on, of b, of four lanes each.
 #if defined(__clang__)
 #define DCN_SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
 #else
-#define DCN_SHUFFLE4(a, b, i, j, k, l) \
-  __builtin_shuffle(a, b, Vector<ShuffleIndex<sizeof((a)[0])>, 4>{i, j, k, l})
+#define DCN_SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, decltype((a) < (b)){i, j, k, l})
 #endif
-template <int kBytes>
-struct ShuffleIndexOf;
-template <>
-struct ShuffleIndexOf<4> {
-  typedef int32_t Type;
-};
-template <>
-struct ShuffleIndexOf<8> {
-  typedef int64_t Type;
-};
-template <int kBytes>
-using ShuffleIndex = typename ShuffleIndexOf<kBytes>::Type;
 
 // dst[j][i] = src[i][j] for a block of 4 x 4.
 template <typename T>
@@ -111,6 +97,4 @@ DCN_INLINE void add_lane_sums(Vector<T, kLanes> a, Vector<T, kLanes> b, Vector<T
   }
 }
 
-}  // namespace DCN_ISA
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu::DCN_ISA

@@ -8,9 +8,7 @@
 
 #include "gemm-inl.h"
 
-namespace dcn {
-namespace cpu {
-namespace DCN_ISA {
+namespace dcn::cpu::DCN_ISA {
 
 // 32 values, as the two vectors in which a product's operands are sampled.
 struct Pair {
@@ -22,7 +20,7 @@ DCN_INLINE Pair operator+(Pair a, Pair b) { return {a.first + b.first, a.second 
 // The first 16 values and the others, or, of bfloat16, those at even and those at odd places.
 DCN_INLINE Pair load_pair(const float* p) { return {load<16>(p), load<16>(p + 16)}; }
 DCN_INLINE Pair load_pair(const BFloat16* p) {
-  const auto bits = load<16>(reinterpret_cast<const uint32_t*>(p));
+  const auto bits = bit_cast<Vector<uint32_t, 16>>(load<32>(reinterpret_cast<const uint16_t*>(p)));
   return {bit_cast<Vector<float, 16>>(bits << 16), bit_cast<Vector<float, 16>>(bits & 0xffff0000u)};
 }
 
@@ -40,7 +38,7 @@ DCN_INLINE Vector<uint16_t, kLanes> narrow(Vector<float, kLanes> v) {
     return narrow_lanes<kLanes>(v);
   } else {
     Vector<uint16_t, kLanes> result;
-    for (int i = 0; i < kLanes; ++i) result[i] = to_bfloat16(v[i]).bits;
+    for (int i = 0; i < kLanes; ++i) result[i] = BFloat16(v[i]).bits;
     return result;
   }
 }
@@ -245,19 +243,6 @@ __attribute__((noinline)) void multiply_pairs(const BFloat16* a, int64_t row_str
   }
 }
 
-template <int kVectors, int kRows>
-void multiply_pair_rows(int64_t rows, int64_t depth, SplitMatrix a, const BFloat16* b, float* c,
-                        int64_t c_stride) {
-  for (; rows >= kRows; rows -= kRows) {
-    multiply_pairs<kRows, kVectors>(a.data, a.row_stride, b, c, c_stride, depth);
-    a.data += kRows * a.row_stride;
-    c += kRows * c_stride;
-  }
-  if constexpr (kRows > 1) {
-    if (rows > 0) multiply_pair_rows<kVectors, kRows - 1>(rows, depth, a, b, c, c_stride);
-  }
-}
-
 template <int kTerms>
 void multiply_split(int64_t rows, int64_t columns, int64_t depth, SplitMatrix a,
                     const BFloat16* packed, int64_t packed_depth, int64_t first, float* c,
@@ -265,9 +250,12 @@ void multiply_split(int64_t rows, int64_t columns, int64_t depth, SplitMatrix a,
   static_assert(kTerms == 1, "more terms are slower than float32 vectors");
   for_panels<float>(columns, [&](auto vectors, int64_t column) {
     constexpr int kVectors = decltype(vectors)::value;
-    multiply_pair_rows<kVectors, kMaxRows>(
-        rows, depth, a, packed + column * packed_depth + first * kVectors * kBlockColumns,
-        c + column, c_stride);
+    const BFloat16* const b = packed + column * packed_depth + first * kVectors * kBlockColumns;
+    for_row_blocks<kMaxRows>(rows, [&](auto block, int64_t row) {
+      multiply_pairs<decltype(block)::value, kVectors>(a.data + row * a.row_stride, a.row_stride, b,
+                                                       c + row * c_stride + column, c_stride,
+                                                       depth);
+    });
   });
 }
 
@@ -337,6 +325,4 @@ struct SplitProduct {
   }
 };
 
-}  // namespace DCN_ISA
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu::DCN_ISA

@@ -1,11 +1,9 @@
 // The threads of one call, and how they share work.
 #pragma once
 
-#include "tile-inl.h"
+#include "isa-inl.h"
 
-namespace dcn {
-namespace cpu {
-namespace DCN_ISA {
+namespace dcn::cpu::DCN_ISA {
 
 // Work is handed out task by task; what a task computes must not depend on who runs it.
 class Team {
@@ -86,30 +84,4 @@ void run_team(int threads, F f) {
       &call);
 }
 
-// Runs f(image, part's channels, first pixel, pixels) over all pixels of `images` images.
-template <typename F>
-void for_each_part(const Problem& p, const Parts& parts, int64_t images, Team& team, F f) {
-  const int64_t blocks = ceil_div(p.in_pixels(), kPixelBlock);
-  team.for_each(images * parts.count * blocks, [&](int64_t task) {
-    const int64_t pixel = task % blocks * kPixelBlock;
-    f(task / blocks / parts.count, parts[task / blocks % parts.count], pixel,
-      smaller(kPixelBlock, p.in_pixels() - pixel));
-  });
-}
-
-// Copies `images` images of x to the arrangement of the parts, and tells f(values, count) of them.
-template <typename Pixel, typename F>
-void copy_to_parts(const Problem& p, const void* x, const Parts& parts, int64_t first_image,
-                   int64_t images, Team& team, Pixel* target, F f) {
-  for_each_part(
-      p, parts, images, team, [&](int64_t image, Parts::Range part, int64_t pixel, int64_t pixels) {
-        Pixel* const copy =
-            target + (image * p.channels + part.first) * p.in_pixels() + pixel * part.count;
-        to_channels_last(p, x, first_image + image, part.first, part.count, pixel, pixels, copy);
-        f(copy, pixels * part.count);
-      });
-}
-
-}  // namespace DCN_ISA
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu::DCN_ISA

@@ -6,8 +6,7 @@
 
 #include "../dcn.h"
 
-namespace dcn {
-namespace cpu {
+namespace dcn::cpu {
 namespace {
 
 struct OpenMP {
@@ -67,8 +66,7 @@ void run_threads(int threads, void (*body)(void* data, int thread, int threads),
   openmp()->parallel(run_in_team, &call, static_cast<unsigned>(threads), 0);
 }
 
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu
 
 int dcn_cpu_max_threads() {
   const auto* openmp = dcn::cpu::openmp();

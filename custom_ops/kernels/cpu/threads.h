@@ -1,8 +1,7 @@
 // The threads that the kernels run on.
 #pragma once
 
-namespace dcn {
-namespace cpu {
+namespace dcn::cpu {
 
 // Processors that this process may use.
 int processors();
@@ -10,5 +9,4 @@ int processors();
 // Calls body(data, thread, threads) on up to `threads` threads at once, and waits for them.
 void run_threads(int threads, void (*body)(void* data, int thread, int threads), void* data);
 
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu

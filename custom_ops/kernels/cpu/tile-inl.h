@@ -5,45 +5,40 @@
 #include "layout-inl.h"
 #include "magnitude-inl.h"
 
-namespace dcn {
-namespace cpu {
-namespace DCN_ISA {
+namespace dcn::cpu::DCN_ISA {
 
-DCN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-DCN_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-DCN_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-DCN_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-// Consecutive channels that are sampled together: a piece of one group, or several whole groups.
+// Consecutive channels that are sampled together: some of one group, or several whole groups.
 struct Slab {
   int64_t channel, channels;  // the channels [channel, channel + channels)
   int64_t group, groups;      // the groups they belong to
-  int64_t first, piece;       // in each of these groups, the channels [first, first + piece)
+  // In each of these groups, the channels [group_offset, group_offset + channels_per_group).
+  int64_t group_offset, channels_per_group;
 };
 
 // The partition into slabs of about `width` channels. It depends on nothing but its arguments.
 struct Slabs {
   int64_t groups, group_channels;
-  int64_t pieces, piece;   // slabs in a group and their width, where a group is wider than a slab
-  int64_t groups_in_slab;  // else
+  int64_t slabs_per_group, channels_per_group;  // where a group is wider than a slab
+  int64_t groups_per_slab;                      // else
   int64_t count;
 
   Slabs(const Problem& p, int64_t width) : groups(p.groups), group_channels(p.group_channels()) {
-    pieces = ceil_div(group_channels, width);
-    piece = smaller(group_channels, round_up(ceil_div(group_channels, pieces), 16));
-    pieces = ceil_div(group_channels, piece);
-    groups_in_slab = smaller(groups, larger(1, width / group_channels));
-    count = pieces > 1 ? groups * pieces : ceil_div(groups, groups_in_slab);
+    const int64_t even = ceil_div(group_channels, ceil_div(group_channels, width));
+    channels_per_group = smaller(group_channels, round_up(even, 16));
+    slabs_per_group = ceil_div(group_channels, channels_per_group);
+    groups_per_slab = smaller(groups, larger(1, width / group_channels));
+    count = slabs_per_group > 1 ? groups * slabs_per_group : ceil_div(groups, groups_per_slab);
   }
 
   DCN_INLINE_MEMBER Slab operator[](int64_t i) const {
-    if (pieces > 1) {
-      const int64_t group = i / pieces, first = i % pieces * piece;
-      const int64_t channels = smaller(piece, group_channels - first);
-      return {group * group_channels + first, channels, group, 1, first, channels};
+    if (slabs_per_group > 1) {
+      const int64_t group = i / slabs_per_group;
+      const int64_t offset = i % slabs_per_group * channels_per_group;
+      const int64_t channels = smaller(channels_per_group, group_channels - offset);
+      return {group * group_channels + offset, channels, group, 1, offset, channels};
     }
-    const int64_t group = i * groups_in_slab;
-    const int64_t count_here = smaller(groups_in_slab, groups - group);
+    const int64_t group = i * groups_per_slab;
+    const int64_t count_here = smaller(groups_per_slab, groups - group);
     return {group * group_channels, count_here * group_channels, group, count_here, 0,
             group_channels};
   }
@@ -93,51 +88,56 @@ struct Image {
   T* outside;
 };
 
-// How a channels-last copy of x, or the gradient of x, is arranged: [image][part][pixel][channel].
-// A part is a slab, or a deformable group where that is narrower: then all that one sample reads
-// is contiguous, and neighbouring pixels share cache lines.
-struct Parts {
+// How x, a copy of it, or its gradient is arranged: [image][block][pixel][channel]. Of a copy a
+// block is a slab, or a deformable group where that is narrower: then all that one sample reads is
+// contiguous, and neighbouring pixels share cache lines. x itself is one block.
+struct ChannelBlocks {
   Slabs slabs;
-  int64_t group_channels;  // of a deformable group
-  bool by_group;
+  int64_t channels, pixels;  // of an image
+  int64_t width;             // channels of a block, 0 if blocks are slabs
   int64_t count;
 
-  Parts(const Problem& p, const Slabs& slabs)
-      : slabs(slabs),
-        group_channels(p.deformable_channels()),
-        by_group(group_channels < slabs[0].channels),
-        count(by_group ? p.deformable_groups : slabs.count) {}
+  ChannelBlocks(const Problem& p, const Slabs& slabs, bool copy)
+      : slabs(slabs), channels(p.channels), pixels(p.in_pixels()), width(0), count(slabs.count) {
+    if (copy && p.deformable_channels() >= slabs[0].channels) return;
+    width = copy ? p.deformable_channels() : channels;
+    count = channels / width;
+  }
 
-  // The channels [first, first + count) of part i.
-  struct Range {
-    int64_t first, count;
-  };
-  DCN_INLINE_MEMBER Range operator[](int64_t i) const {
-    if (by_group) return {i * group_channels, group_channels};
-    const Slab slab = slabs[i];
-    return {slab.channel, slab.channels};
+  int64_t image_size() const { return channels * pixels; }
+
+  // All pixels of one block.
+  DCN_INLINE_MEMBER Region operator[](int64_t i) const {
+    if (width > 0) return {0, i * width, width, 0, pixels};
+    return {0, slabs[i].channel, slabs[i].channels, 0, pixels};
+  }
+  // Where pixels of a block, with all its channels, begin.
+  DCN_INLINE_MEMBER int64_t at(const Region& r) const {
+    return r.image * image_size() + r.channel * pixels + r.pixel * r.channels;
   }
 };
 
 // What the samples of a slab's channels in one deformable group are taken from, such that its
-// channel 0 is the slab's first. `copy` is one image.
+// channel 0 is the slab's first. `data` is one image.
 template <typename T>
-Image<T> part_image(const Problem& p, const Parts& parts, T* copy, const Slab& slab,
-                    int64_t deformable_group, T* outside) {
-  const Parts::Range part =
-      parts.by_group ? parts[deformable_group] : Parts::Range{slab.channel, slab.channels};
-  return {copy + part.first * p.in_pixels() + slab.channel - part.first, p.height, p.width,
-          part.count, outside};
+Image<T> block_image(const Problem& p, const ChannelBlocks& blocks, T* data, const Slab& slab,
+                     int64_t deformable_group, T* outside) {
+  int64_t first = slab.channel, stride = slab.channels;
+  if (blocks.width > 0) {
+    first = deformable_group * p.deformable_channels() / blocks.width * blocks.width;
+    stride = blocks.width;
+  }
+  return {data + first * p.in_pixels() + slab.channel - first, p.height, p.width, stride, outside};
 }
 
 // Where and with which weights each pixel of a tile samples for one tap and deformable group.
 template <typename T>
-struct Plan {
+struct SamplingPlan {
   int64_t corner[kMaxTile];  // element of the image where the top-left corner's channels start
   int32_t inside[kMaxTile];  // which sides of the corners' square lie inside the image
   T ly[kMaxTile], lx[kMaxTile], mask[kMaxTile];
   T w00[kMaxTile], w01[kMaxTile], w10[kMaxTile], w11[kMaxTile];  // corner weights times mask
-  uint32_t largest_mask;  // of all that were planned with this Plan, as bits; of float only
+  uint32_t largest_mask;  // of all that were planned with it, as bits; of float only
 };
 
 enum Side : int32_t { kTop = 1, kBottom = 2, kLeft = 4, kRight = 8, kAllSides = 15 };
@@ -149,8 +149,9 @@ inline void prefetch_row(const void* data, DataType dtype, int64_t index, int64_
 }
 
 template <typename T, typename I>
-void make_plan(const Problem& p, const void* offset, const void* mask, const Tile<T>& tile,
-               int64_t deformable_group, int64_t tap, const Image<I>& image, Plan<T>& plan) {
+void plan_samples(const Problem& p, const void* offset, const void* mask, const Tile<T>& tile,
+                  int64_t deformable_group, int64_t tap, const Image<I>& image,
+                  SamplingPlan<T>& plan) {
   T converted_y[kMaxTile], converted_x[kMaxTile], converted_mask[kMaxTile];
   const int64_t count = tile.count;
   const int64_t plane = (tile.image * p.deformable_groups + deformable_group) * p.taps() + tap;
@@ -223,11 +224,11 @@ DCN_INLINE Corners<T> find_corners(const Image<T>& image, int64_t corner, int32_
 // Where a slab's sampled values stand in one row (pixel) of the columns: group by group, within a
 // group tap by tap, within a tap channel by channel.
 struct ColumnLayout {
-  int64_t piece;         // channels of one group
+  int64_t channels_per_group;
   int64_t group_stride;  // elements from one group to the next
 
   DCN_INLINE_MEMBER int64_t at(int64_t group, int64_t tap, int64_t channel) const {
-    return group * group_stride + tap * piece + channel;
+    return group * group_stride + tap * channels_per_group + channel;
   }
 };
 
@@ -244,14 +245,14 @@ struct Runs {
 
 inline Runs find_runs(const Problem& p, const Slab& slab, const ColumnLayout& layout,
                       int64_t deformable_group, int64_t tap) {
-  const int64_t width = p.deformable_channels();
+  const int64_t width = p.deformable_channels(), width_in_group = slab.channels_per_group;
   const int64_t end = smaller((deformable_group + 1) * width - slab.channel, slab.channels);
   int64_t channel = larger(deformable_group * width - slab.channel, 0);
   Runs runs{0, {}};
   while (channel < end) {
-    const int64_t group = channel / slab.piece, within = channel % slab.piece;
-    const int64_t count = smaller(end - channel, slab.piece - within);
-    const int64_t repeats = within == 0 ? larger(1, (end - channel) / slab.piece) : 1;
+    const int64_t group = channel / width_in_group, within = channel % width_in_group;
+    const int64_t count = smaller(end - channel, width_in_group - within);
+    const int64_t repeats = within == 0 ? larger(1, (end - channel) / width_in_group) : 1;
     runs.run[runs.count++] = {channel, layout.at(group, tap, within), count, repeats,
                               layout.group_stride};
     channel += count * repeats;
@@ -337,7 +338,7 @@ struct Columns {
 
 // columns[t][...] = mask * S for a run of channels of one tap, t over the tile.
 template <typename Product, typename Shape, typename T, typename Pixel>
-__attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int64_t pixels,
+__attribute__((noinline)) void sample_run(Shape shape, const SamplingPlan<T>& plan, int64_t pixels,
                                           const Image<const Pixel>& image, const Run& run,
                                           Columns<Product> columns) {
   using Element = typename Product::Element;
@@ -376,7 +377,7 @@ __attribute__((noinline)) void sample_run(Shape shape, const Plan<T>& plan, int6
 }
 
 template <typename Product, typename T, typename Pixel>
-void sample_columns(const Plan<T>& plan, int64_t pixels, const Image<const Pixel>& image,
+void sample_columns(const SamplingPlan<T>& plan, int64_t pixels, const Image<const Pixel>& image,
                     const Runs& runs, Columns<Product> columns) {
   for (int64_t i = 0; i < runs.count; ++i) {
     with_run_shape<Product::kSampleLanes>(runs.run[i], [&](auto shape) {
@@ -385,6 +386,4 @@ void sample_columns(const Plan<T>& plan, int64_t pixels, const Image<const Pixel
   }
 }
 
-}  // namespace DCN_ISA
-}  // namespace cpu
-}  // namespace dcn
+}  // namespace dcn::cpu::DCN_ISA

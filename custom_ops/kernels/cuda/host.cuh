@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "../dcn.h"
+#include "../workspace.h"
 #include "relayout.cuh"
 #include "sampler.cuh"
 
@@ -16,25 +17,6 @@ constexpr int64_t kMiB = int64_t{1} << 20;
 
 // What the per-image buffers may take together, unless a single image needs more.
 constexpr int64_t kImageBudget = 28 * kMiB;
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Hands out parts of the workspace; from a null base it only counts.
-class Arena {
- public:
-  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
-  template <typename T>
-  T* take(int64_t count) {
-    char* const at = base_ ? base_ + used_ : nullptr;
-    used_ += ceil_div(count * static_cast<int64_t>(sizeof(T)), 256) * 256;
-    return reinterpret_cast<T*>(at);
-  }
-  size_t used() const { return static_cast<size_t>(used_); }
-
- private:
-  char* base_;
-  int64_t used_ = 0;
-};
 
 class Queue {
  public:

@@ -69,7 +69,7 @@ void test_half(DataType dtype, int exponent_bits, int mantissa_bits) {
   const float* const read = read_row(all.data(), dtype, 0, count, values.data());
   write_row(read, count, back.data(), dtype, 0);
   for (uint32_t i = 0; i < all.size(); ++i) {
-    check(same(read[i], decode(i, exponent_bits, mantissa_bits)), "to_float(%#x) is %g", i,
+    check(same(read[i], decode(i, exponent_bits, mantissa_bits)), "%#x is read as %g", i,
           read[i]);
     const bool nan = std::isnan(read[i]);
     check(nan ? std::isnan(decode(back[i].bits, exponent_bits, mantissa_bits)) : back[i].bits == i,
@@ -142,21 +142,15 @@ void test_channels_last(DataType dtype) {
         for (const int64_t pixel : {0, 11}) {
           const int64_t count = smaller(kPixelBlock, pixels - pixel);
           std::vector<T> moved(count * part);
-          to_channels_last(p, x.data(), image, first, part, pixel, count, moved.data());
+          const Region region{image, first, part, pixel, count};
+          to_channels_last(like_x<const void>(p, x.data()), region, moved.data());
           for (int64_t i = 0; i < count * part; ++i) {
             const float expected = values[at(image, first + i % part, pixel + i / part)];
-            float found;
-            if constexpr (std::is_same_v<T, BFloat16>) {
-              found = to_float(moved[i]);
-            } else {
-              found = static_cast<float>(moved[i]);
-            }
-            check(found == expected, "to_channels_last, %d channels: wrong at %d", int(channels),
+            check(static_cast<float>(moved[i]) == expected, "to_channels_last, %d channels: wrong at %d", int(channels),
                   int(i));
           }
           if constexpr (!std::is_same_v<T, BFloat16>) {
-            from_channels_last(moved.data(), part, part, count, last, image, first, channels, pixel,
-                               pixels, back.data(), dtype);
+            from_channels_last(moved.data(), part, region, like_x<void>(p, back.data()));
             for (int64_t i = 0; i < count * part; ++i) {
               const int64_t index = at(image, first + i % part, pixel + i / part);
               check(std::memcmp(&back[index], &x[index], sizeof(Stored)) == 0,
@@ -263,9 +257,9 @@ void test_split_product() {
         for (int64_t i = 0; i < rows * depth; ++i) {
           float rest = a[i];
           for (int term = 0; term < kTerms; ++term) {
-            const BFloat16 part = to_bfloat16(rest);
+            const BFloat16 part(rest);
             left[term * term_stride + i / depth * padded + i % depth] = part;
-            rest -= to_float(part);
+            rest -= part;
           }
         }
         std::vector<BFloat16> packed(kTerms * padded * columns);
