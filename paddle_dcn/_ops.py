@@ -79,9 +79,10 @@ _HANDLE = ctypes.CDLL(str(PATH))
 
 
 def library() -> ctypes.CDLL:
-    """Return the loaded library, for the functions of ``custom_ops/paddle/info.cc``."""
-    for name in ("built_for", "instruction_set"):
+    """Return the loaded library, for ``custom_ops/paddle/info.cc`` and ``kernels/dcn.h``."""
+    for name in ("built_for", "instruction_set", "bfloat16_instruction_set"):
         getattr(_HANDLE, f"paddle_dcn_{name}").restype = ctypes.c_char_p
+    _HANDLE.dcn_cpu_bfloat16_time.restype = ctypes.c_double
     return _HANDLE
 
 

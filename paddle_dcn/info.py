@@ -16,6 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments: none."""
 
 
+def _for_bfloat16(library) -> str:
+    """Name the instruction set for bfloat16 and, where there was a choice, its reason."""
+    name = library.paddle_dcn_bfloat16_instruction_set().decode()
+    time = library.dcn_cpu_bfloat16_time()
+    if not time:
+        return name
+    return f"{name} (vdpbf16ps takes {time:.1f} times as long as vfmadd231ps; below 1.4 it pays)"
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Print the table."""
     library = _ops.library()
@@ -29,6 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
         "Python": f"{platform.python_version()} on {platform.machine()}",
         "instruction set": used,
         "  chosen by": f"PADDLE_DCN_INSTRUCTION_SET={limit}" if limit else f"best of {available}",
+        "  for bfloat16": _for_bfloat16(library),
         "threads": f"{library.paddle_dcn_threads()} (environment variable OMP_NUM_THREADS)",
         "CUDA kernels": "yes" if library.paddle_dcn_has_cuda() else "no",
         "library": _ops.PATH,

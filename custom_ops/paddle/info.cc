@@ -7,9 +7,12 @@
 // The full version of the Paddle whose headers it was compiled with.
 DCN_EXPORT const char* paddle_dcn_built_for() { return PADDLE_DCN_BUILT_FOR; }
 
-// What is in use for float32.
+// What is in use for float32, and for bfloat16.
 DCN_EXPORT const char* paddle_dcn_instruction_set() {
   return dcn_cpu_engine_name(dcn::binding::choose_engine(dcn::DataType::kFloat32));
+}
+DCN_EXPORT const char* paddle_dcn_bfloat16_instruction_set() {
+  return dcn_cpu_engine_name(dcn::binding::choose_engine(dcn::DataType::kBFloat16));
 }
 
 // How many threads the next call would use.

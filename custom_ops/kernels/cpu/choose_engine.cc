@@ -58,8 +58,9 @@ constexpr Row kEngines[] = {
 #endif
 #ifdef DCN_HAS_AVX512_BF16
     {"avx512_bf16", avx512_bf16::kernels, has_avx512_bf16,
-     // Intel's processors execute its products at half the rate, no faster than float32.
-     [](DataType dtype) { return dtype == DataType::kBFloat16 && __builtin_cpu_is("amd") != 0; }},
+     [](DataType dtype) {
+       return dtype == DataType::kBFloat16 && dcn_cpu_bfloat16_pays(dcn_cpu_bfloat16_time()) != 0;
+     }},
 #endif
 #ifdef DCN_HAS_AMX
     {"amx", amx::kernels, has_amx, [](DataType dtype) { return dtype != DataType::kFloat64; }},
@@ -84,6 +85,20 @@ int dcn_cpu_engine_runs(int engine) {
 #else
   return dcn::cpu::kEngines[engine].runs();
 #endif
+}
+
+double dcn_cpu_bfloat16_time() {
+#ifdef DCN_HAS_AVX512_BF16
+  static const double time = dcn::cpu::has_avx512_bf16() ? dcn::cpu::measure_bfloat16_time() : 0.0;
+  return time;
+#else
+  return 0;
+#endif
+}
+
+int dcn_cpu_bfloat16_pays(double time) {
+  constexpr double kLimit = 1.4;  // of the two kinds of processors, 1 and 2, as far from either
+  return time > 0 && time < kLimit;
 }
 
 int dcn_cpu_default_engine(dcn::DataType dtype, int limit) {

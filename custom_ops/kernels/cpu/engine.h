@@ -50,4 +50,7 @@ const Kernels* kernels(const Problem&);
 // Those of an engine, by its number, see dcn.h.
 const Kernels* kernels(int engine, const Problem&);
 
+// See dcn_cpu_bfloat16_time(); on processors that have the instructions.
+double measure_bfloat16_time();
+
 }  // namespace dcn::cpu
