@@ -20,7 +20,7 @@ def _for_bfloat16(library) -> str:
     """Name the instruction set for bfloat16 and, where there was a choice, its reason."""
     name = library.paddle_dcn_bfloat16_instruction_set().decode()
     time = library.dcn_cpu_bfloat16_time()
-    if not time:
+    if not time or name not in ("avx512", "avx512_bf16"):
         return name
     return f"{name} (vdpbf16ps takes {time:.1f} times as long as vfmadd231ps; below 1.4 it pays)"
 
