@@ -1,5 +1,6 @@
-// Paddle's errors, by the Python exception each becomes: ValueError, TypeError, MemoryError,
-// OSError, NotImplementedError. Any other exception that leaves a kernel ends the process.
+// Paddle's errors, which become Python's: InvalidArgument ValueError, ResourceExhausted
+// MemoryError, External OSError, Unimplemented NotImplementedError. Any other that leaves a kernel
+// ends the process.
 #pragma once
 
 #include <string>
@@ -29,18 +30,6 @@ using PaddleError = phi::enforce::EnforceNotMet;
 #else
   throw_value_error(message);  // Paddle 2 has no TypeError
 #endif
-}
-
-[[noreturn]] inline void throw_out_of_memory(const std::string& message) {
-  PADDLE_THROW(phi::errors::ResourceExhausted("%s", message));
-}
-
-[[noreturn]] inline void throw_device_error(const std::string& message) {
-  PADDLE_THROW(phi::errors::External("%s", message));
-}
-
-[[noreturn]] inline void throw_not_implemented(const std::string& message) {
-  PADDLE_THROW(phi::errors::Unimplemented("%s", message));
 }
 
 }  // namespace binding

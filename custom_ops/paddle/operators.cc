@@ -33,7 +33,7 @@ void report_errors(const Function& function) {
   } catch (const PaddleError&) {
     throw;
   } catch (const std::bad_alloc&) {
-    throw_out_of_memory("paddle_dcn: out of memory");
+    PADDLE_THROW(phi::errors::ResourceExhausted("paddle_dcn: out of memory"));
   } catch (const std::out_of_range&) {  // of Context::InputAt
     throw_value_error(
         "paddle_dcn: an input is gone; a second backward through the same graph needs "
@@ -123,8 +123,8 @@ void backward_kernel(Context* context) {
 
 // Without an operator of the second order Paddle would silently treat these gradients as constants.
 void double_backward_kernel(Context*) {
-  throw_not_implemented(
-      "paddle_dcn: deform_conv2d has no second-order gradients; deform_conv2d_reference has them");
+  PADDLE_THROW(phi::errors::Unimplemented(
+      "paddle_dcn: deform_conv2d has no second-order gradients; deform_conv2d_reference has them"));
 }
 
 // A dimension of a static program, -1 where it is known only at run time.

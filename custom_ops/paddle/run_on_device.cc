@@ -142,7 +142,9 @@ void backward(const Problem& problem, const BackwardTensors& tensors, const padd
 }
 
 #ifdef PADDLE_DCN_WITH_CUDA
-void report_device_error(const std::string& message) { throw_device_error(message); }
+void report_device_error(const std::string& message) {
+  PADDLE_THROW(phi::errors::External("%s", message));
+}
 #endif
 
 }  // namespace binding

@@ -26,7 +26,7 @@ def _headline(report: str) -> str:
     """Return the line of a report that says what was found."""
     marks = ("ERROR: ", "WARNING: Thread", "runtime error", "emulation: ", "error: ")
     lines = [line.strip() for line in report.splitlines() if line.strip()]
-    return next((line for line in lines if any(m in line for m in marks)), lines[-1])
+    return next((line for line in lines if any(m in line for m in marks)), lines[0])
 
 
 def cuda(variant: str, kernels: Path, scratch: Path) -> str:

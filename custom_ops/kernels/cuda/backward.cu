@@ -399,14 +399,14 @@ struct Backward {
 
 extern "C" size_t dcn_cuda_backward_workspace(const dcn::Problem* problem,
                                               const dcn::BackwardTensors* tensors, int flags) {
-  return dcn::cuda::dispatch(*problem, flags, [&](auto element) {
+  return dcn::cuda::with_element_type(*problem, flags, [&](auto element) {
     return dcn::cuda::Backward<decltype(element)>::workspace(*problem, *tensors, flags);
   });
 }
 
 extern "C" int dcn_cuda_backward(const dcn::Problem* problem, const dcn::BackwardTensors* tensors,
                                  void* workspace, void* stream, int flags) {
-  return dcn::cuda::dispatch(*problem, flags, [&](auto element) {
+  return dcn::cuda::with_element_type(*problem, flags, [&](auto element) {
     return dcn::cuda::Backward<decltype(element)>::run(*problem, *tensors, workspace, stream,
                                                        flags);
   });

@@ -142,14 +142,14 @@ struct Forward {
 
 extern "C" size_t dcn_cuda_forward_workspace(const dcn::Problem* problem,
                                              const dcn::ForwardTensors* tensors, int flags) {
-  return dcn::cuda::dispatch(*problem, flags, [&](auto element) {
+  return dcn::cuda::with_element_type(*problem, flags, [&](auto element) {
     return dcn::cuda::Forward<decltype(element)>::workspace(*problem, *tensors, flags);
   });
 }
 
 extern "C" int dcn_cuda_forward(const dcn::Problem* problem, const dcn::ForwardTensors* tensors,
                                 void* workspace, void* stream, int flags) {
-  return dcn::cuda::dispatch(*problem, flags, [&](auto element) {
+  return dcn::cuda::with_element_type(*problem, flags, [&](auto element) {
     return dcn::cuda::Forward<decltype(element)>::run(*problem, *tensors, workspace, stream, flags);
   });
 }

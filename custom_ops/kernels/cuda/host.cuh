@@ -129,7 +129,7 @@ int64_t offset_size(const Problem& p) {
 
 // Calls run(T{}) with the element type the kernels work in.
 template <typename Run>
-auto dispatch(const Problem& p, int flags, const Run& run) {
+auto with_element_type(const Problem& p, int flags, const Run& run) {
   switch (p.dtype) {
     case DataType::kFloat16:
       return run(Half{});
