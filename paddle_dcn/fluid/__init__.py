@@ -29,6 +29,7 @@ Examples:
 
 from . import (
     clip,
+    data_feeder,
     executor,
     framework,
     initializer,
@@ -41,14 +42,19 @@ from . import (
     regularizer,
 )
 from ._moved import MOVED, module_getattr
+from .data_feeder import DataFeeder
 from .executor import CompiledProgram, ExecutionStrategy, Executor
+from .framework import Variable
 from .input import embedding, one_hot
 
 __all__ = [
     "CompiledProgram",
+    "DataFeeder",
     "ExecutionStrategy",
     "Executor",
+    "Variable",
     "clip",
+    "data_feeder",
     "embedding",
     "executor",
     "framework",
@@ -64,8 +70,4 @@ __all__ = [
     *MOVED["fluid"],
 ]
 
-_elsewhere = module_getattr(__name__)
-
-
-def __getattr__(name: str) -> object:
-    return framework.Variable if name == "Variable" else _elsewhere(name)
+__getattr__ = module_getattr(__name__)

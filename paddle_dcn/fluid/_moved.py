@@ -17,7 +17,7 @@ _PLACES = {
         "paddle": (
             "CPUPlace CUDAPinnedPlace CUDAPlace ParamAttr get_flags is_compiled_with_cuda set_flags"
         ),
-        "paddle.base": "DataFeeder core",
+        "paddle.base": "core",
         "paddle.static": (
             "BuildStrategy Scope WeightNormParamAttr cpu_places cuda_places data "
             f"global_scope gradients scope_guard {_PROGRAMS} {_STATE}"
@@ -37,6 +37,7 @@ _PLACES = {
         ),
         "paddle.static": _STATE,
     },
+    "fluid.layers": {"paddle": "utils"},
     "fluid.param_attr": {"paddle.static": "WeightNormParamAttr"},
 }
 MOVED = {
@@ -108,7 +109,6 @@ _CHANGED = {
         "spectral_norm": "paddle.nn.SpectralNorm",
         "sync_batch_norm": "paddle.nn.SyncBatchNorm",
         "unique_with_counts": "paddle.unique",
-        "utils": "paddle.utils",
         "warpctc": "paddle.nn.functional.ctc_loss",
     },
     "fluid.io": {"PyReader": "paddle.io.DataLoader"},

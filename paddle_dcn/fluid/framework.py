@@ -6,10 +6,11 @@ from typing import Any
 
 import paddle
 
+from .. import _checks
 from . import _programs
 from ._moved import MOVED, module_getattr
 
-__all__ = ["Variable", *MOVED["fluid.framework"]]  # noqa: F822
+__all__ = ["Variable", *MOVED["fluid.framework"]]
 
 
 def _get_var(name: str, program: Any = None) -> Any:
@@ -25,11 +26,13 @@ def _get_var(name: str, program: Any = None) -> Any:
     return found
 
 
-_elsewhere = module_getattr(__name__)
+class _AnyTensor(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, (paddle.Tensor, *_checks.STATIC))
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Variable":  # the class of tensors in the kind of programs that is built now
-        current = _programs.is_pir(paddle.static.default_main_program())
-        return _programs.Value if current else paddle.static.Variable
-    return _elsewhere(name)
+class Variable(metaclass=_AnyTensor):
+    """What `isinstance` takes tensors of every mode for."""
+
+
+__getattr__ = module_getattr(__name__)

@@ -587,10 +587,12 @@ def test_names(kind):
         assert fluid.framework._get_var("w").name == "w"
         assert isinstance(loss, fluid.framework.Variable)
         assert fluid.Variable is fluid.framework.Variable
+        assert not isinstance(1.0, fluid.Variable)
         with pytest.raises(ValueError, match="y"):
             executor.run(feed=feed, fetch_list=["y"])
         with pytest.raises(ValueError, match="^name: expected the name of a tensor of the pro"):
             fluid.framework._get_var("y")
+    assert isinstance(paddle.ones([1]), fluid.Variable)
 
 
 def test_clone_for_training():

@@ -103,9 +103,13 @@ def create_parameter(
         default_initializer: How it starts where `attr` does not say it.
 
     Raises:
-        RuntimeError: a call in dynamic mode.
+        RuntimeError: a call inside `to_static`.
         ValueError: the program has a parameter of this name and another shape.
     """
+    if paddle.in_dynamic_mode():
+        return paddle.create_parameter(
+            shape, dtype, name, attr, is_bias, default_initializer=default_initializer
+        )
     require_static("paddle_dcn.fluid.layers.create_parameter", "paddle.create_parameter")
     if attr is None:
         attr = paddle.ParamAttr(name=name)
