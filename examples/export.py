@@ -1,8 +1,9 @@
-"""Saves one deformable network in three forms and runs each where it is meant to run.
+"""Saves one deformable network in every form and runs each where it is meant to run.
 
 Paddle's own format needs this package wherever it is loaded; the portable form runs in stock
-Paddle, here in a process that cannot import this package; ONNX runs in ONNX Runtime. Nothing is
-trained: the weights are random, and every form must compute what the network computes.
+Paddle, here in a process that cannot import this package; both forms of ONNX run in ONNX Runtime,
+and OpenVINO runs its own, where it is installed. Nothing is trained: the weights are random, and
+every form must compute what the network computes.
 
     python examples/export.py [--quick]
 """
@@ -10,6 +11,7 @@ trained: the weights are random, and every form must compute what the network co
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -99,6 +101,15 @@ def with_onnx_runtime(path: Path, image: np.ndarray) -> tuple[np.ndarray, float]
     return timed(lambda: session.run(None, {"image": image})[0])
 
 
+def with_openvino(path: Path, image: np.ndarray) -> tuple[np.ndarray, float]:
+    """Run OpenVINO's form."""
+    import openvino
+
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(f"{path}.xml", "CPU", precise)
+    return timed(lambda: model({"image": image})[0])
+
+
 def main() -> None:
     """Save, run, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -118,11 +129,18 @@ def main() -> None:
         paddle.jit.save(model, str(native), SPEC)
         export.save_portable(model, portable, SPEC)
         graph = export.onnx(model, Path(folder) / "model.onnx", SPEC)
-        for route, path, execute in (
+        standard = export.onnx(model, Path(folder) / "standard.onnx", SPEC, form="grid_sample")
+        routes = [
             ("Predictor", native, with_predictor),
             ("stock Paddle", portable, with_stock_paddle),
             ("ONNX Runtime", graph, with_onnx_runtime),
-        ):
+            ("the same", standard, with_onnx_runtime),
+        ]
+        if importlib.util.find_spec("openvino"):
+            ir = Path(folder) / "openvino"
+            export.openvino(model, ir, SPEC)
+            routes.append(("OpenVINO", ir, with_openvino))
+        for route, path, execute in routes:
             files = sorted(path.parent.glob(f"{path.name}*"))
             out, seconds = execute(path, image.numpy())
             names = ", ".join(file.name for file in files)

@@ -128,7 +128,9 @@ def deform_conv2d(call: Call) -> Tensor:
         if dynamic:  # several times faster than paddle.zeros
             bias = paddle._C_ops.full([weight.shape[0]], 0.0, weight.dtype, weight.place)
         else:
-            bias = paddle.zeros([weight.shape[0]], weight.dtype)
+            filters = weight.shape[0]  # a program may leave it open
+            shape = [filters] if filters >= 0 else paddle.shape(weight)[:1]
+            bias = paddle.zeros(shape, weight.dtype)
     if mask is None:
         return run_raw("paddle_dcn_v1", x, offset, weight, bias, *attributes, gradient_mask)
     return run_raw("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes, gradient_mask)

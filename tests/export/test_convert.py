@@ -14,7 +14,7 @@ from paddle_dcn import export
 from tests.support.comparison import assert_close
 from tests.support.export_models import run
 from tests.support.process import run_python
-from tests.support.programs import needs_paddle_3
+from tests.support.programs import needs_paddle_3, static_program
 
 pytestmark = needs_paddle_3
 
@@ -166,6 +166,29 @@ def test_loaded_models(models, tmp_path, inside):
     found = paddle.jit.load(str(tmp_path / "portable"))(paddle.to_tensor(feed["image"]))
     found = found[0] if isinstance(found, (list, tuple)) else found
     check([found.numpy()], [wanted + inside])
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_open_number_of_filters(tmp_path, biased):
+    """A program that gets its weight as an input, and leaves open how many filters it has."""
+    shapes = {"x": [-1, 4, -1, -1], "offset": [-1, 18, -1, -1], "weight": [-1, 4, 3, 3]}
+    shapes |= {"bias": [-1]} if biased else {}
+    rng = np.random.default_rng(9)
+    sizes = {"x": (2, 4, 7, 6), "offset": (2, 18, 5, 4), "weight": (5, 4, 3, 3), "bias": (5,)}
+    feed = {name: rng.standard_normal(sizes[name]).astype("float32") for name in shapes}
+    with static_program():
+        inputs = [paddle.static.data(name, shape) for name, shape in shapes.items()]
+        out = paddle_dcn.deform_conv2d(*inputs)
+        executor = paddle.static.Executor(paddle.CPUPlace())
+        (found,) = executor.run(feed=feed, fetch_list=[out])
+        paddle.static.save_inference_model(str(tmp_path / "open"), inputs, [out], executor)
+    tensors = map(paddle.to_tensor, feed.values())
+    wanted = paddle_dcn.deform_conv2d_reference(*tensors).numpy()
+    assert_close(found, wanted, "float32", 36, "program")
+    source = tmp_path / "open"
+    for to in ("portable", "fast"):
+        export.convert(source, tmp_path / to, to, verify=[tuple(feed.values())])
+        source = tmp_path / to
 
 
 def test_command(models, tmp_path):
