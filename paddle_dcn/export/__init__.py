@@ -292,7 +292,8 @@ def _trace_and_feed(model: Any, input_spec: Any, verify: Any) -> tuple[_programs
     """
     program = _trace(model, input_spec)
     feeds = _feeds(verify, program, input_spec)
-    if feeds is not None and paddle.in_dynamic_mode() and not getattr(model, "training", False):
+    model = _tracing.untraced(model)
+    if feeds is not None and paddle.in_dynamic_mode() and _tracing.in_eval_mode(model):
         feed = feeds[0] if feeds else _verify.random_feed(program)
         _verify.verify_traced(program, model, input_spec, feed)
     return program, feeds

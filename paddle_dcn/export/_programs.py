@@ -87,6 +87,7 @@ class Program:
 
 def read(program_file: Path, parameters: Path | None) -> Program:
     """Read a program, and its parameters from a file, or from a folder with a file for each."""
+    require_pir()
     content = program_file.read_bytes()
     scope = core.Scope()
     with _static(), paddle.static.scope_guard(scope):
@@ -106,6 +107,16 @@ def read(program_file: Path, parameters: Path | None) -> Program:
                 filename=parameters.name if combined else None,
             )
     return Program(program, scope)
+
+
+def require_pir() -> None:
+    """Refuse where Paddle's programs are those of Paddle 2."""
+    if not hasattr(paddle._C_ops, "_run_custom_op"):
+        raise NotImplementedError(f"export needs Paddle 3, this is Paddle {paddle.__version__}")
+    if not paddle.get_flags("FLAGS_enable_pir_api")["FLAGS_enable_pir_api"]:
+        raise NotImplementedError(
+            "export needs the programs of Paddle 3: unset FLAGS_enable_pir_api"
+        )
 
 
 def find(model: Path) -> tuple[Path, Path | None]:

@@ -17,17 +17,14 @@ from paddle.jit import TranslatedLayer
 from paddle.jit.dy2static.program_translator import StaticFunction
 from paddle.static import InputSpec
 
-from ._programs import gist
+from ._programs import gist, require_pir
 
 
 def save(model: Any, path: Path, input_spec: Sequence) -> None:
     """Do what `paddle.jit.save` does."""
-    if not hasattr(paddle._C_ops, "_run_custom_op"):
-        raise NotImplementedError(f"export needs Paddle 3, this is Paddle {paddle.__version__}")
-    if not paddle.get_flags("FLAGS_enable_pir_api")["FLAGS_enable_pir_api"]:
-        raise NotImplementedError("export reads Paddle 3's programs: unset FLAGS_enable_pir_api")
+    require_pir()
     _check_spec(input_spec)
-    model = _untraced(model)
+    model = untraced(model)
     inside: list[str] = []  # the layers that tracing is in; an error leaves them
     try:
         with _forgotten_records(), _watched(model, inside):
@@ -94,7 +91,7 @@ def _records() -> tuple[dict, ...]:
     return ()
 
 
-def _untraced(model: Any) -> Any:
+def untraced(model: Any) -> Any:
     """Return a model that is yet to be traced, so that no trace is shared with the given one."""
     if isinstance(model, TranslatedLayer):
         raise TypeError(
@@ -113,6 +110,12 @@ def _untraced(model: Any) -> Any:
     if isinstance(model, nn.Layer) and isinstance(model.forward, StaticFunction):
         return _with_forward(model, model.forward.dygraph_function.__func__)
     return model
+
+
+def in_eval_mode(model: Any) -> bool:
+    """Return whether all of a model that is yet to be traced is in eval mode."""
+    layers = model.sublayers(include_self=True) if isinstance(model, nn.Layer) else []
+    return not any(layer.training for layer in layers)
 
 
 def _with_forward(layer: nn.Layer, forward: Callable) -> nn.Layer:

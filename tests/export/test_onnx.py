@@ -243,9 +243,53 @@ def test_missing_extra(tmp_path, monkeypatch):
         export.onnx(paddle.nn.ReLU(), tmp_path / "model.onnx", SPEC)
 
 
+def test_missing_openvino(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    message = r"^export.openvino needs openvino: run pip install 'paddle_dcn\[openvino\]'$"
+    with pytest.raises(ImportError, match=message):
+        export.openvino(paddle.nn.ReLU(), tmp_path / "model", SPEC)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode(tmp_path, training):
+    """In training mode a model is saved as in eval mode, and need not compute what is saved."""
+    layers = paddle_dcn.DeformConv2DPack(3, 4, 3), paddle.nn.BatchNorm2D(4), paddle.nn.Dropout()
+    model = paddle.nn.Sequential(*layers)
+    model.train() if training else model.eval()
+    for number, each in enumerate((model, model.forward)):
+        export.onnx(each, tmp_path / str(number), SPEC)
+    assert model.training == training
+    model.eval()
+    x = np.random.default_rng(2).standard_normal((2, 3, 9, 8)).astype("float32")
+    feed = {"image": x}
+    ((found,),) = run(["onnx"], tmp_path / "0.onnx", [feed])["onnx"]
+    assert_close(found, model(paddle.to_tensor(x)).numpy(), "float32", 60, "out")
+
+
+def test_programs_of_paddle_2_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(paddle, "get_flags", lambda name: {name: False})
+    with pytest.raises(NotImplementedError, match="Paddle 3: unset FLAGS_enable_pir_api$"):
+        export.save_portable(paddle.nn.ReLU(), tmp_path / "model", SPEC)
+
+
+@pytest.mark.parametrize(
+    ("verify", "error", "message"),
+    [
+        ("yes", TypeError, "verify: expected a bool or a list of inputs, got str"),
+        ([(1, 2)], ValueError, "verify: expected tuples of 1 arrays, got "),
+        ([np.zeros((1, 3, 8, 8))], ValueError, "verify: expected tuples of 1 arrays, got "),
+    ],
+)
+def test_bad_verify(tmp_path, verify, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        export.onnx(paddle.nn.ReLU(), tmp_path / "model", SPEC, verify=verify)
+    assert not list(tmp_path.iterdir())
+
+
 def test_import_needs_no_extra():
     """The package, export included, loads where onnx and paddle2onnx are missing."""
-    code = "import sys; sys.modules.update(onnx=None, paddle2onnx=None); import paddle_dcn.export"
+    missing = "onnx=None, openvino=None, paddle2onnx=None"
+    code = f"import sys; sys.modules.update({missing}); import paddle_dcn.export"
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
 
