@@ -29,6 +29,11 @@ def write(program: Program, path: Path) -> None:
             missing = re.search(r"No conversion rule found for operations: (.*)", str(error))
             why = f"it has no {missing[1]}" if missing else gist(error)
             raise NotImplementedError(f"model: OpenVINO cannot convert it: {why}") from error
+        for number, operation in enumerate(model.get_ordered_ops()):
+            # OpenVINO counts, in its names, all operations that the process has ever made.
+            kind = operation.get_type_name()
+            if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):
+                operation.set_friendly_name(f"{kind}_{number}")
         openvino.save_model(model, f"{path}.xml", compress_to_fp16=False)
 
 

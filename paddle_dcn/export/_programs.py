@@ -19,6 +19,11 @@ _PROGRAMS = (".json", ".pdmodel")
 _PARAMETERS = ".pdiparams"
 _PADDLE_1 = (("__model__", "__params__"), ("model", "params"))
 
+# Operators of Paddle 1 whose successors have a scale for each axis.
+_INTERPOLATIONS = {
+    f"{kind}_interp" for kind in ("nearest", "linear", "bilinear", "trilinear", "bicubic")
+}
+
 
 class Input(NamedTuple):
     """An input of a program; a size of -1 is open."""
@@ -149,8 +154,10 @@ def find(model: Path) -> tuple[Path, Path | None]:
 def replace(operator: Any, emit: Callable[[], Any]) -> None:
     """Put what `emit` returns in the place of an operator's first result, unless it is None.
 
-    What it emits belongs to the layer of the operator.
+    What it emits belongs to the layer of the operator. One whose other results are used stays.
     """
+    if not all(result.use_empty() for result in operator.results()[1:]):
+        return
     block = operator.get_parent_block()
     known = {each.id() for each in block.ops}
     pir.set_insertion_point(operator)
@@ -213,6 +220,18 @@ def _parameters(program: Any) -> Sequence[Any]:
     return [value for value in parameters + others if value.persistable]
 
 
+def _modernise(operator: Any) -> None:
+    """Turn an operator of Paddle 1 that PIR has no name for into its successor."""
+    name = operator.type()
+    if name == "deformable_conv_v1":
+        operator.set_type("deformable_conv")
+    elif name in _INTERPOLATIONS:
+        operator.set_type(f"{name}_v2")
+        scale = operator.attr("scale") if operator.has_attr("scale") else 0.0
+        axes = 1 if name == "linear_interp" else 3 if name == "trilinear_interp" else 2
+        operator._set_attr("scale", [scale] * axes if scale > 0 else [])
+
+
 def _translate(content: bytes, program_file: Path) -> Any:
     """Return the PIR program for one of Paddle 1 or 2."""
     try:
@@ -220,9 +239,7 @@ def _translate(content: bytes, program_file: Path) -> Any:
         for index in range(old.num_blocks()):
             block = old.block(index)
             for number in range(block.op_size()):
-                operator = block.op(number)
-                if operator.type() == "deformable_conv_v1":  # which PIR has no name for
-                    operator.set_type("deformable_conv")
+                _modernise(block.op(number))
         program = pir.translate_to_pir(old)
     except Exception as error:
         raise ValueError(

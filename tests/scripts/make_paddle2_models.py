@@ -4,8 +4,8 @@
     .venv-2.6.2/bin/python tests/scripts/make_paddle2_models.py
 
 `jit` is what paddle.jit.save writes: .pdmodel and one file of parameters. `v1` is a program with
-deformable_conv_v1, the operator of Paddle 1, as Paddle 1 saved it: `__model__` and a file for each
-parameter. `combined` is the same with all parameters in `__params__`.
+operators of Paddle 1, deformable_conv_v1 and nearest_interp, as Paddle 1 saved it: `__model__` and
+a file for each parameter. `combined` is the same with all parameters in `__params__`.
 """
 
 import shutil
@@ -77,7 +77,14 @@ def save_v1(folder):
                 "im2col_step": 1,
             },
         )
-        result = paddle.nn.functional.relu(out)
+        larger = block.create_var(name="larger", dtype="float32", shape=[-1, 3, -1, -1])
+        block.append_op(
+            type="nearest_interp",
+            inputs={"X": out},
+            outputs={"Out": larger},
+            attrs={"scale": 2.0, "align_corners": False, "interp_method": "nearest"},
+        )
+        result = paddle.nn.functional.relu(larger)
     executor = paddle.static.Executor(paddle.CPUPlace())
     executor.run(startup)
     feed = np.random.default_rng(2).standard_normal((2, 4, 7, 5)).astype("float32")
