@@ -36,13 +36,12 @@ def save_inference_model(
     params_filename: str | None = None,
     export_for_deployment: bool = True,
     program_only: bool = False,
-) -> None:
+) -> list[str]:
     """Write the part of a program that computes `target_vars`, and its parameters, to a folder.
 
     The files are current Paddle's: `<model_filename>.json` (Paddle 2: `.pdmodel`) and
     `<model_filename>.pdiparams`, which `paddle.static.load_inference_model` and `paddle.inference`
-    read too (after `import paddle_dcn`, where the program has a deformable convolution). Paddle 1.x
-    returned the names of the results, which in Paddle 3 have none.
+    read too (after `import paddle_dcn`, where the program has a deformable convolution).
 
     Args:
         dirname: The folder; it is created if need be.
@@ -55,19 +54,24 @@ def save_inference_model(
         export_for_deployment: For the sake of Paddle 1.x's scripts.
         program_only: For the sake of Paddle 1.x's scripts.
 
+    Returns:
+        The names of the results in the program that was saved.
+
     Raises:
         ValueError: a name that no input of the program has.
     """
     program, _ = _chosen(main_program, (), None)
     names = [feeded_var_names] if isinstance(feeded_var_names, str) else feeded_var_names
     targets = target_vars if isinstance(target_vars, (list, tuple)) else [target_vars]
+    targets = [_programs.same_in(program, target) for target in targets]
     paddle.static.save_inference_model(
         _prefix(dirname, model_filename),
         [_input(program, name) for name in names],
-        [_programs.same_in(program, target) for target in targets],
+        targets,
         executor,
         program=program,
     )
+    return [target.name for target in targets]
 
 
 def load_inference_model(

@@ -462,9 +462,9 @@ CASES = {
         lambda x: windows(x, (3, 2), 2, (1, 0, 1, 0), True, "max"),
     ),
     "pool2d, exclusive": (
-        lambda x: layers.pool2d(x, 2, "avg", 2, 1, ceil_mode=True),
+        lambda x: layers.pool2d(x, 2, "avg", 2, [1, 0], ceil_mode=True),
         [X],
-        lambda x: windows(x, (2, 2), 2, (1, 1, 1, 1), True, "avg"),
+        lambda x: windows(x, (2, 2), 2, (1, 1, 0, 0), True, "avg"),
     ),
     "pool2d, global_pooling": (
         lambda x: layers.pool2d(x, pool_type="avg", global_pooling=True),
@@ -688,6 +688,7 @@ def compare(found, wanted):
     found, wanted = np.asarray(found), np.asarray(wanted)
     assert found.shape == wanted.shape
     assert (found.dtype.kind, wanted.dtype.kind) not in {("f", "i"), ("i", "f"), ("f", "b")}
+    assert not np.isnan(wanted.astype("float64")).any()
     if wanted.dtype.kind != "f":
         np.testing.assert_array_equal(found, wanted)
     else:
@@ -1061,3 +1062,45 @@ def test_what_is_gone(name):
     with pytest.raises(NotImplementedError, match=f"layers.{name}: current Paddle does not comp"):
         function(1, nothing=2)
     assert detection.GONE[name] is None or inspect.isfunction(eval(detection.GONE[name]))
+
+
+# Where there is no gradient to speak of, or a float32 constant beside the float64 input.
+NO_GRADIENT = """
+argmax argmin assign cast create_tensor diag equal expand_as eye fill_constant has_inf has_nan
+fill_constant_batch_size_like greater_equal greater_than increment is_empty isfinite less_equal
+less_than linspace matrix_nms mul not_equal ones_like prior_box rank round shape size where
+yolo_box zeros zeros_like accuracy box_coder iou_similarity yolov3_loss Print
+""".split()
+GRADIENTS = [
+    name
+    for name, (_, arrays, _) in CASES.items()
+    if arrays[0].dtype == np.float32 and name not in NO_GRADIENT + list(PIR_ONLY)
+]
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradient(name):
+    """The change along a random direction is the gradient's, in dynamic mode and float64."""
+    call, arrays, _ = CASES[name]
+    floats = [a.astype("float64") if a.dtype == np.float32 else a for a in arrays]
+    step = 1e-6 * np.random.default_rng(3).normal(size=floats[0].shape)
+
+    def total(first):
+        tensors = [paddle.to_tensor(array) for array in (first, *floats[1:])]
+        tensors[0].stop_gradient = False
+        out = call(*tensors)
+        outs = out if isinstance(out, (list, tuple)) else [out]
+        weights = np.random.default_rng(4)
+        parts = [
+            (o * paddle.to_tensor(weights.normal(size=o.shape))).sum()
+            for o in outs
+            if o.dtype == paddle.float64
+        ]
+        return tensors[0], sum(parts[1:], parts[0])
+
+    x, out = total(floats[0])
+    out.backward()
+    change = (float(total(floats[0] + step)[1]) - float(total(floats[0] - step)[1])) / 2e-6
+    wanted = (x.grad.numpy() * step / 1e-6).sum()
+    # Errors of the step's square, and of float64's 16 digits over the step.
+    assert change == pytest.approx(wanted, rel=1e-6, abs=1e-6)

@@ -173,7 +173,8 @@ def test_classifier(kind, norm, tmp_path):
         fluid.io.save_persistables(executor, str(tmp_path / "persistables"), main)
         for name, program in (("model", main), ("test", test)):
             folder = str(tmp_path / name)
-            fluid.io.save_inference_model(folder, ["image"], [softmax], executor, program)
+            saved = fluid.io.save_inference_model(folder, ["image"], [softmax], executor, program)
+            assert saved == [softmax.name]
         names = {parameter.name for parameter in main.all_parameters()}
         assert {path.name for path in (tmp_path / "params").iterdir()} == names
         kept = {path.name for path in (tmp_path / "persistables").iterdir()}
