@@ -1,12 +1,15 @@
 """What programs and tensors had in Paddle 1.x, given to those of current Paddle.
 
 Programs of Paddle 3 (PIR) have no `clone(for_test=True)`, no `all_parameters()` and no
-`global_block().var(name)`, and most of their tensors have no name. Importing this module adds that
-to Paddle's classes; it replaces nothing that works without it.
+`global_block().var(name)`; most of their tensors have no name. Operators of neither kind of program
+take integers beside floats. Importing this module adds that to Paddle's classes; it replaces
+nothing that works without it.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -15,6 +18,7 @@ _PIR = getattr(paddle, "pir", None)
 Value = getattr(_PIR, "Value", None)
 
 _NAMES = "result_names"  # an attribute of operations: the names of their results
+_OPERATORS = "add sub mul truediv floordiv mod pow lt le gt ge eq ne".split()
 # Roles of operations, numbered as in Paddle's own programs.
 _FORWARD, BACKWARD, SCHEDULE = -1, 1, 16
 
@@ -138,11 +142,30 @@ def _install() -> None:
                 raise
             return _named(operation)[self.index()]
 
+    for tensor_class in (Value, paddle.static.Variable):
+        for operator in _OPERATORS:
+            special = f"__{operator}__"
+            setattr(tensor_class, special, _casting(getattr(tensor_class, special)))
     program_class.clone = clone
     program_class.all_parameters = all_parameters
     block_class.var = var
     block_class.has_var = has_var
     Value.name = property(name, plain_name.fset, doc=name.__doc__)
+
+
+def _casting(plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Give an operator on tensors the rule of 1.x: the second takes the dtype of the first."""
+
+    @functools.wraps(plain)
+    def operator(self: Any, other: Any) -> Any:
+        try:
+            return plain(self, other)
+        except TypeError:
+            if not isinstance(other, type(self)) or other.dtype == self.dtype:
+                raise
+            return plain(self, other.astype(self.dtype))
+
+    return operator
 
 
 def _leave_training_out(program: Any) -> None:

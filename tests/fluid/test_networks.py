@@ -596,6 +596,19 @@ def test_names(kind):
     assert isinstance(paddle.ones([1]), fluid.Variable)
 
 
+def test_operators_on_two_dtypes(kind):
+    """The second tensor takes the dtype of the first, as in 1.x."""
+    with programs(kind) as executor:
+        x, n = fluid.data("x", [None]), fluid.data("n", [None], "int32")
+        results = [x + n, x * n, x > n, x - layers.cast(n, "int64")]
+        found = executor.run(
+            feed={"x": np.array([0.5, 2.5], "float32"), "n": np.array([1, 2], "int32")},
+            fetch_list=results,
+        )
+    assert [array.tolist() for array in found] == [[1.5, 4.5], [0.5, 5], [False, True], [-0.5, 0.5]]
+    assert [str(array.dtype) for array in found] == ["float32", "float32", "bool", "float32"]
+
+
 def test_clone_for_training():
     """It goes on training the same parameters; names are those of the original."""
     with programs("pir") as executor:
