@@ -69,8 +69,7 @@ void test_half(DataType dtype, int exponent_bits, int mantissa_bits) {
   const float* const read = read_row(all.data(), dtype, 0, count, values.data());
   write_row(read, count, back.data(), dtype, 0);
   for (uint32_t i = 0; i < all.size(); ++i) {
-    check(same(read[i], decode(i, exponent_bits, mantissa_bits)), "%#x is read as %g", i,
-          read[i]);
+    check(same(read[i], decode(i, exponent_bits, mantissa_bits)), "%#x is read as %g", i, read[i]);
     const bool nan = std::isnan(read[i]);
     check(nan ? std::isnan(decode(back[i].bits, exponent_bits, mantissa_bits)) : back[i].bits == i,
           "%#x comes back as %#x", i, static_cast<uint32_t>(back[i].bits));
@@ -146,8 +145,8 @@ void test_channels_last(DataType dtype) {
           to_channels_last(like_x<const void>(p, x.data()), region, moved.data());
           for (int64_t i = 0; i < count * part; ++i) {
             const float expected = values[at(image, first + i % part, pixel + i / part)];
-            check(static_cast<float>(moved[i]) == expected, "to_channels_last, %d channels: wrong at %d", int(channels),
-                  int(i));
+            check(static_cast<float>(moved[i]) == expected,
+                  "to_channels_last, %d channels: wrong at %d", int(channels), int(i));
           }
           if constexpr (!std::is_same_v<T, BFloat16>) {
             from_channels_last(moved.data(), part, region, like_x<void>(p, back.data()));
