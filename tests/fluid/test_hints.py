@@ -7,8 +7,7 @@ import pytest
 
 import paddle_dcn.fluid as fluid
 from paddle_dcn.fluid import _moved
-from tests.fluid.test_layers import KINDS, programs
-from tests.support.programs import initialize, needs_paddle_3
+from tests.support.programs import KINDS, initialize, needs_paddle_3, programs_1x
 
 pytestmark = needs_paddle_3
 
@@ -129,7 +128,7 @@ def hints(names):
 @pytest.mark.parametrize("kind", KINDS)
 def test_hints(kind):
     """Each names something that works in the kind of programs that the user builds, or says so."""
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         for path, bound in hints(GONE).items():
             try:
                 assert CALLS[path](_moved.find(path)) is not False, path

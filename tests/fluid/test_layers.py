@@ -1,6 +1,5 @@
 """Every function of `fluid.layers`, in both kinds of programs, against NumPy and `paddle.nn`."""
 
-import contextlib
 import inspect
 import math
 
@@ -13,7 +12,14 @@ import paddle_dcn
 import paddle_dcn.fluid as fluid
 from paddle_dcn.fluid import layers
 from paddle_dcn.fluid.layers import detection, learning_rate_scheduler
-from tests.support.programs import fresh_program, initialize, needs_paddle_3, parameters, value
+from tests.support.programs import (
+    KINDS,
+    initialize,
+    needs_paddle_3,
+    parameters,
+    programs_1x,
+    value,
+)
 
 pytestmark = needs_paddle_3
 
@@ -696,16 +702,7 @@ def compare(found, wanted):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance(wanted))
 
 
-KINDS = ["pir", "old"]
 PIR_ONLY = ("case", "cond", "switch_case")
-
-
-@contextlib.contextmanager
-def programs(kind):
-    """Build programs of Paddle 3, or of Paddle 2 as with FLAGS_enable_pir_api=0."""
-    with paddle.pir_utils.OldIrGuard() if kind == "old" else contextlib.nullcontext():
-        with fresh_program():
-            yield fluid.Executor(fluid.CPUPlace())
 
 
 def declared(arrays):
@@ -722,7 +719,7 @@ def test_function(name, kind):
     call, arrays, formula = CASES[name]
     if kind == "old" and name in PIR_ONLY:
         pytest.skip("Paddle's own function refuses the tensors of such programs")
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         out = call(*declared(arrays))
         outs = list(out) if isinstance(out, (list, tuple)) else [out]
         feed = {f"x{i}": array for i, array in enumerate(arrays)}
@@ -913,7 +910,7 @@ LAYERS = {
 def test_layer(name, kind):
     """Its parameters have the names and shapes of 1.x, and with their values it computes this."""
     call, arrays, weights, formula = LAYERS[name]
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         out = call(*declared(arrays))
         loss = layers.mean(layers.square(out))
         fluid.optimizer.SGD(0.0).minimize(loss)
@@ -952,7 +949,7 @@ INITIAL = {
 @pytest.mark.parametrize("name", INITIAL)
 def test_initial_values(name):
     shape, call, deviation, most = INITIAL[name]
-    with programs("pir") as executor:
+    with programs_1x("pir") as executor:
         paddle.seed(3)
         call(fluid.data("x", [None, 32, 8, 8]))
         initialize(executor)
@@ -966,7 +963,7 @@ def test_initial_values(name):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_values(kind):
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         uniform = layers.uniform_random([100, 100], min=0.0, max=2.0)
         normal = layers.gaussian_random([100, 100], 1.0, 0.5)
         dropped = layers.dropout(
@@ -1019,13 +1016,13 @@ MISTAKES = {
 
 @pytest.mark.parametrize("message", MISTAKES)
 def test_mistakes(message):
-    with programs("pir"), pytest.raises(ValueError) as caught:
+    with programs_1x("pir"), pytest.raises(ValueError) as caught:
         MISTAKES[message](fluid.data("x", [None, 2, 2, 2]))
     assert str(caught.value) == message
 
 
 def test_activation_that_is_none():
-    with programs("pir"):
+    with programs_1x("pir"):
         x = fluid.data("x", [None, 2])
         with pytest.raises(ValueError, match=r"^act: expected one of abs, .*, got 'relu7'$"):
             layers.fc(x, 2, act="relu7")

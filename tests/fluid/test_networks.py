@@ -14,8 +14,7 @@ from paddle_dcn.fluid import layers
 from paddle_dcn.fluid.initializer import MSRA, Constant, Normal
 from paddle_dcn.fluid.param_attr import ParamAttr
 from paddle_dcn.fluid.regularizer import L2Decay
-from tests.fluid.test_layers import KINDS, programs
-from tests.support.programs import initialize, needs_paddle_3, value
+from tests.support.programs import KINDS, initialize, needs_paddle_3, programs_1x, value
 
 pytestmark = needs_paddle_3
 
@@ -138,7 +137,7 @@ FEED = {"image": IMAGES, "label": LABELS}
 def test_classifier(kind, norm, tmp_path):
     """It is built, trained, saved in three ways, and reloaded to the same scores."""
     paddle.seed(1)
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         main, startup = fluid.default_main_program(), fluid.default_startup_program()
         loss, softmax, accuracy = classifier(norm)
         test = main.clone(for_test=True)
@@ -207,7 +206,7 @@ def test_classifier(kind, norm, tmp_path):
 
 def test_classifier_of_current_paddle(kind):
     """The deformable block gives what `paddle.nn` gives with the same parameters."""
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         image = fluid.data("image", [None, 3, 32, 32])
         out = conv_norm(image, 8, 3, 2, "relu", "block", deformable=True)
         fluid.default_main_program().clone(for_test=True)
@@ -301,7 +300,7 @@ def test_detector(kind):
     box = np.full((4, 4, 16, 16), 3, "float32")
     feed = {"image": IMAGES, "box": box, "weight": weight}
     paddle.seed(2)
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         main = fluid.default_main_program()
         loss, best, place, coordinates = detector()
         test = main.clone(for_test=True)
@@ -367,7 +366,7 @@ def words():
 def test_other_networks(kind, network, tmp_path):
     """They train, and start again where they were saved."""
     paddle.seed(4)
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         loss = network()
         fluid.optimizer.AdamOptimizer(learning_rate=0.02).minimize(loss)
         initialize(executor)
@@ -399,7 +398,7 @@ def stored(array):
 @pytest.mark.parametrize("filename", [None, "__params__"])
 def test_parameters_of_the_original(kind, filename, tmp_path):
     """Files as 1.x wrote them, one for each parameter or one for all, ordered by name."""
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         classifier()
         fluid.optimizer.SGD(layers.exponential_decay(0.1, 10, 0.5)).minimize(
             layers.mean(fluid.default_main_program().all_parameters()[0])
@@ -473,7 +472,7 @@ SCHEDULES = {
 def test_schedule(kind, name):
     """Every run moves the parameter by the rate of that run, its gradient being 1."""
     build, formula = SCHEDULES[name]
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         weight = layers.create_parameter([1], "float32", name="w", default_initializer=Constant(0))
         rate = build()
         fluid.optimizer.SGD(learning_rate=rate).minimize(layers.reduce_sum(weight))
@@ -489,7 +488,7 @@ def test_schedule(kind, name):
 
 
 def test_counter(kind):
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         counters = [layers.autoincreased_step_counter("mine", begin=5, step=2) for _ in range(2)]
         initialize(executor)
         runs = [executor.run(fetch_list=counters) for _ in range(3)]
@@ -519,7 +518,7 @@ CLIPS = {
 def test_clip(kind, name, where):
     build, wanted = CLIPS[name]
     gradients = np.array([[3, 4], [0, 12]], "float32")
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         loss = 0
         for name, gradient in zip("ab", gradients):
             parameter = layers.create_parameter(
@@ -537,7 +536,7 @@ def test_clip(kind, name, where):
 
 
 def test_clip_of_some_parameters(kind):
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         weights = [
             layers.create_parameter([1], "float32", name=name, default_initializer=Constant(0))
             for name in "ab"
@@ -557,7 +556,7 @@ def test_clip_of_some_parameters(kind):
 
 def test_names(kind):
     """Results, inputs and parameters are found and fetched by their names, in clones as well."""
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         main = fluid.default_main_program()
         x = fluid.data("x", [None, 2])
         hidden = layers.fc(x, 2, param_attr=ParamAttr(name="w", initializer=Constant(2.0)))
@@ -598,7 +597,7 @@ def test_names(kind):
 
 def test_operators_on_two_dtypes(kind):
     """The second tensor takes the dtype of the first, as in 1.x."""
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         x, n = fluid.data("x", [None]), fluid.data("n", [None], "int32")
         results = [x + n, x * n, x > n, x - layers.cast(n, "int64")]
         found = executor.run(
@@ -611,7 +610,7 @@ def test_operators_on_two_dtypes(kind):
 
 def test_clone_for_training():
     """It goes on training the same parameters; names are those of the original."""
-    with programs("pir") as executor:
+    with programs_1x("pir") as executor:
         main = fluid.default_main_program()
         weight = layers.create_parameter([1], "float32", name="w", default_initializer=Constant(0))
         loss = layers.reduce_sum(weight * 2.0)
@@ -625,7 +624,7 @@ def test_clone_for_training():
 
 def test_clone_in_place_of_the_program(kind):
     """`program = program.clone(for_test=True)`: tensors of what was there can still be fetched."""
-    with programs(kind) as executor:
+    with programs_1x(kind) as executor:
         program, startup = fluid.Program(), fluid.Program()
         with fluid.program_guard(program, startup):
             loss = layers.mean(layers.fc(fluid.data("x", [None, 2]), 2))
@@ -637,7 +636,7 @@ def test_clone_in_place_of_the_program(kind):
 
 
 def test_clone_of_a_program_that_others_train():
-    with programs("pir"):
+    with programs_1x("pir"):
         weight = layers.create_parameter([1], "float32", name="w", default_initializer=Constant(0))
         paddle.optimizer.SGD(1.0).minimize(layers.reduce_sum(layers.square(weight)))
         with pytest.raises(ValueError, match="^for_test: expected a program whose backward pass w"):

@@ -54,3 +54,19 @@ def value(name):
     if array.dtype == np.uint16:
         array = (array.astype(np.uint32) << 16).view(np.float32)
     return array
+
+
+KINDS = ["pir", "old"]
+
+
+@contextlib.contextmanager
+def programs_1x(kind):
+    """Static mode as `fresh_program`, in programs of Paddle 3, or of Paddle 2 (`"old"`).
+
+    The latter are those of FLAGS_enable_pir_api=0. Gives an executor of `paddle_dcn.fluid`.
+    """
+    from paddle_dcn import fluid
+
+    with paddle.pir_utils.OldIrGuard() if kind == "old" else contextlib.nullcontext():
+        with fresh_program():
+            yield fluid.Executor(fluid.CPUPlace())
