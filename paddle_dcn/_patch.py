@@ -11,8 +11,9 @@ from typing import Any
 
 import paddle.static.nn
 import paddle.vision.ops
+from paddle import Tensor
 
-from . import functional
+from . import _checks, functional
 from ._to_static import opaque
 from .static import nn as static_nn
 
@@ -27,9 +28,99 @@ def _stand_in(function: Callable) -> Callable:
     return opaque(deform_conv2d)
 
 
+def _integers(value: Any) -> Any:
+    """Make a list of what else Paddle takes for two ints: arrays, generators and the like."""
+    if not isinstance(value, (int, str, list, tuple, Tensor, *_checks.STATIC)):
+        with contextlib.suppress(TypeError):
+            return list(value)
+    return value
+
+
+def _number(value: Any) -> Any:
+    """Make an int of a tensor with one whole number and no axes."""
+    if isinstance(value, Tensor) and value.ndim == 0 and paddle.in_dynamic_mode():
+        number = value.item()
+        if number == int(number):
+            return int(number)
+    return value
+
+
+def _dtype_of(value: Any) -> str | None:
+    """Return the dtype of a tensor, None of anything else."""
+    return _checks.inspect("", value)[1] if isinstance(value, (Tensor, *_checks.STATIC)) else None
+
+
+def _added(bias: Any, x: Any, weight: Any) -> bool:
+    """Tell whether a bias is none of the operator's, but one that can be added to its result."""
+    dtypes = [_dtype_of(value) for value in (bias, x, weight)]
+    if None in dtypes or dtypes[1] not in _checks.DTYPES:
+        return False
+    if dtypes[0] not in (*_checks.DTYPES, "complex64", "complex128"):
+        return False
+    of_outputs = len(bias.shape) == 1 and bias.shape[0] in (weight.shape[0], _checks.UNKNOWN)
+    same = dtypes[0] == dtypes[1] or functional.amp_dtype() is not None
+    return len(bias.shape) <= 4 and not (of_outputs and same)
+
+
+def _broadcast(bias: Any, x: Any, offset: Any, weight: Any) -> Any:
+    """Return a bias as it is added to the result: its axes are those from the second one on."""
+    if _dtype_of(offset) is None or {len(t.shape) for t in (x, offset, weight)} != {4}:
+        return bias  # which the operator's checks will say
+    shape = list(bias.shape) if len(bias.shape) == 4 else [1, *bias.shape]
+    shape += [1] * (4 - len(shape))
+    result = [x.shape[0], weight.shape[0], *offset.shape[2:]]
+    if any(len({*pair} - {1, _checks.UNKNOWN}) > 1 for pair in zip(shape, result)):
+        expected = f"a shape that can be broadcast to {result} from its second axis on"
+        _checks.reject(ValueError, "bias", expected, [*bias.shape])
+    return bias.reshape(shape)
+
+
+@functools.wraps(functional.deform_conv2d)
+def _as_paddle_takes(
+    x: Any,
+    offset: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    deformable_groups: Any = 1,
+    groups: Any = 1,
+    mask: Any = None,
+    name: Any = None,
+    **ours: Any,
+) -> Any:
+    """Take the forms of arguments that Paddle's function takes besides those of this package's.
+
+    They are listed in the differential table of the tests. What Paddle does with them is done
+    here: a tensor of float16 beside others is cast to the dtype of x, and whatever can be broadcast
+    to the result, from its second axis on, is a bias.
+    """
+    wide = _dtype_of(x)
+    if wide in ("float32", "float64"):
+        offset, weight, bias, mask = (
+            tensor.astype(wide) if _dtype_of(tensor) == "float16" else tensor
+            for tensor in (offset, weight, bias, mask)
+        )
+    added = _added(bias, x, weight)
+    if added:
+        bias = _broadcast(bias, x, offset, weight)
+    out = functional.deform_conv2d(
+        x,
+        offset,
+        weight,
+        None if added else bias,
+        *map(_integers, (stride, padding, dilation)),
+        *map(_number, (deformable_groups, groups)),
+        mask,
+        **ours,
+    )
+    return out + bias if added else out
+
+
 _NAME = "deform_conv2d"
 _HOMES = {
-    paddle.vision.ops: _stand_in(functional.deform_conv2d),
+    paddle.vision.ops: _stand_in(_as_paddle_takes),
     paddle.static.nn: _stand_in(static_nn.deform_conv2d),
 }
 

@@ -1,5 +1,6 @@
 """patch, unpatch, patched: what they reach, that they restore, nesting, threads, every mode."""
 
+import contextlib
 import doctest
 import sys
 import threading
@@ -219,6 +220,111 @@ def test_threads():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# --- forms of arguments ---------------------------------------------------------------------------
+
+
+def two(kind):
+    return lambda: kind([1, 1])
+
+
+PAIRS = {
+    "int": lambda: 1,
+    "list": two(list),
+    "int64 array": two(np.array),
+    "int32 array": lambda: np.array([1, 1], "int32"),
+    "array of floats": lambda: np.array([1.0, 1.0]),
+    "array of one": lambda: np.array([1]),
+    "0-D array": lambda: np.array(1),
+    "NumPy int": lambda: np.int64(1),
+    "NumPy ints": lambda: (np.int64(1), np.int32(1)),
+    "generator": lambda: (1 for _ in range(2)),
+    "bytes": two(bytes),
+    "tensor": two(paddle.to_tensor),
+    "0-D tensor": lambda: paddle.to_tensor(1),
+    "str": lambda: "11",
+    "float": lambda: 1.0,
+    "None": lambda: None,
+    "bool": lambda: True,
+}
+NUMBERS = {
+    "NumPy int": lambda: np.int32(1),
+    "0-D int64 tensor": lambda: paddle.to_tensor(1),
+    "0-D int32 tensor": lambda: paddle.to_tensor(1, "int32"),
+    "0-D float tensor": lambda: paddle.to_tensor(1.0),
+    "1-D tensor": lambda: paddle.to_tensor([1]),
+    "0-D array": lambda: np.array(1),
+    "list": lambda: [1],
+    "float": lambda: 1.0,
+    "None": lambda: None,
+}
+BIASES = {
+    str(shape): lambda shape=shape: paddle.rand(shape)
+    for shape in (
+        *([6], [1], [], [6, 1], [1, 1], [6, 9], [6, 1, 1], [1, 1, 1], [6, 1, 8], [6, 9, 8]),
+        *([1, 6, 1, 1], [2, 6, 1, 1], [2, 1, 1, 1], [2, 6, 9, 8], [5], [9, 6], [1, 1, 6, 1, 1]),
+        *([7, 1, 1], [3, 6, 1, 1]),
+    )
+}
+DTYPES_OF_BIAS = ("float16", "bfloat16", "float64", "int32", "bool", "complex64")
+BIASES |= {d: lambda d=d: paddle.ones([6]).astype(d) for d in DTYPES_OF_BIAS}
+BIASES |= {"[6, 1, 1] float64": lambda: paddle.ones([6, 1, 1], "float64")}
+BIASES |= {"array": lambda: np.ones(6, "float32"), "number": lambda: 1.5}
+SHAPES = {"x": [2, 4, 9, 8], "offset": [2, 18, 9, 8], "weight": [6, 4, 3, 3], "mask": [2, 9, 9, 8]}
+NARROWED = {
+    name: {dtype: lambda d=dtype, n=name: paddle.rand(SHAPES[n]).astype(d) for dtype in dtypes}
+    for name, dtypes in dict.fromkeys(SHAPES, ("float16", "bfloat16", "float64", "int32")).items()
+}
+NAMES = {"str": lambda: "a", "int": lambda: 3, "object": object}
+FORMS = (
+    {name: PAIRS for name in ("stride", "padding", "dilation")}
+    | {name: NUMBERS for name in ("groups", "deformable_groups")}
+    | {"bias": BIASES, "name": NAMES}
+    | NARROWED
+)
+
+
+@pytest.mark.parametrize(
+    "name, form", [(name, form) for name, forms in FORMS.items() for form in forms]
+)
+def test_takes_what_paddle_takes(name, form):
+    """Whatever the installed Paddle computes is computed here, with the same result and dtype."""
+    call = {key: paddle.rand(shape) for key, shape in SHAPES.items()} | {"padding": 1}
+    argument = FORMS[name][form]
+    paddle.seed(1)
+    try:
+        wanted = BUILTIN(**{**call, name: argument()})
+    except Exception:
+        pytest.skip("the installed Paddle refuses it")
+    paddle.seed(1)
+    with paddle_dcn.patched():
+        found = paddle.vision.ops.deform_conv2d(**{**call, name: argument()})
+    assert found.dtype == wanted.dtype
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("shape", [[6, 1, 1], [1], [2, 6, 9, 8]], ids=str)
+def test_gradient_of_a_bias_that_is_broadcast(shape):
+    x, offset, weight = (paddle.rand(SHAPES[name]) for name in ("x", "offset", "weight"))
+    values, grads = paddle.rand(shape), []
+    for patched in (False, True):
+        bias = values.clone().detach()
+        bias.stop_gradient = False
+        with paddle_dcn.patched() if patched else contextlib.nullcontext():
+            out = paddle.vision.ops.deform_conv2d(x, offset, weight, bias, padding=1)
+        (out * out).sum().backward()
+        grads.append(bias.grad.numpy())
+    np.testing.assert_allclose(*grads, 1e-4, 1e-3)
+
+
+def test_a_bias_that_cannot_be_broadcast():
+    call = {name: paddle.rand(shape) for name, shape in SHAPES.items()}
+    with (
+        paddle_dcn.patched(),
+        pytest.raises(ValueError, match=r"^bias: .*\[2, 6, 9, 8\].*\[7, 1\]$"),
+    ):
+        paddle.vision.ops.deform_conv2d(**call, bias=paddle.rand([7, 1]), padding=1)
 
 
 @needs_paddle_3
