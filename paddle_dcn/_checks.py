@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import paddle
@@ -121,7 +122,7 @@ def check_call(
 
     """
     inspect = _inspect_dynamic if paddle.in_dynamic_mode() else _inspect_static
-    casts = _check_tensors(
+    casts = check_found(
         inspect(names.x, x),
         inspect("offset", offset),
         None if mask is None else inspect("mask", mask),
@@ -156,7 +157,7 @@ def check_input(
     found = inspect(names.x, x)
     offset = (UNKNOWN,) * 4, found[1]
     filters = inspect("weight", weight)
-    _check_tensors(found, offset, None, filters, None, attributes, amp_dtype, names)
+    check_found(found, offset, None, filters, None, attributes, amp_dtype, names)
     if _HAS_DEVICES:
         _check_devices((x, None, None, weight, None), names)
 
@@ -191,10 +192,20 @@ def check_layer(
 
 
 def check_weight_attr(weight_attr: Any, names: Names, kind: type[Exception] = ValueError) -> None:
-    """Refuse False, which stands for no parameter: there is no layer without a weight."""
+    """Refuse what is no attribute, and False: there is no layer without a weight."""
     if weight_attr is False:
-        expected = "None, a ParamAttr, initializer or name"
-        reject(kind, names.weight_attr, expected, weight_attr)
+        reject(kind, names.weight_attr, "None, a ParamAttr, initializer or name", weight_attr)
+    check_attr(names.weight_attr, weight_attr)
+
+
+def check_attr(name: str, attr: Any) -> None:
+    """Refuse what Paddle makes no attribute of a parameter of."""
+    try:
+        one = not isinstance(paddle.ParamAttr._to_attr(attr), (list, tuple))
+    except Exception:  # what it raises depends on the Paddle
+        one = False
+    if not one:
+        reject_kind(name, "None, a ParamAttr, initializer or name", attr)
 
 
 def check_name(name: Any) -> None:
@@ -208,7 +219,14 @@ def check_name(name: Any) -> None:
 
 def reject(kind: type[Exception], name: str, expected: str, got: Any) -> NoReturn:
     """Raise what a user gets for an argument: its name, what was expected and what it was."""
-    raise breaks_graph(kind(f"{name}: expected {expected}, got {got}"))
+    raise breaks_graph(kind(f"{name}: expected {expected}, got {_text(got)}"))
+
+
+def _text(value: Any, form: Callable[[Any], str] = str) -> str:
+    try:
+        return form(value)
+    except ValueError:  # Python writes no int of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def reject_kind(name: str, expected: str, value: Any) -> NoReturn:
@@ -218,14 +236,14 @@ def reject_kind(name: str, expected: str, value: Any) -> NoReturn:
     if value is None:
         got = "None"
     elif kind in (bool, int, float, str, list, tuple):
-        text = repr(value)
+        text = _text(value, repr)
         got = f"{text if len(text) <= 60 else text[:60] + '...'} ({got})"
     reject(TypeError, name, expected, got)
 
 
 # --- tensors -------------------------------------------------------------------------------------
 
-_Inspected = tuple[tuple[int, ...], str]  # shape, dtype
+Found = tuple[tuple[int, ...], str]  # shape, dtype
 
 # To compare or hash a dtype takes longer, and Paddle 3 has one object for each.
 _DTYPE_OF = {id(getattr(paddle, name)): name for name in DTYPES}
@@ -236,7 +254,7 @@ def dtype_name(dtype: Any) -> str:
     return str(dtype).rpartition(".")[2]
 
 
-def inspect(name: str, tensor: Any) -> _Inspected:
+def inspect(name: str, tensor: Any) -> Found:
     """Return the shape (-1: left open by a static program) and dtype of a tensor."""
     return (_inspect_dynamic if paddle.in_dynamic_mode() else _inspect_static)(name, tensor)
 
@@ -248,7 +266,7 @@ def check_shape(name: str, tensor: Any, axes: str) -> tuple[int, ...]:
     return shape
 
 
-def _inspect_dynamic(name: str, tensor: Any) -> _Inspected:
+def _inspect_dynamic(name: str, tensor: Any) -> Found:
     if not isinstance(tensor, Tensor):
         reject_kind(name, "a paddle.Tensor", tensor)
     if not tensor.is_dense() and not tensor.is_dist():
@@ -260,7 +278,7 @@ def _inspect_dynamic(name: str, tensor: Any) -> _Inspected:
     return shape, _DTYPE_OF.get(id(dtype)) or dtype_name(dtype)
 
 
-def _inspect_static(name: str, tensor: Any) -> _Inspected:
+def _inspect_static(name: str, tensor: Any) -> Found:
     expected = "a tensor of the static program"
     if isinstance(tensor, Tensor):
         # to_static turns the constants it finds in a function into inputs of the program.
@@ -421,12 +439,12 @@ def _output_size(
 
 
 @functools.lru_cache(maxsize=1024)
-def _check_tensors(
-    x: _Inspected,
-    offset: _Inspected,
-    mask: _Inspected | None,
-    weight: _Inspected,
-    bias: _Inspected | None,
+def check_found(
+    x: Found,
+    offset: Found,
+    mask: Found | None,
+    weight: Found,
+    bias: Found | None,
     attributes: Attributes,
     amp_dtype: str | None,
     names: Names,

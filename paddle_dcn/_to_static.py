@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import paddle
 from paddle.base import core
@@ -17,6 +18,24 @@ def opaque(function: Callable) -> Callable:
     """Keep to_static from looking inside: the function is the same in both modes."""
     marker = getattr(paddle.jit, "marker", None)
     return marker.unified(function) if hasattr(marker, "unified") else function
+
+
+class Constant:
+    """Hands a value to an opaque function as one thing.
+
+    to_static(full_graph=False) takes tuples apart, and leaves an int of theirs open once it has
+    seen two values of it, as if it were the size of a tensor. No attribute of an operator may be
+    open: Paddle ends the process.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant) and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
 
 def skip(*files: str) -> None:

@@ -64,6 +64,8 @@ def convolve(
     `attributes` come from `_checks.check_attributes`. `names` are the words of the caller, for
     errors. Whoever calls this is `_to_static.opaque`.
     """
+    if type(attributes) is tuple:  # which to_static makes of a named one after a graph break
+        attributes, names = _checks.Attributes(*attributes), _checks.Names(*names)
     call = _checks.check_call(x, offset, mask, weight, bias, attributes, amp_dtype(), names)
     return _heed_no_grad(_ops.deform_conv2d(call))
 

@@ -12,42 +12,92 @@ import paddle
 from paddle import Tensor, nn
 
 from . import _checks
-from ._to_static import opaque
+from ._to_static import Constant, opaque
 from .functional import amp_dtype, convolve
 
 
 @opaque
-def _convolve(*tensors: Tensor | None, attributes: tuple) -> Tensor:
-    # to_static makes a plain tuple of a named one.
-    return convolve(*tensors, _checks.Attributes(*attributes))
+def _convolve(*tensors: Tensor | None, attributes: Constant) -> Tensor:
+    return convolve(*tensors, attributes.value)
 
 
 @opaque
-def check_input(x: Tensor, weight: Tensor, attributes: tuple, *names: str) -> None:
+def check_input(
+    x: Tensor, weight: Tensor, attributes: Constant, names: _checks.Names = _checks.OURS
+) -> None:
     """Check the input of a layer before it predicts its sampling.
 
     Paddle's convolution does not, and its kernels can even corrupt memory.
     """
-    names, attributes = _checks.Names(*names), _checks.Attributes(*attributes)
-    _checks.check_input(x, weight, attributes, amp_dtype(), names)
+    _checks.check_input(x, weight, attributes.value, amp_dtype(), _checks.Names(*names))
 
 
-def offset_conv(
-    arguments: _checks.LayerArguments, attributes: _checks.Attributes, planes_per_tap: int
-) -> nn.Conv2D:
-    """Create the convolution, zero at first, that predicts the sampling of a layer."""
-    zero = paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
-    return nn.Conv2D(
-        arguments.in_channels,
-        planes_per_tap * attributes.deformable_groups * math.prod(arguments.kernel_size),
-        arguments.kernel_size,
+@opaque
+def _conv2d(x: Tensor, weight: Tensor, bias: Tensor, attributes: Constant) -> Tensor:
+    """Convolve in float32 at least: half types are too coarse for positions of pixels.
+
+    On the CPU Paddle has no convolution of half types, either.
+    """
+    attributes = attributes.value
+    if _checks.dtype_name(weight.dtype) in ("float16", "bfloat16"):
+        x, weight, bias = (tensor.astype("float32") for tensor in (x, weight, bias))
+    return nn.functional.conv2d(
+        x,
+        weight,
+        bias,
         attributes.stride,
         list(attributes.padding),
         attributes.dilation,
-        weight_attr=zero,
-        bias_attr=zero,
         data_format=attributes.data_format,
     )
+
+
+class OffsetConv2D(nn.Conv2D):
+    """The convolution, zero at first, that predicts the sampling of a layer.
+
+    It has `planes_per_tap` channels for each tap of each deformable group.
+    """
+
+    def __init__(
+        self,
+        arguments: _checks.LayerArguments,
+        attributes: _checks.Attributes,
+        planes_per_tap: int,
+    ) -> None:
+        """Create the parameters, for the layer with these arguments."""
+        zero = paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
+        super().__init__(
+            arguments.in_channels,
+            planes_per_tap * _taps(arguments, attributes),
+            arguments.kernel_size,
+            attributes.stride,
+            list(attributes.padding),
+            attributes.dilation,
+            weight_attr=zero,
+            bias_attr=zero,
+            data_format=attributes.data_format,
+        )
+        self._constant = Constant(attributes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the planes that are predicted for x, in float32 if the layer has a half type."""
+        return _conv2d(x, self.weight, self.bias, self._constant)
+
+
+def _taps(arguments: _checks.LayerArguments, attributes: _checks.Attributes) -> int:
+    return attributes.deformable_groups * math.prod(arguments.kernel_size)
+
+
+def count_offsets(arguments: _checks.LayerArguments, attributes: _checks.Attributes) -> Constant:
+    """Return how many planes are offsets, which shapes do not tell where a program is open."""
+    return Constant(2 * _taps(arguments, attributes))
+
+
+@opaque
+def cut_planes(planes: Tensor, offsets: Constant) -> tuple[Tensor, Tensor]:
+    """Return the offset and the mask that predicted planes hold in mmcv's order."""
+    count = offsets.value
+    return planes[:, :count], nn.functional.sigmoid(planes[:, count:])
 
 
 class DeformConv2D(nn.Layer):
@@ -118,7 +168,9 @@ class DeformConv2D(nn.Layer):
         arguments = _checks.check_layer(
             in_channels, out_channels, kernel_size, attributes, weight_attr
         )
+        _checks.check_attr("bias_attr", bias_attr)
         self._arguments, self._attributes = arguments, attributes
+        self._constant = Constant(attributes)
         kernel_h, kernel_w = arguments.kernel_size
         std = math.sqrt(2 / (kernel_h * kernel_w * arguments.in_channels))
         self.weight = self.create_parameter(
@@ -137,7 +189,7 @@ class DeformConv2D(nn.Layer):
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return `paddle_dcn.deform_conv2d` of x with this layer's parameters."""
-        return _convolve(x, offset, mask, self.weight, self.bias, attributes=self._attributes)
+        return _convolve(x, offset, mask, self.weight, self.bias, attributes=self._constant)
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments, those at their default left out."""
@@ -161,11 +213,12 @@ class _Pack(DeformConv2D):
     @functools.wraps(DeformConv2D.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conv_offset = offset_conv(self._arguments, self._attributes, self._planes_per_tap)
+        self._offsets = count_offsets(self._arguments, self._attributes)
+        self.conv_offset = OffsetConv2D(self._arguments, self._attributes, self._planes_per_tap)
 
     def _predict(self, x: Tensor) -> Tensor:
         """Return conv_offset's result as [N, channels, Ho, Wo], the layout of offset and mask."""
-        check_input(x, self.weight, self._attributes)
+        check_input(x, self.weight, self._constant)
         planes = self.conv_offset(x)
         return planes.transpose([0, 3, 1, 2]) if self._attributes.data_format == "NHWC" else planes
 
@@ -221,7 +274,5 @@ class ModulatedDeformConv2DPack(_Pack):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the deformable convolution of x, [N, C, H, W] or [N, H, W, C]."""
-        planes = self._predict(x)
-        fields = planes.shape[1] // 3
-        offset, mask = paddle.split(planes, [2 * fields, fields], axis=1)
-        return super().forward(x, offset, nn.functional.sigmoid(mask))
+        offset, mask = cut_planes(self._predict(x), self._offsets)
+        return super().forward(x, offset, mask)

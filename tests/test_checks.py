@@ -16,6 +16,7 @@ SHAPES = {
     "bias": (6,),
     "mask": (2, 18, 5, 6),
 }
+HUGE = 10**5000
 PARAMETERS = {"padding": 1, "deformable_groups": 2, "groups": 2}
 
 
@@ -140,6 +141,12 @@ VALUES = [
     ("stride: expected at most 2147483647, got 2147483648", {"stride": 2**31}),
     ("padding: expected at most 2147483647, got (0, 4294967296)", {"padding": (0, 2**32)}),
     ("groups: expected at most 2147483647, got 18446744073709551617", {"groups": 2**64 + 1}),
+    # of which Python does not write the digits
+    ("groups: expected at most 2147483647, got a number of thousands of digits", {"groups": HUGE}),
+    (
+        "padding: expected non-negative, got a number of thousands of digits",
+        {"padding": (0, -HUGE)},
+    ),
 ]
 KINDS = [
     ("stride: expected an int or 2 ints, got 1.0 (float)", {"stride": 1.0}),
@@ -479,7 +486,7 @@ def test_an_empty_batch_is_valid():
 def test_checks_of_shapes_are_remembered():
     arguments = call_with(full, {})
     deform_conv2d(**arguments)
-    before = _checks._check_tensors.cache_info()
+    before = _checks.check_found.cache_info()
     deform_conv2d(**arguments)
-    after = _checks._check_tensors.cache_info()
+    after = _checks.check_found.cache_info()
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)

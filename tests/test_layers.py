@@ -196,6 +196,16 @@ BAD = [
         "weight_attr: expected None, a ParamAttr, initializer or name, got False",
         {"weight_attr": False},
     ),
+    (
+        TypeError,
+        "weight_attr: expected None, a ParamAttr, initializer or name, got object",
+        {"weight_attr": object()},
+    ),
+    (
+        TypeError,
+        "bias_attr: expected None, a ParamAttr, initializer or name, got 3 (int)",
+        {"bias_attr": 3},
+    ),
 ]
 
 

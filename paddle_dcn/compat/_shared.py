@@ -1,18 +1,105 @@
-"""What the adapters share: the attributes of PyTorch's layers."""
+"""What the adapters share: the attributes of PyTorch's layers, and the call of mmcv's kin."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from paddle import Tensor, nn
 
+from .. import _checks
 from .._checks import Names, check_attributes, check_layer, reject
+from .._to_static import Constant, breaks_graph, opaque
+from ..functional import amp_dtype, convolve
 
 MMCV = Names(x="input", deformable_groups="deform_groups")
+BEFORE_MMCV = Names(x="input")  # in the libraries that mmcv took its operators from
+
+
+class ArgumentError(AssertionError, ValueError):
+    """What mmcv asserts is a ValueError here; code written for either catches it."""
+
+
+def refuse_bias(refused: bool, bias: Any) -> None:
+    """Say that deformable convolution v1 has no bias in these libraries."""
+    if refused:
+        _checks.reject(ArgumentError, "bias", "False, as there is no bias here", repr(bias))
+
+
+@opaque
+def check_step(input: Any, attributes: Constant) -> None:
+    """Check that im2col_step divides the batch, unless that is smaller."""
+    im2col_step = attributes.value.im2col_step
+    batch = _checks.check_shape("input", input, "[N, C, H, W]")[0]
+    if batch > im2col_step and batch % im2col_step:
+        text = (
+            "im2col_step: batch size must be divisible by im2col_step or smaller, got "
+            f"batch size {batch} and im2col_step {im2col_step}"
+        )
+        raise breaks_graph(ArgumentError(text))
+
+
+@opaque
+def like_offset(offset: Any, **tensors: Any) -> list[Any]:
+    """Cast tensors to the dtype of offset, in which mmcv computes; it is what autocast sets.
+
+    Every tensor is looked at before the first is cast. Complex ones stay, to be refused.
+    """
+    found = [
+        _checks.inspect(*named)[1] if named[1] is not None else "" for named in tensors.items()
+    ]
+    dtype = _checks.inspect("offset", offset)[1]
+    if dtype not in _checks.DTYPES:
+        return [*tensors.values()]
+    stay = ("", dtype, "complex64", "complex128")
+    return [t if had in stay else t.astype(dtype) for t, had in zip(tensors.values(), found)]
+
+
+@opaque
+def check_padded(
+    input: Any, offset: Any, weight: Any, grown: list[list[int]], attributes: Constant, names: Names
+) -> None:
+    """Check a call whose input and offset are to grow by rows and columns, before they do."""
+    found = []
+    for name, tensor, (rows, columns) in zip(("input", "offset"), (input, offset), grown):
+        shape = _checks.check_shape(name, tensor, "[N, C, H, W]")
+        sizes = [
+            size if size == _checks.UNKNOWN else size + more
+            for size, more in zip(shape[2:], (rows, columns))
+        ]
+        found.append(((*shape[:2], *sizes), _checks.inspect(name, tensor)[1]))
+    filters = _checks.inspect("weight", weight)
+    _checks.check_found(*found, None, filters, None, attributes.value, amp_dtype(), Names(*names))
+
+
+@opaque
+def convolve_v1(
+    input: Tensor, offset: Tensor, weight: Tensor, attributes: Constant, names: Names
+) -> Tensor:
+    """Run deformable convolution v1, which has no bias."""
+    return convolve(input, offset, None, weight, None, attributes.value, Names(*names))
+
+
+@opaque
+def convolve_v2(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    attributes: Constant,
+    names: Names,
+) -> Tensor:
+    """Run deformable convolution v2, which needs a mask."""
+    names = Names(*names)  # to_static makes a plain tuple of a named one
+    _checks.check_shape("mask", mask, f"[N, {names.deformable_groups} * kh * kw, Ho, Wo]")
+    return convolve(input, offset, mask, weight, bias, attributes.value, names)
 
 
 class Convolution(nn.Layer):
     """The attributes that a convolution of PyTorch has, checked; parameters are its heirs'."""
+
+    _names = MMCV
 
     def __init__(
         self,
@@ -28,10 +115,11 @@ class Convolution(nn.Layer):
     ) -> None:
         super().__init__()
         attributes = check_attributes(
-            stride, padding, dilation, groups, deform_groups, im2col_step, names=MMCV
+            stride, padding, dilation, groups, deform_groups, im2col_step, names=self._names
         )
-        checked = check_layer(in_channels, out_channels, kernel_size, attributes, names=MMCV)
+        checked = check_layer(in_channels, out_channels, kernel_size, attributes, names=self._names)
         self._arguments, self._attributes = checked, attributes
+        self._constant = Constant(attributes)
         top, bottom, left, right = attributes.padding
         if (top, left) != (bottom, right):
             reject(ValueError, "padding", "an int or 2 ints", padding)
@@ -67,3 +155,22 @@ class Convolution(nn.Layer):
     def _weight(self, bound: float) -> Tensor:
         channels = self.in_channels // self.groups
         return self._uniform([self.out_channels, channels, *self.kernel_size], bound)
+
+
+def kaiming(layer: Convolution) -> float:
+    """Return the bound of Kaiming's uniform values for a weight in front of a ReLU."""
+    return math.sqrt(6 / (layer.in_channels // layer.groups * math.prod(layer.kernel_size)))
+
+
+def inverse_root(layer: Convolution) -> float:
+    """Return the bound of the uniform values that these libraries started with."""
+    return 1 / math.sqrt(layer.in_channels * math.prod(layer.kernel_size))
+
+
+class ModulatedConvolution(Convolution):
+    """Deformable convolution v2 with parameters: a weight, and a bias that starts at zero."""
+
+    def __init__(self, *arguments: Any, bias: Any = True) -> None:
+        super().__init__(*arguments)
+        self.weight = self._weight(inverse_root(self))
+        self.bias = self.create_parameter([self.out_channels], is_bias=True) if bias else None

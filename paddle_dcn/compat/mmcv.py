@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import paddle
 from paddle import Tensor, nn
 
 from .. import _checks
-from .._to_static import breaks_graph, opaque
-from ..functional import convolve
-from ..layers import check_input, offset_conv
+from .._to_static import Constant, opaque
+from ..layers import OffsetConv2D, check_input, count_offsets, cut_planes
 from ._checkpoints import convert_state_dict
-from ._shared import MMCV, Convolution
+from ._shared import (
+    MMCV,
+    ArgumentError,
+    Convolution,
+    ModulatedConvolution,
+    check_padded,
+    check_step,
+    convolve_v1,
+    convolve_v2,
+    kaiming,
+    like_offset,
+    refuse_bias,
+)
 
 __all__ = [
     "DeformConv2d",
@@ -26,24 +35,6 @@ __all__ = [
     "deform_conv2d",
     "modulated_deform_conv2d",
 ]
-
-
-class ArgumentError(AssertionError, ValueError):
-    """What mmcv asserts is a ValueError here; code written for either catches it."""
-
-
-def _refuse_bias(refused: bool, bias: Any) -> None:
-    if refused:
-        _checks.reject(ArgumentError, "bias", "False, as there is no bias here", repr(bias))
-
-
-def _like_offset(offset: Any, *tensors: Any) -> list[Any]:
-    """Cast tensors to the dtype of offset, in which mmcv computes; it is what autocast sets."""
-    dtype = getattr(offset, "dtype", None)
-    if _checks.dtype_name(dtype) not in _checks.DTYPES:
-        return [*tensors]
-    kinds = (paddle.Tensor, *_checks.STATIC)
-    return [t.astype(dtype) if isinstance(t, kinds) and t.dtype != dtype else t for t in tensors]
 
 
 @opaque
@@ -93,19 +84,14 @@ def deform_conv2d(
         [2, 6, 8, 8]
 
     """
-    _refuse_bias(bias is not False, bias)
+    refuse_bias(bias is not False, bias)
     attributes = _checks.check_attributes(
         stride, padding, dilation, groups, deform_groups, im2col_step, names=MMCV
     )
-    batch, step = _checks.check_shape("input", input, "[N, C, H, W]")[0], attributes.im2col_step
-    if batch > step and batch % step:
-        text = (
-            "im2col_step: batch size must be divisible by im2col_step or smaller, got "
-            f"batch size {batch} and im2col_step {step}"
-        )
-        raise breaks_graph(ArgumentError(text))
-    input, weight = _like_offset(offset, input, weight)
-    return convolve(input, offset, None, weight, None, attributes, MMCV)
+    attributes = Constant(attributes)
+    check_step(input, attributes)
+    input, weight = like_offset(offset, input=input, weight=weight)
+    return convolve_v1(input, offset, weight, attributes, MMCV)
 
 
 @opaque
@@ -154,12 +140,13 @@ def modulated_deform_conv2d(
         [2, 6, 8, 8]
 
     """
-    _checks.check_shape("mask", mask, "[N, deform_groups * kh * kw, Ho, Wo]")
     attributes = _checks.check_attributes(
         stride, padding, dilation, groups, deform_groups, names=MMCV
     )
-    input, mask, weight, bias = _like_offset(offset, input, mask, weight, bias)
-    return convolve(input, offset, mask, weight, bias, attributes, MMCV)
+    input, mask, weight, bias = like_offset(
+        offset, input=input, mask=mask, weight=weight, bias=bias
+    )
+    return convolve_v2(input, offset, mask, weight, bias, Constant(attributes), MMCV)
 
 
 def _current_name(deform_groups: int, deformable_groups: int | None) -> int:
@@ -204,6 +191,8 @@ class DeformConv2d(Convolution):
 
     """
 
+    _bound = kaiming
+
     def __init__(
         self,
         in_channels: int,
@@ -220,7 +209,7 @@ class DeformConv2d(Convolution):
         deformable_groups: int | None = None,
     ) -> None:
         """Create the weight; see the class."""
-        _refuse_bias(bool(bias), bias)
+        refuse_bias(bool(bias), bias)
         deform_groups = _current_name(deform_groups, deformable_groups)
         try:
             super().__init__(
@@ -238,28 +227,15 @@ class DeformConv2d(Convolution):
             raise ArgumentError(*error.args) from None
         self.deform_groups = deform_groups
         self.im2col_step = im2col_step
-        fan_in = self.in_channels // self.groups * math.prod(self.kernel_size)
-        self.weight = self._weight(math.sqrt(6 / fan_in))
-
-    def _convolve(self, x: Tensor, offset: Tensor) -> Tensor:
-        return deform_conv2d(
-            x,
-            offset,
-            self.weight,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            self.deform_groups,
-            False,
-            self.im2col_step,
-        )
+        self.weight = self._weight(self._bound())
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
         """Return `deform_conv2d` of x with this layer's weight.
 
         An input smaller than the kernel is padded with zeros and the result cropped.
         """
+        check_step(x, self._constant)
+        x, weight = like_offset(offset, input=x, weight=self.weight)
         # More zeros below and to the right change no sample, so they are only needed where the
         # kernel does not fit at all: there they give one row or column, which is cropped.
         spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size)]
@@ -267,14 +243,14 @@ class DeformConv2d(Convolution):
             max(0, span - size - 2 * pad) if size >= 0 else 0
             for span, size, pad in zip(spans, x.shape[2:], self.padding)
         ]
-        if not any(lacks):
-            return self._convolve(x, offset)
         rows, columns = (min(1, lack) for lack in lacks)
-        out = self._convolve(
-            nn.functional.pad(x, [0, lacks[1], 0, lacks[0]]),
-            nn.functional.pad(offset, [0, columns, 0, rows]),
-        )
-        return out[:, :, : out.shape[2] - rows, : out.shape[3] - columns]
+        if rows or columns:
+            grown = [lacks, [rows, columns]]
+            check_padded(x, offset, weight, grown, self._constant, self._names)
+            x = nn.functional.pad(x, [0, lacks[1], 0, lacks[0]])
+            offset = nn.functional.pad(offset, [0, columns, 0, rows])
+        out = convolve_v1(x, offset, weight, self._constant, self._names)
+        return out[:, :, : -rows or None, : -columns or None] if rows or columns else out
 
 
 class DeformConv2dPack(DeformConv2d):
@@ -302,15 +278,16 @@ class DeformConv2dPack(DeformConv2d):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Create the parameters; see `DeformConv2d`."""
         super().__init__(*args, **kwargs)
-        self.conv_offset = offset_conv(self._arguments, self._attributes, 2)
+        self.conv_offset = OffsetConv2D(self._arguments, self._attributes, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the deformable convolution of x, [N, C, H, W]."""
-        check_input(x, self.weight, self._attributes, *MMCV)
-        return self._convolve(x, self.conv_offset(x))
+        check_input(x, self.weight, self._constant, self._names)
+        check_step(x, self._constant)
+        return convolve_v1(x, self.conv_offset(x), self.weight, self._constant, self._names)
 
 
-class ModulatedDeformConv2d(Convolution):
+class ModulatedDeformConv2d(ModulatedConvolution):
     """Deformable convolution v2 with parameters, as `mmcv.ops.ModulatedDeformConv2d` has it.
 
     The weight starts uniform between `-b` and `b`, `b = 1 / sqrt(C * kh * kw)`, the bias at zero.
@@ -368,29 +345,16 @@ class ModulatedDeformConv2d(Convolution):
             dilation,
             groups,
             deform_groups,
+            bias=bias,
         )
         self.deform_groups = deform_groups
-        taps = math.prod(self.kernel_size)
-        self.weight = self._weight(1 / math.sqrt(self.in_channels * taps))
-        self.bias = self.create_parameter([self.out_channels], is_bias=True) if bias else None
-
-    def _convolve(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
-        return modulated_deform_conv2d(
-            x,
-            offset,
-            mask,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            self.deform_groups,
-        )
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         """Return `modulated_deform_conv2d` of x with this layer's parameters."""
-        return self._convolve(x, offset, mask)
+        x, mask, weight, bias = like_offset(
+            offset, input=x, mask=mask, weight=self.weight, bias=self.bias
+        )
+        return convolve_v2(x, offset, mask, weight, bias, self._constant, self._names)
 
 
 class ModulatedDeformConv2dPack(ModulatedDeformConv2d):
@@ -419,11 +383,12 @@ class ModulatedDeformConv2dPack(ModulatedDeformConv2d):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Create the parameters; see `ModulatedDeformConv2d`."""
         super().__init__(*args, **kwargs)
-        self.conv_offset = offset_conv(self._arguments, self._attributes, 3)
+        self.conv_offset = OffsetConv2D(self._arguments, self._attributes, 3)
+        self._offsets = count_offsets(self._arguments, self._attributes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the deformable convolution of x, [N, C, H, W]."""
-        check_input(x, self.weight, self._attributes, *MMCV)
-        moves_y, moves_x, mask = paddle.chunk(self.conv_offset(x), 3, axis=1)
-        offset = paddle.concat([moves_y, moves_x], axis=1)
-        return self._convolve(x, offset, nn.functional.sigmoid(mask))
+        check_input(x, self.weight, self._constant, self._names)
+        planes = self.conv_offset(x)
+        sampling = cut_planes(planes, self._offsets)
+        return convolve_v2(x, *sampling, self.weight, self.bias, self._constant, self._names)

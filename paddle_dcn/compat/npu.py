@@ -11,7 +11,7 @@ from paddle import Tensor
 
 from .. import _checks
 from .._to_static import opaque
-from ..functional import convolve
+from ..functional import amp_dtype, convolve
 
 __all__ = ["npu_deformable_conv2d"]
 
@@ -33,6 +33,12 @@ def _spatial(name: str, value: Any, data_format: str) -> tuple[int, int]:
     if (dimensions["N"], dimensions["C"]) != (1, 1):
         _checks.reject(ValueError, name, f"1 for N and C ({data_format})", value)
     return dimensions["H"], dimensions["W"]
+
+
+def _moved(name: str, tensor: Tensor, axes: list[int] | None) -> _checks.Found:
+    """Return the shape and dtype that a tensor has after a transpose."""
+    shape, dtype = _checks.inspect(name, tensor)
+    return shape if axes is None else tuple(shape[axis] for axis in axes), dtype
 
 
 @opaque
@@ -119,20 +125,32 @@ def npu_deformable_conv2d(
         "weight", weight, "[kh, kw, C / groups, M]" if channels_last else "[M, C, kh, kw]"
     )
     _checks.check_shape("offset", offset, axes)
-    if channels_last:
-        weight, offset = weight.transpose(_HWCN_TO_NCHW), offset.transpose(_TO_NCHW)
-    if tuple(weight.shape[2:]) != kernel:
-        expected = f"{tuple(weight.shape[2:])}, that of weight"
-        _checks.reject(ValueError, "kernel_size", expected, kernel_size)
+    filters = _moved("weight", weight, _HWCN_TO_NCHW if channels_last else None)
+    sampling = _moved("offset", offset, _TO_NCHW if channels_last else None)
+    if filters[0][2:] != kernel:
+        _checks.reject(ValueError, "kernel_size", f"{filters[0][2:]}, that of weight", kernel_size)
 
     planes = attributes.deformable_groups * math.prod(kernel)
     allowed = (3 * planes,) if modulated else (3 * planes, 2 * planes)
-    if offset.shape[1] not in allowed:
+    (batch, channels, *sizes), dtype = sampling
+    if channels not in allowed:
         expected = (
             f"{' or '.join(map(str, allowed))} channels (3 * deformable_groups "
             f"{deformable_groups} * kernel {kernel[0]}x{kernel[1]})"
         )
-        _checks.reject(ValueError, "offset", expected, offset.shape[1])
+        _checks.reject(ValueError, "offset", expected, channels)
+    _checks.check_found(
+        _checks.inspect("self", self),
+        ((batch, 2 * planes, *sizes), dtype),
+        ((batch, planes, *sizes), dtype) if modulated else None,
+        filters,
+        None if bias is None else _checks.inspect("bias", bias),
+        attributes,
+        amp_dtype(),
+        _NAMES,
+    )
+    if channels_last:
+        weight, offset = weight.transpose(_HWCN_TO_NCHW), offset.transpose(_TO_NCHW)
     x_moves, y_moves = offset[:, :planes], offset[:, planes : 2 * planes]
     mask = offset[:, 2 * planes :] if modulated else None
     moves = paddle.stack([y_moves, x_moves], axis=2).flatten(1, 2)

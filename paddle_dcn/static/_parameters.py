@@ -45,6 +45,7 @@ class Parameters:
 
     def bias(self, attr: Any, shape: list[int]) -> Any:
         """Create a bias of zeros; None where `attr` is False."""
+        _checks.check_attr("bias_attr", attr)
         return self._create(attr, shape, is_bias=True)
 
     def _create(self, attr: Any, shape: list[int], **kwargs: Any) -> Any:
