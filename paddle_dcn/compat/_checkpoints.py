@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import paddle
+
+from .._checks import dtype_name
 
 _NORM = {"running_mean": "_mean", "running_var": "_variance"}
 
@@ -17,12 +20,28 @@ _NORM = {"running_mean": "_mean", "running_var": "_variance"}
 _REFUSED = {"DCNv3": ("offset.weight", "mask.weight"), "DCNv4": ("offset_mask.weight",) * 2}
 
 
-def _load(state: Any) -> Mapping[str, Any]:
-    """Return the named values of a checkpoint, whatever it came as."""
-    if isinstance(state, Mapping):
-        inner = state.get("state_dict")  # beside it mmcv saves its version, epoch and optimizer
-        return inner if isinstance(inner, Mapping) else state
+# What training scripts save the parameters under, beside the epoch, the optimizer and the like, in
+# the order in which they are looked for: averaged ones, which are what is evaluated, before others.
+# mmcv's `state_dict` holds them already where it has an `ema_state_dict`.
+_CONTAINERS = (
+    *("state_dict", "params_ema", "ema", "ema_state_dict", "params"),
+    *("model", "model_state_dict", "module"),
+)
+_OPTIMIZER = {"state", "param_groups"}
+
+# What wrappers put in front of every name: DataParallel, torch.compile.
+_PREFIXES = ("module.", "_orig_mod.")
+
+# What the convolution that predicts a layer's sampling is called: in mmcv, CharlesShang's DCNv2
+# and early mmdet, and beside the layer in detectron2 and mmcv's old checkpoints.
+_SPELLINGS = ("{}.conv_offset", "{}.conv_offset_mask", "{}_offset")
+
+
+def _read(state: Any) -> Any:
+    """Return the checkpoint that a path leads to, any other object as it is."""
     expected = "state: expected a mapping of names to arrays, or the path of a .safetensors file"
+    if isinstance(state, Mapping) or callable(getattr(state, "state_dict", None)):
+        return state
     if not isinstance(state, (str, os.PathLike)):
         raise TypeError(f"{expected}, got {type(state).__name__}")
     if not os.fspath(state).endswith(".safetensors"):
@@ -37,8 +56,39 @@ def _load(state: Any) -> Mapping[str, Any]:
     return load_file(state)
 
 
-def _tensor(value: Any) -> Any:
-    """Return a Paddle tensor with the value and dtype of an array; anything else as it is."""
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _unwrap(state: Any, path: str = "state") -> Mapping[str, Any]:
+    """Return the named arrays of a checkpoint, out of whatever it holds them in."""
+    if not isinstance(state, Mapping) and callable(getattr(state, "state_dict", None)):
+        state = state.state_dict()  # a model, as some scripts save it
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"{path}: expected a mapping of names to arrays, got {type(state).__name__}"
+        )
+    for name in state:
+        if not isinstance(name, str):
+            raise TypeError(f"state: expected names that are str, got {name!r}")
+    for name in _CONTAINERS:
+        inner = state.get(name)
+        if isinstance(inner, Mapping) or callable(getattr(inner, "state_dict", None)):
+            return _unwrap(inner, f"{path}[{name!r}]")
+    if not any(_is_array(value) for value in state.values()):
+        what = "an optimizer's state" if state.keys() >= _OPTIMIZER else f"{_some(state)}"
+        raise ValueError(f"{path}: expected names of arrays, got {what}")
+    return state
+
+
+def _some(names: Iterable[str]) -> str:
+    """Show a few names."""
+    names = [repr(name) for name in names]
+    return ", ".join(names[:3] + ["..."] * (len(names) > 3)) or "nothing"
+
+
+def _tensor(value: Any) -> paddle.Tensor:
+    """Return a Paddle tensor with the value and dtype of an array."""
     if isinstance(value, paddle.Tensor):
         return value
     if hasattr(value, "detach"):  # PyTorch's, which has no NumPy array of a bfloat16 tensor
@@ -46,8 +96,7 @@ def _tensor(value: Any) -> Any:
         if str(value.dtype) == "torch.bfloat16":
             return paddle.to_tensor(value.float().numpy()).astype("bfloat16")
         return paddle.to_tensor(value.numpy())
-    if not isinstance(value, (np.ndarray, np.generic)):
-        return value
+    value = np.asarray(value)
     if value.dtype.name == "bfloat16":  # the ml_dtypes package's
         return paddle.to_tensor(value.astype("float32")).astype("bfloat16")
     return paddle.to_tensor(value)
@@ -76,13 +125,21 @@ def _refuse_later_versions(shapes: dict[str, tuple[int, ...]]) -> None:
 
 
 def _offset_owner(name: str, shapes: dict[str, tuple[int, ...]]) -> str | None:
-    """Return the layer whose offsets `<layer>_offset` predicts, None if that is another layer."""
-    match = re.fullmatch(r"(.+)_offset\.(weight|bias)", name)
+    """Return the layer whose sampling a convolution predicts, None if that is another layer.
+
+    The layer's name ends with a dot; it is empty if the whole model is one layer.
+    """
+    match = re.fullmatch(r"(.*\.)?conv_offset_mask\.(weight|bias)", name)
+    layer = (match[1] or "") if match else None
     if match is None:
-        return None
-    layer = match[1]
-    weight, offset = shapes.get(f"{layer}.weight", ()), shapes.get(f"{layer}_offset.weight", ())
-    if len(weight) != 4 or len(offset) != 4 or f"{layer}.conv_offset.weight" in shapes:
+        match = re.fullmatch(r"((.*\.)?[^.]+)_offset\.(weight|bias)", name)
+        # conv_offset is what a convolution beside the layer is usually called.
+        if match is None or re.fullmatch(r"(.*\.)?conv", match[1]):
+            return None
+        layer = f"{match[1]}."
+    weight = shapes.get(f"{layer}weight", ())
+    offset = shapes.get(f"{name.rpartition('.')[0]}.weight", ())
+    if len(weight) != 4 or len(offset) != 4 or f"{layer}conv_offset.weight" in shapes:
         return None
     taps = weight[2] * weight[3]
     fits = (
@@ -95,73 +152,166 @@ def _offset_owner(name: str, shapes: dict[str, tuple[int, ...]]) -> str | None:
     return layer if fits else None
 
 
-def convert_state_dict(state: Any) -> dict[str, Any]:
-    """Convert a state dict of PyTorch or mmcv for `set_state_dict` of a Paddle model.
+def _batch_norm_name(name: str) -> str:
+    parent, dot, last = name.rpartition(".")
+    return f"{parent}{dot}{_NORM.get(last, last)}"
 
-    Renamed are the offset convolutions of mmcv's old packs, `<name>_offset.*`, to
-    `<name>.conv_offset.*`, where `<name>.weight` is the weight of a convolution with the same
-    kernel, which is not 1x1, and the channels fit; and the running statistics of batch
-    normalisation, `running_mean` to `_mean` and `running_var` to `_variance`.
-    `num_batches_tracked`, which Paddle does not have, is left out. If every name begins with
-    `module.`, what DataParallel puts there, that is cut off. Every other entry stays, with its
-    name, dtype and layout: the weights of Linear layers, [out, in] in PyTorch and [in, out] in
-    Paddle, are for the caller to transpose.
+
+def _usual_name(name: str, shapes: dict[str, tuple[int, ...]]) -> str:
+    """Return the name that an entry has in a model of this package's layers."""
+    owner = _offset_owner(name, shapes)
+    if owner is not None:
+        return f"{owner}conv_offset.{name.rpartition('.')[2]}"
+    return _batch_norm_name(name)
+
+
+def _name_in(model: Mapping[str, Any], name: str) -> str | None:
+    """Return the name that an entry has in a model, None if the model has no such entry."""
+    candidates = [name, _batch_norm_name(name)]
+    for spelling in _SPELLINGS:
+        pattern = re.escape(spelling).replace(r"\{\}", "(.*)")
+        match = re.fullmatch(rf"{pattern}\.(weight|bias)", f".{name}")
+        if match:
+            others = (f"{other.format(match[1])}.{match[2]}" for other in _SPELLINGS)
+            candidates += [other.removeprefix(".") for other in others]
+    return next((candidate for candidate in candidates if candidate in model), None)
+
+
+class StateDict(dict):
+    """Paddle tensors by name, for `set_state_dict`, and what became of the checkpoint's entries.
+
+    Attributes:
+        renamed: New names by old ones, of the entries that were renamed.
+        left_over: Names of the entries that were not converted: those that the model has not, or
+            has in another shape, and values that are no arrays.
+        missing: Names that the model has and the checkpoint has not, or not in their shape; empty
+            if no model was given.
+
+    Examples:
+        >>> import numpy as np
+        >>> from paddle_dcn.compat.mmcv import convert_state_dict
+        >>> converted = convert_state_dict({"bn.running_mean": np.zeros([6], "float32"), "n": 1})
+        >>> print(converted.report())
+        converted 1, renamed 1, left over 1 ('n'), missing 0
+
+    """
+
+    def __init__(self) -> None:
+        """Start with no entry."""
+        super().__init__()
+        self.renamed: dict[str, str] = {}
+        self.left_over: list[str] = []
+        self.missing: list[str] = []
+
+    def report(self) -> str:
+        """Return one line with the numbers of all and some names of what did not load."""
+        shown = [f"converted {len(self)}", f"renamed {len(self.renamed)}"]
+        for title, names in (("left over", self.left_over), ("missing", self.missing)):
+            shown.append(f"{title} {len(names)}" + (f" ({_some(names)})" if names else ""))
+        return ", ".join(shown)
+
+
+def convert_state_dict(state: Any, model: paddle.nn.Layer | None = None) -> StateDict:
+    """Convert a checkpoint of PyTorch for `set_state_dict` of a Paddle model.
+
+    The parameters are found inside what training scripts save them in (`state_dict`, `params_ema`,
+    `params`, `ema`, `ema_state_dict`, `model`; averaged ones before others, and mmcv's `state_dict`
+    first, which holds those). If the name of every array begins with `module.` or `_orig_mod.`,
+    that is cut off. The running statistics of batch normalisation, `running_mean` and
+    `running_var`, are Paddle's `_mean` and `_variance`; `num_batches_tracked` is left out. Every
+    other entry keeps its layout: the weights of Linear layers, [out, in] in PyTorch and [in, out]
+    in Paddle, are for the caller to transpose.
+
+    With a model, its names decide: the convolution that predicts offsets may be `<name>_offset`
+    (mmcv's old packs, detectron2), `<name>.conv_offset_mask` (CharlesShang's DCNv2, CenterNet,
+    early mmdet) or `<name>.conv_offset` in either of them, and stays where the model has it; values
+    get the dtype of the model's; a warning tells what is missing or left over. Without one, offset
+    convolutions are called `<name>.conv_offset` where `<name>.weight` is the weight of a
+    convolution with the same kernel, which is not 1x1, the channels fit, and the entry is not
+    itself called `conv_offset`; dtypes stay, and `set_state_dict` refuses those that differ.
 
     Args:
-        state: A mapping of names to NumPy arrays, PyTorch or Paddle tensors; an mmcv checkpoint
-            that has one as its `state_dict`; or the path of a `.safetensors` file.
+        state: A mapping of names to NumPy arrays, PyTorch or Paddle tensors, a checkpoint that
+            holds one, a model with a `state_dict()`, or the path of a `.safetensors` file.
+        model: The Paddle model that is to load the result.
 
     Returns:
-        Paddle tensors by name, in the order of `state`; values that are no arrays as they are. The
-        tensors hold their values in static mode, too, for the `set_state_dict` of a model there.
+        A dict of Paddle tensors by name, in the order of `state`, with the attributes `renamed`,
+        `left_over` and `missing`, and `report()`, which tells them in a line. The tensors hold
+        their values in static mode, too, for the `set_state_dict` of a model there.
 
     Raises:
         TypeError: `state` is no mapping and no path, a name is no str, or a dtype, such as float8,
             cannot be converted.
-        ValueError: a path of another kind of file, a layer of DCNv3 or DCNv4, whose weights mean
-            something else, or two entries that get the same name.
+        ValueError: nothing in `state` is an array or fits the model, a path of another kind of
+            file, a layer of DCNv3 or DCNv4, whose weights mean something else, or two entries that
+            get the same name.
         ImportError: the safetensors package is needed and missing.
 
-    Source: the names of `mmcv.ops.DeformConv2dPack` before and since its version 2.
+    Source: the names of `mmcv.ops.DeformConv2dPack` before and since its version 2, of `DCN` in
+    https://github.com/CharlesShang/DCNv2, and of `DeformBottleneckBlock` in detectron2.
 
     Examples:
         >>> import numpy as np
         >>> from paddle_dcn.compat.mmcv import ModulatedDeformConv2dPack, convert_state_dict
         >>> state = {
-        ...     "conv2.weight": np.zeros([6, 4, 3, 3], "float32"),
-        ...     "conv2_offset.weight": np.zeros([27, 4, 3, 3], "float32"),
-        ...     "conv2_offset.bias": np.zeros([27], "float32"),
-        ...     "bn2.running_mean": np.zeros([6], "float32"),
+        ...     "module.weight": np.zeros([6, 4, 3, 3], "float16"),
+        ...     "module.bias": np.zeros([6], "float16"),
+        ...     "module.conv_offset_mask.weight": np.zeros([27, 4, 3, 3], "float16"),
+        ...     "module.conv_offset_mask.bias": np.zeros([27], "float16"),
         ... }
-        >>> list(convert_state_dict(state))
-        ['conv2.weight', 'conv2.conv_offset.weight', 'conv2.conv_offset.bias', 'bn2._mean']
+        >>> model = ModulatedDeformConv2dPack(4, 6, 3)
+        >>> converted = convert_state_dict({"epoch": 12, "state_dict": state}, model)
+        >>> list(converted)
+        ['weight', 'bias', 'conv_offset.weight', 'conv_offset.bias']
+        >>> converted.report()
+        'converted 4, renamed 2, left over 0, missing 0'
+        >>> model.set_state_dict(converted)
+        ([], [])
 
     """
     if not paddle.in_dynamic_mode():  # there, to_tensor would add to the program
+        targets = None if model is None else model.state_dict()
         with paddle.base.dygraph.guard():
-            return convert_state_dict(state)
-    values = dict(_load(state))
-    for name in values:
-        if not isinstance(name, str):
-            raise TypeError(f"state: expected names that are str, got {name!r}")
-    if values and all(name.startswith("module.") for name in values):
-        values = {name[len("module.") :]: value for name, value in values.items()}
+            return _convert(state, targets)
+    return _convert(state, None if model is None else model.state_dict())
+
+
+def _convert(state: Any, targets: Mapping[str, Any] | None) -> StateDict:
+    values = dict(_unwrap(_read(state)))
+    for prefix in _PREFIXES:
+        named = [name for name, value in values.items() if getattr(value, "shape", ())]
+        if named and all(name.startswith(prefix) for name in named):
+            values = {name.removeprefix(prefix): value for name, value in values.items()}
     shapes = {name: tuple(getattr(value, "shape", ())) for name, value in values.items()}
     _refuse_later_versions(shapes)
 
-    converted = {}
+    converted = StateDict()
     for name, value in values.items():
-        parent, _, last = name.rpartition(".")
-        owner = _offset_owner(name, shapes)
-        if last == "num_batches_tracked":
+        if name.rpartition(".")[2] == "num_batches_tracked":
             continue
-        if owner is not None:
-            new = f"{owner}.conv_offset.{last}"
-        elif last in _NORM:
-            new = f"{parent}.{_NORM[last]}" if parent else _NORM[last]
-        else:
-            new = name
+        new = _usual_name(name, shapes) if targets is None else _name_in(targets, name)
+        fits = targets is None or (new is not None and shapes[name] == tuple(targets[new].shape))
+        if not _is_array(value) or not fits:
+            converted.left_over.append(name)
+            continue
         if new in converted:
             raise ValueError(f"state: expected one entry for {new}, got a second one, {name}")
-        converted[new] = _named_tensor(name, value)
+        if new != name:
+            converted.renamed[name] = new
+        tensor = _named_tensor(name, value)
+        if targets is not None:
+            dtype = dtype_name(targets[new].dtype)
+            tensor = tensor if dtype_name(tensor.dtype) == dtype else tensor.astype(dtype)
+        converted[new] = tensor
+    if targets is None:
+        return converted
+    converted.missing = [name for name in targets if name not in converted]
+    if not converted:
+        raise ValueError(
+            f"state: expected entries of the model, {_some(targets)}, in its shapes, got "
+            f"{_some(values)}"
+        )
+    if converted.left_over or converted.missing:
+        warnings.warn(f"convert_state_dict: {converted.report()}", stacklevel=3)
     return converted
