@@ -68,7 +68,7 @@ def _check_instruction_set() -> None:
     """Refuse a wrong name here: the library would take it for no limit at all."""
     variable = "PADDLE_DCN_INSTRUCTION_SET"
     name = os.environ.get(variable)
-    if name is not None and name not in INSTRUCTION_SETS:
+    if name and name not in INSTRUCTION_SETS:
         raise ValueError(f"{variable}: expected one of {', '.join(INSTRUCTION_SETS)}, got {name!r}")
 
 

@@ -101,6 +101,11 @@ def test_a_program_without_paddle():
     np.testing.assert_array_equal(out, x + right + 1)
 
 
+def test_empty_name_is_no_limit():
+    done = run_python("-c", "import paddle_dcn", PADDLE_DCN_INSTRUCTION_SET="")
+    assert done.returncode == 0, done.stderr
+
+
 def test_wrong_name():
     done = run_python("-c", "import paddle_dcn", PADDLE_DCN_INSTRUCTION_SET="AVX2")
     names = ", ".join(SHIPPED.engines())
