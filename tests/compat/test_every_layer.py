@@ -108,7 +108,7 @@ ONE_FORM = {
     *("mmcv.DeformConv2d", "mmdet.DeformConv", "detectron2.DeformConv"),
 }
 TRACED = [(name, bias) for name in LAYERS for bias in (True, False) if bias or name not in ONE_FORM]
-WIDTHS = [(4, 6, (6, 7), 1), (4, 8, (6, 7), 2), (6, 9, (8, 5), 3)]
+WIDTHS = [(4, 6, (6, 7), 2), (6, 9, (8, 5), 3)]
 
 
 @needs_paddle_3
