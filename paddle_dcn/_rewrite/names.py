@@ -17,6 +17,9 @@ STATIC_CALL = "paddle_dcn.static.nn.deform_conv2d"
 
 _V1 = ("deform_conv2d", "DeformConv2d", "DeformConv2dPack")
 _V2 = ("modulated_deform_conv2d", "ModulatedDeformConv2d", "ModulatedDeformConv2dPack")
+_OLD_FUNCTIONS = ("deform_conv", "modulated_deform_conv")
+_OLD_LAYERS = ("DeformConv", "ModulatedDeformConv")
+_MMDET = (*_OLD_FUNCTIONS, *_OLD_LAYERS, "DeformConvPack", "ModulatedDeformConvPack")
 
 # Where the operators are found, where ours are, and which.
 _MODULES = (
@@ -29,6 +32,15 @@ _MODULES = (
     ("mmcv.ops", "paddle_dcn.compat.mmcv", _V1 + _V2),
     ("mmcv.ops.deform_conv", "paddle_dcn.compat.mmcv", _V1),
     ("mmcv.ops.modulated_deform_conv", "paddle_dcn.compat.mmcv", _V2),
+    ("mmdet.ops", "paddle_dcn.compat.mmdet", _MMDET),
+    ("mmdet.ops.dcn", "paddle_dcn.compat.mmdet", _MMDET),
+    ("detectron2.layers", "paddle_dcn.compat.detectron2", _OLD_LAYERS),
+    (
+        "detectron2.layers.deform_conv",
+        "paddle_dcn.compat.detectron2",
+        (*_OLD_LAYERS, *_OLD_FUNCTIONS),
+    ),
+    ("dcn_v2", "paddle_dcn.compat.dcn_v2", ("DCN", "DCNv2", "dcn_v2_conv")),
     ("torchvision.ops", "paddle_dcn.compat.torchvision", _V1[:2]),
     ("torchvision.ops.deform_conv", "paddle_dcn.compat.torchvision", _V1[:2]),
     ("torch_npu", "paddle_dcn.compat.npu", ("npu_deformable_conv2d",)),
@@ -318,11 +330,6 @@ class Names:
         if isinstance(parent, (cst.Assign, cst.AnnAssign, cst.NamedExpr)):
             return parent.value or cst.Name("None")  # a bare annotation binds nothing
         return None
-
-    def meaning(self, mention: Mention) -> str | None:
-        """Return the full name that a mention stands for, None where that cannot be told."""
-        meaning = self._meaning(mention.words[0], mention.scope)
-        return ".".join([meaning.path, *mention.words[1:]]) if meaning.group else None
 
     def move(self, path: str) -> tuple[str, str | None]:
         """Return the part of a full name that moves, and its new name (None: nothing of ours)."""

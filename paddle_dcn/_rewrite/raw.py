@@ -1,7 +1,6 @@
 """Lists deformable convolutions that cannot be moved by renaming.
 
-A raw operator has another list of arguments, a registry builds its layer from a dictionary, and the
-classes of older libraries call their arguments differently.
+A raw operator has another list of arguments, and a registry builds its layer from a dictionary.
 """
 
 from __future__ import annotations
@@ -20,41 +19,12 @@ _FUNCTION = "paddle_dcn.deform_conv2d takes the same tensors"
 # What mmcv's registries, and the configurations of mmdetection, call the layers.
 _REGISTERED = {"DCN": "DeformConv2dPack", "DCNv2": "ModulatedDeformConv2dPack"}
 
-# Classes and functions of other libraries, and ours that compute the same.
 _MMCV = "paddle_dcn.compat.mmcv"
-_CLASSES = {
-    "DeformConv": f"{_MMCV}.DeformConv2d",
-    "DeformConvPack": f"{_MMCV}.DeformConv2dPack",
-    "ModulatedDeformConv": f"{_MMCV}.ModulatedDeformConv2d",
-    "ModulatedDeformConvPack": f"{_MMCV}.ModulatedDeformConv2dPack",
-    "deform_conv": f"{_MMCV}.deform_conv2d",
-    "modulated_deform_conv": f"{_MMCV}.modulated_deform_conv2d",
-}
-_LIBRARIES = ("mmdet.ops", "mmdet.ops.dcn", "detectron2.layers", "detectron2.layers.deform_conv")
 
 
 def list_raw(names: Names) -> None:
     """Add a remark to `names` for each that is found."""
     names.module.visit(_Finder(names))
-    seen = set()
-    for group in names.all_groups():
-        for binding in group.bindings:
-            _list_foreign(names, binding.path, binding.statement, seen)
-    for mention in names.scan.mentions:
-        if len(mention.words) > 1:
-            meaning = names.meaning(mention)
-            if meaning:
-                _list_foreign(names, meaning, mention.node, seen)
-
-
-def _list_foreign(names: Names, path: str, node: cst.CSTNode, seen: set) -> None:
-    module, _, last = path.rpartition(".")
-    if module in _LIBRARIES and last in _CLASSES and (names.line(node), path) not in seen:
-        seen.add((names.line(node), path))
-        names.left(
-            node,
-            f"{path} computes what {_CLASSES[last]} does, but calls its arguments differently",
-        )
 
 
 class _Finder(cst.CSTVisitor):

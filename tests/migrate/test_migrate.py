@@ -594,16 +594,6 @@ RAW = {
         REGISTERED,
     ),
     "configuration": ("model = {'dcn': {'type': 'DCNv2', 'groups': 1}}\n", REGISTERED),
-    "mmdet 1": (
-        "from mmdet.ops import DeformConvPack\n",
-        "mmdet.ops.DeformConvPack computes what paddle_dcn.compat.mmcv.DeformConv2dPack does, but "
-        "calls its arguments differently",
-    ),
-    "detectron2": (
-        "import detectron2.layers\nlayer = detectron2.layers.ModulatedDeformConv(1, 2, 3)\n",
-        "detectron2.layers.ModulatedDeformConv computes what "
-        "paddle_dcn.compat.mmcv.ModulatedDeformConv2d does, but calls its arguments differently",
-    ),
     "setattr": (
         "import paddle\nsetattr(paddle.vision.ops, 'deform_conv2d', mine)\n",
         "it is reached by setattr on paddle.vision.ops",
@@ -636,6 +626,39 @@ def test_import_that_is_needed(name):
     wanted = code.replace("import paddle\n", "import paddle\nimport paddle_dcn\n")
     result = rewrite(code.format("paddle.vision.ops.deform_conv2d"))
     assert result.code == wanted.format("paddle_dcn.deform_conv2d")
+
+
+# Libraries that mmcv's operators come from: a file that uses them, and what becomes of it.
+OLDER = {
+    "mmdet.ops": (
+        "from mmdet.ops import DeformConvPack, ModulatedDeformConvPack as DCNv2, deform_conv\n",
+        "from paddle_dcn.compat.mmdet import DeformConvPack, ModulatedDeformConvPack as DCNv2, "
+        "deform_conv\n",
+    ),
+    "mmdet.ops.dcn": (
+        "from mmdet.ops.dcn import ModulatedDeformConv\n",
+        "from paddle_dcn.compat.mmdet import ModulatedDeformConv\n",
+    ),
+    "detectron2": (
+        "import detectron2.layers\nlayer = detectron2.layers.ModulatedDeformConv(1, 2, 3)\n",
+        "import paddle_dcn.compat.detectron2\n"
+        "layer = paddle_dcn.compat.detectron2.ModulatedDeformConv(1, 2, 3)\n",
+    ),
+    "detectron2's functions": (
+        "from detectron2.layers.deform_conv import deform_conv\ny = deform_conv(x, o, w)\n",
+        "from paddle_dcn.compat.detectron2 import deform_conv\ny = deform_conv(x, o, w)\n",
+    ),
+    "dcn_v2": (
+        "from dcn_v2 import DCN\nlayer = DCN(1, 2, 3, 1, 1)\n",
+        "from paddle_dcn.compat.dcn_v2 import DCN\nlayer = DCN(1, 2, 3, 1, 1)\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLDER)
+def test_libraries_before_mmcv(name):
+    code, wanted = OLDER[name]
+    assert rewrite(code).code == wanted
 
 
 def test_ascend():
