@@ -334,6 +334,11 @@ CASES = {
         [X],
         lambda x: np.pad(x, ((0, 0), (0, 0), (1, 2), (3, 0)), "edge"),
     ),
+    "pad2d, tensor": (
+        lambda x: layers.pad2d(x, layers.assign(np.array([1, 2, 3, 0], "int32")), pad_value=0.5),
+        [X],
+        lambda x: np.pad(x, ((0, 0), (0, 0), (1, 2), (3, 0)), constant_values=0.5),
+    ),
     "range": (
         lambda x: layers.range(0, 6, 2, "int64") + x,
         [np.zeros(3, int)],
@@ -408,6 +413,13 @@ CASES = {
         [R, np.array([[1, 0, -1, 1, 0]] * 3, "float32")],
         lambda x, y: (
             np.where(y == -1, 0, -y * np.log(sigmoid(x)) - (1 - y) * np.log(1 - sigmoid(x))) / 12
+        ),
+    ),
+    "sigmoid_cross_entropy_with_logits, -100": (
+        lambda x, y: layers.sigmoid_cross_entropy_with_logits(x, y, ignore_index=255),
+        [R, np.array([[1, 0, -100, 255, 0]] * 3, "float32")],
+        lambda x, y: np.where(
+            y == 255, 0, -y * np.log(sigmoid(x)) - (1 - y) * np.log(1 - sigmoid(x))
         ),
     ),
     "square_error_cost": (layers.square_error_cost, [X, Y], lambda x, y: (x - y) ** 2),
@@ -511,6 +523,11 @@ CASES = {
         lambda x: layers.resize_bilinear(x, scale=1.5),
         [X],
         lambda x: resized(x, (9, 7), corners),
+    ),
+    "resize_bilinear, rounded": (  # 100 * 0.29 is 28.999... in float64, and 29 in float32
+        lambda x: layers.resize_bilinear(x, scale=0.29),
+        [np.repeat(np.repeat(X, 20, 3), 17, 2)[:, :, :100]],
+        lambda x: resized(x, (29, 29), corners),
     ),
     "resize_nearest": (
         lambda x: layers.resize_nearest(x, scale=2.0),
@@ -922,6 +939,73 @@ def test_layer(name, kind):
         feed = {f"x{i}": array for i, array in enumerate(arrays)}
         (found,) = executor.run(feed=feed, fetch_list=[out])
     compare(found, formula(*arrays, *weights.values()))
+
+
+# A normalisation, the shape of its input, and what it normalises: a view's shape and axes.
+NORMS = {
+    "group_norm": (lambda x: layers.group_norm(x, 2), (2, 4, 3, 2), (2, 2, 2, 3, 2), (2, 3, 4)),
+    "group_norm, False": (
+        lambda x: layers.group_norm(x, 2, param_attr=False, bias_attr=False),
+        (2, 4, 3, 2),
+        (2, 2, 2, 3, 2),
+        (2, 3, 4),
+    ),
+    "group_norm, bias": (
+        lambda x: layers.group_norm(x, 2, bias_attr="b"),
+        (2, 4, 3, 2),
+        (2, 2, 2, 3, 2),
+        (2, 3, 4),
+    ),
+    "group_norm, scale": (
+        lambda x: layers.group_norm(x, 4, param_attr="s"),
+        (2, 4, 3, 2),
+        (2, 4, 3, 2),
+        (2, 3),
+    ),
+    "group_norm, NHWC": (
+        lambda x: layers.group_norm(x, 2, data_layout="NHWC"),
+        (2, 3, 2, 4),
+        (2, 3, 2, 2, 2),
+        (1, 2, 4),
+    ),
+    "instance_norm": (
+        lambda x: layers.instance_norm(x, param_attr=False, bias_attr=False),
+        (2, 4, 3, 2),
+        (2, 4, 3, 2),
+        (2, 3),
+    ),
+    "layer_norm": (
+        lambda x: layers.layer_norm(x, scale=False, shift=False, begin_norm_axis=2),
+        (2, 4, 3, 2),
+        (2, 4, 3, 2),
+        (2, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NORMS)
+def test_gradient_of_norm(name, kind):
+    """With a scale and a shift that are left out or at their first values, 1 and 0."""
+    call, shape, view, axes = NORMS[name]
+    x, factors = np.random.default_rng(5).normal(size=(2, *shape)).astype("float32")
+    with programs_1x(kind) as executor:
+        image = fluid.data("x", shape)
+        image.stop_gradient = False
+        loss = layers.reduce_sum(call(image) * layers.assign(factors))
+        gradients = fluid.gradients(loss, image)
+        initialize(executor)
+        (found,) = executor.run(feed={"x": x}, fetch_list=gradients)
+
+    def total(point):
+        return (normalized(point.reshape(view), axes).reshape(shape) * factors).sum()
+
+    wanted = np.empty(shape)
+    for index in np.ndindex(*shape):
+        step = np.zeros(shape)
+        step[index] = 1e-5
+        wanted[index] = (total(x + step) - total(x - step)) / 2e-5
+    compare(found, wanted)
 
 
 def test_every_function_has_a_case():

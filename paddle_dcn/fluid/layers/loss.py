@@ -102,7 +102,8 @@ def sigmoid_cross_entropy_with_logits(
         name: Not used.
         normalize: Divide by the number of the other labels.
     """
-    loss = F.binary_cross_entropy_with_logits(x, label, reduction="none")
+    # Paddle's own function leaves labels of -100 out, whatever else is to be.
+    loss = _operators.softplus(x) - _operators.multiply(x, label)
     kept = _operators.greater_than(
         _operators.abs(label - float(ignore_index)), paddle.full_like(label, 1e-5)
     ).astype(x.dtype)

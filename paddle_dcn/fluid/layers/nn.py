@@ -670,7 +670,9 @@ def group_norm(
     _checks.check_divides(
         "groups", _checks.check_int("groups", groups), channels, "channels of input"
     )
-    scale = parameters.weight(param_attr, [channels], Constant(1.0)) if param_attr else None
+    # Without a scale, the gradient of Paddle 3.3's operator for CPUs is wrong.
+    one = paddle.ones([channels], input.dtype)
+    scale = parameters.weight(param_attr, [channels], Constant(1.0)) if param_attr else one
     shift = parameters.bias(bias_attr, [channels]) if bias_attr else None
     return activated(F.group_norm(input, groups, epsilon, scale, shift, data_layout), act)
 
@@ -1032,7 +1034,7 @@ def _size(x: Any, axis: int) -> Any:
 def _scaled(x: Any, axis: int, scale: Any) -> Any:
     size = _size(x, axis)
     if isinstance(size, int) and not is_tensor(scale):
-        return int(size * scale)
+        return int(np.float32(size) * np.float32(scale))  # 1.x kept the scale in float32
     if not is_tensor(size):
         size = paddle.full([], size, "int32")
     scale = paddle.reshape(scale, []) if is_tensor(scale) else scale

@@ -436,7 +436,7 @@ def pad2d(
 
     Args:
         input: Images [N, C, H, W], or [N, H, W, C] with `data_format="NHWC"`.
-        paddings: Ints: top, bottom, left, right.
+        paddings: Top, bottom, left, right: ints, or an int32 tensor [4].
         mode: `"constant"`, `"reflect"` or `"edge"`.
         pad_value: The value of a constant border.
         data_format: `"NCHW"` or `"NHWC"`.
@@ -448,8 +448,11 @@ def pad2d(
     modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
     if mode not in modes:
         raise ValueError(f"mode: expected one of {', '.join(modes)}, got {mode!r}")
-    top, bottom, left, right = paddings
-    return F.pad(input, [left, right, top, bottom], modes[mode], pad_value, data_format)
+    if is_tensor(paddings):
+        paddings = paddle.concat(paddle.split(paddings, 2)[::-1])
+    else:
+        paddings = [*paddings[2:], *paddings[:2]]
+    return F.pad(input, paddings, modes[mode], pad_value, data_format)
 
 
 def reverse(x: Any, axis: int | Sequence[int]) -> Any:
