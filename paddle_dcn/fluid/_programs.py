@@ -64,6 +64,21 @@ def same_in(program: Any, tensor: Any) -> Any:
     return find(program, tensor.name)
 
 
+def rename(tensor: Any, name: str) -> None:
+    """Give a result of an operation of a program of Paddle 3 this name."""
+    operation = tensor.get_defining_op()
+    names = [*_named(operation)]
+    names[tensor.index()] = name
+    operation.set_str_array_attr(_NAMES, names)
+
+
+def inputs(program: Any) -> dict[str, Any]:
+    """Return the tensors that a program of Paddle 3 must be fed, by name."""
+    operations = program.global_block().ops
+    results = [o.result(0) for o in operations if o.name() == "pd_op.data"]
+    return {result.name: result for result in results if not result.persistable}
+
+
 def persistables(program: Any) -> list[Any]:
     """Return the variables of a program that keep their values between runs."""
     if not is_pir(program):
@@ -118,8 +133,9 @@ def _install() -> None:
         return copy
 
     def all_parameters(self: Any) -> list[Any]:
-        """Return the parameters of the program."""
-        return self.global_block().all_parameters()
+        """Return the parameters of the program in the order of their creation."""
+        parameters = self.global_block().all_parameters()
+        return sorted(parameters, key=lambda parameter: parameter.get_defining_op().id())
 
     def var(self: Any, name: str) -> Any:
         """Return the tensor of the block that has this name."""
@@ -153,6 +169,23 @@ def _install() -> None:
     Value.name = property(name, plain_name.fset, doc=name.__doc__)
 
 
+def _install_in_old_programs() -> None:
+    program_class = paddle.base.framework.Program
+    plain_clone = program_class.clone
+
+    @functools.wraps(plain_clone)
+    def clone(self: Any, for_test: bool = False) -> Any:
+        copy = plain_clone(self, for_test)
+        if for_test:  # Paddle leaves schedules out only where there is a backward pass as well
+            block = copy.global_block()
+            for index, operation in reversed([*enumerate(block.ops)]):
+                if operation.attr("op_role") & SCHEDULE:
+                    block._remove_op(index)
+        return copy
+
+    program_class.clone = clone
+
+
 def _casting(plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Give an operator on tensors the rule of 1.x: the second takes the dtype of the first."""
 
@@ -183,3 +216,4 @@ def _leave_training_out(program: Any) -> None:
 
 if Value is not None and hasattr(_PIR.Program, "set_is_test_attr"):
     _install()
+    _install_in_old_programs()

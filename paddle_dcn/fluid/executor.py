@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import paddle
 
 from . import _programs
 
 __all__ = ["CompiledProgram", "ExecutionStrategy", "Executor"]
+
+_ARRAYS = {"bfloat16": "uint16"}  # NumPy's dtypes of those that it does not have
 
 
 class CompiledProgram:
@@ -93,7 +96,8 @@ class Executor(paddle.static.Executor):
             The results.
 
         Raises:
-            ValueError: a name that no tensor of the program has.
+            ValueError: a name that no tensor of the program has; an input that is not fed, or of
+                another shape or dtype than the program says.
         """
         if isinstance(program, CompiledProgram):
             program = program.program
@@ -101,6 +105,8 @@ class Executor(paddle.static.Executor):
         if fetch_list is not None:
             wanted = fetch_list if isinstance(fetch_list, (list, tuple)) else [fetch_list]
             fetch_list = [_result(target, item) for item in wanted]
+        if isinstance(feed, dict) and _programs.is_pir(target):
+            _check_feed(target, feed)
         return super().run(
             program,
             feed,
@@ -112,6 +118,22 @@ class Executor(paddle.static.Executor):
             use_program_cache,
             use_prune=use_prune,
         )
+
+
+def _check_feed(program: Any, feed: dict[str, Any]) -> None:
+    """Refuse what Paddle refuses itself in programs of its version 2, and only warns of in 3."""
+    for name, tensor in _programs.inputs(program).items():
+        if name not in feed:
+            raise ValueError(f"feed: expected an array for {name!r}, got {sorted(feed)}")
+        given, wanted = feed[name], [*tensor.shape]
+        shape = (
+            given.shape() if isinstance(given, paddle.base.core.DenseTensor) else np.shape(given)
+        )
+        if len(shape) != len(wanted) or any(w not in (-1, s) for s, w in zip(shape, wanted)):
+            raise ValueError(f"feed: expected {name!r} of shape {wanted}, got {[*shape]}")
+        dtype = paddle.base.data_feeder.convert_dtype(tensor.dtype)
+        if isinstance(given, np.ndarray) and given.dtype != _ARRAYS.get(dtype, dtype):
+            raise ValueError(f"feed: expected {name!r} of dtype {dtype}, got {given.dtype}")
 
 
 def _result(program: Any, item: Any) -> Any:

@@ -71,13 +71,25 @@ def _with_old_arguments(modern: type, order: str) -> type:
             """Add the backward pass and the update to the program of the loss.
 
             `parameter_list` holds the parameters to update, or their names; None is all of them.
+            `no_grad_set` holds tensors that get no gradient, or their names. The gradient of a
+            parameter `w` is called `w@GRAD`; in programs of Paddle 3 that is the one before
+            clipping and regularization.
+
+            Returns:
+                The operators of the update, and pairs of a parameter and its gradient.
             """
             parameters = _parameters(parameter_list, loss)
             program = loss.block.program
             if self._grad_clip is None:
                 self._grad_clip = getattr(program, "_gradient_clip", None)
+            if no_grad_set is not None and _programs.is_pir(program):
+                block = program.global_block()
+                no_grad_set = {block.var(i) if isinstance(i, str) else i for i in no_grad_set}
             with _programs.Marked(program, _programs.BACKWARD):
-                return super().minimize(loss, startup_program, parameters, no_grad_set)
+                found = super().minimize(loss, startup_program, parameters, no_grad_set)
+            for parameter, gradient in found[1] if _programs.is_pir(program) else ():
+                _programs.rename(gradient, f"{parameter.name}@GRAD")
+            return found
 
     Optimizer.__name__ = Optimizer.__qualname__ = modern.__name__
     Optimizer.__doc__ = (
@@ -102,7 +114,21 @@ Adam = _with_old_arguments(
     paddle.optimizer.Adam, f"learning_rate beta1 beta2 epsilon {_LAST} lazy_mode"
 )
 Adamax = _with_old_arguments(paddle.optimizer.Adamax, f"learning_rate beta1 beta2 epsilon {_LAST}")
-Adadelta = _with_old_arguments(paddle.optimizer.Adadelta, f"learning_rate epsilon rho {_LAST}")
+
+
+class Adadelta(
+    _with_old_arguments(paddle.optimizer.Adadelta, f"learning_rate epsilon rho {_LAST}")
+):
+    """`paddle.optimizer.Adadelta` as in Paddle 1.x, where the learning rate has no effect.
+
+    It moves a parameter by the update of arXiv 1212.5701 itself, current Paddle by the update times
+    the rate. The arguments are those of :class:`Adam` but for its betas.
+    """
+
+    def _create_param_lr(self, param_and_grad: Any) -> Any:
+        return paddle.ones_like(super()._create_param_lr(param_and_grad))
+
+
 RMSProp = _with_old_arguments(
     paddle.optimizer.RMSProp, f"learning_rate rho epsilon momentum centered {_LAST}"
 )

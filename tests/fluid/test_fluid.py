@@ -227,6 +227,16 @@ def test_regularization_and_minimize():
         np.testing.assert_array_equal(value("a"), [1 - 0.125 * 2.5] * 2)
 
 
+def test_adadelta():
+    """Its rate has no effect: the step is -sqrt(epsilon / ((1 - rho) g^2 + epsilon)) g at first."""
+    with fresh_program() as executor:
+        loss, _ = square_program()
+        fluid.optimizer.Adadelta(0.25, epsilon=0.01, rho=0.75).minimize(loss)
+        initialize(executor)
+        executor.run()
+        np.testing.assert_allclose(value("a"), 1 - 2 * np.sqrt(0.01 / 1.01), rtol=1e-6)
+
+
 @pytest.mark.parametrize("where", ["minimize", "constructor"])
 def test_parameters_by_name(where):
     def minimize(loss, parameter_list):

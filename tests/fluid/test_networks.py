@@ -468,15 +468,19 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_schedule(kind, name):
+@pytest.mark.parametrize(
+    ("name", "minimized"),
+    [*((name, True) for name in SCHEDULES), ("piecewise_decay", False)],
+)
+def test_schedule(kind, name, minimized):
     """Every run moves the parameter by the rate of that run, its gradient being 1."""
     build, formula = SCHEDULES[name]
     with programs_1x(kind) as executor:
         weight = layers.create_parameter([1], "float32", name="w", default_initializer=Constant(0))
         rate = build()
+        before = fluid.default_main_program().clone(for_test=True)
         fluid.optimizer.SGD(learning_rate=rate).minimize(layers.reduce_sum(weight))
-        test = fluid.default_main_program().clone(for_test=True)
+        test = fluid.default_main_program().clone(for_test=True) if minimized else before
         initialize(executor)
         total = 0
         for t in range(8):
@@ -582,7 +586,7 @@ def test_names(kind):
             assert not program.global_block().has_var("y")
             with pytest.raises(ValueError, match="y"):
                 program.global_block().var("y")
-        assert sorted(p.name for p in main.all_parameters()) == ["fc_0.b_0", "w"]
+        assert [p.name for p in main.all_parameters()] == ["w", "fc_0.b_0"]
         assert {"w", "x", "fc_0.b_0"} <= {variable.name for variable in main.list_vars()}
         assert fluid.framework._get_var("w").name == "w"
         assert isinstance(loss, fluid.framework.Variable)
@@ -593,6 +597,43 @@ def test_names(kind):
         with pytest.raises(ValueError, match="^name: expected the name of a tensor of the pro"):
             fluid.framework._get_var("y")
     assert isinstance(paddle.ones([1]), fluid.Variable)
+
+
+FEEDS = [
+    ({}, "feed: expected an array for 'x', got []"),
+    ({"x": np.zeros((2, 5), "float32")}, "feed: expected 'x' of shape [-1, 3], got [2, 5]"),
+    ({"x": np.zeros(3, "float32")}, "feed: expected 'x' of shape [-1, 3], got [3]"),
+    ({"x": np.zeros((2, 3))}, "feed: expected 'x' of dtype float32, got float64"),
+]
+
+
+@pytest.mark.parametrize(("feed", "message"), FEEDS)
+def test_wrong_feed(feed, message):
+    with programs_1x("pir") as executor:
+        out = layers.mean(layers.data("x", [3]))
+        with pytest.raises(ValueError) as caught:
+            executor.run(feed=feed, fetch_list=[out])
+        tensor = paddle.base.create_lod_tensor(np.ones((2, 3), "float32"), [], fluid.CPUPlace())
+        for right in ([[1, 1, 1]], np.ones((1, 3), "float32"), tensor):
+            assert executor.run(feed={"x": right}, fetch_list=[out])[0] == 1
+    assert str(caught.value) == message
+
+
+def test_gradients_by_name(kind):
+    """Those of parameters are fetched, and tensors that get none are given by their names."""
+    with programs_1x(kind) as executor:
+        a, b = (
+            layers.create_parameter([2], "float32", name=name, default_initializer=Constant(3))
+            for name in "ab"
+        )
+        loss = layers.reduce_sum(layers.elementwise_mul(a * a, b))
+        _, pairs = fluid.optimizer.SGD(0.5).minimize(loss, no_grad_set={"b"})
+        assert [(one.name, other.name) for one, other in pairs] == [("a", "a@GRAD")]
+        initialize(executor)
+        (found,) = executor.run(fetch_list=["a@GRAD"])
+        np.testing.assert_array_equal(found, [18, 18])
+        np.testing.assert_array_equal(value("a"), [-6, -6])
+        np.testing.assert_array_equal(value("b"), [3, 3])
 
 
 def test_operators_on_two_dtypes(kind):
