@@ -125,3 +125,23 @@ def grid_sample(x: Any, grid: Any) -> Any:
         attrs=attributes,
     )
     return out
+
+
+def multiclass_nms(boxes: Any, scores: Any, settings: dict[str, Any]) -> Any:
+    """Keep the best boxes of each class; Paddle has the operator, and no function that calls it."""
+    if not in_old_program():
+        order = (
+            "score_threshold nms_top_k keep_top_k nms_threshold normalized nms_eta background_label"
+        )
+        given = [settings[name] for name in order.split()]
+        return paddle._C_ops.multiclass_nms3(boxes, scores, None, *given)[0]
+    helper = LayerHelper("multiclass_nms3")
+    out = helper.create_variable_for_type_inference(boxes.dtype)
+    counts = [helper.create_variable_for_type_inference("int32") for _ in range(2)]
+    helper.append_op(
+        type="multiclass_nms3",
+        inputs={"BBoxes": boxes, "Scores": scores},
+        outputs={"Out": out, "Index": counts[0], "NmsRoisNum": counts[1]},
+        attrs=settings,
+    )
+    return out

@@ -19,6 +19,7 @@ __all__ = [
     "box_coder",
     "iou_similarity",
     "matrix_nms",
+    "multiclass_nms",
     "prior_box",
     "sigmoid_focal_loss",
     "yolo_box",
@@ -203,6 +204,57 @@ def matrix_nms(
     return found[:2] if return_index else found[0]
 
 
+def multiclass_nms(
+    bboxes: Any,
+    scores: Any,
+    score_threshold: float,
+    nms_top_k: int,
+    keep_top_k: int,
+    nms_threshold: float = 0.3,
+    normalized: bool = True,
+    nms_eta: float = 1.0,
+    background_label: int = 0,
+    name: str | None = None,
+) -> Any:
+    """Keep the best boxes of each class that do not overlap, and the best of these of each image.
+
+    Args:
+        bboxes: Two corners [N, M, 4].
+        scores: [N, classes, M].
+        score_threshold: Only boxes with greater scores count.
+        nms_top_k: Boxes of a class that count, the best ones; -1 for all.
+        keep_top_k: Boxes of an image that are kept; -1 for all.
+        nms_threshold: A greater intersection over union with a better box of the class drops a box.
+        normalized: False for corners that are pixels and belong to their box.
+        nms_eta: Below 1, what the threshold is multiplied by after each box, while above 0.5.
+        background_label: A class to leave out; -1 for none.
+        name: Not used.
+
+    Returns:
+        [n, 6], in each row class, score and corners, image after image. Where there is none, n is
+        0; Paddle 1.x returned [[-1]].
+
+    Raises:
+        ValueError: other than three dimensions: the boxes of Paddle 1.x with level of detail.
+    """
+    for argument, tensor in (("bboxes", bboxes), ("scores", scores)):
+        if len(tensor.shape) != 3:
+            raise ValueError(f"{argument}: expected 3-D, got {len(tensor.shape)}-D")
+    return _operators.multiclass_nms(
+        bboxes,
+        scores,
+        {
+            "score_threshold": score_threshold,
+            "nms_top_k": nms_top_k,
+            "keep_top_k": keep_top_k,
+            "nms_threshold": nms_threshold,
+            "normalized": normalized,
+            "nms_eta": nms_eta,
+            "background_label": background_label,
+        },
+    )
+
+
 # What is gone, and what comes nearest to it in current Paddle.
 GONE = {
     "anchor_generator": "paddle.vision.ops.prior_box",
@@ -218,7 +270,6 @@ GONE = {
     "generate_proposals": "paddle.vision.ops.generate_proposals",
     "locality_aware_nms": "paddle.vision.ops.nms",
     "multi_box_head": "paddle.vision.ops.prior_box",
-    "multiclass_nms": "paddle.vision.ops.nms",
     "polygon_box_transform": None,
     "psroi_pool": "paddle.vision.ops.psroi_pool",
     "retinanet_detection_output": "paddle.vision.ops.nms",
