@@ -28,6 +28,7 @@ Examples:
 """
 
 from . import (
+    backward,
     clip,
     data_feeder,
     executor,
@@ -36,6 +37,7 @@ from . import (
     input,
     io,
     layer_helper,
+    layer_helper_base,
     layers,
     optimizer,
     param_attr,
@@ -53,6 +55,7 @@ __all__ = [
     "ExecutionStrategy",
     "Executor",
     "Variable",
+    "backward",
     "clip",
     "data_feeder",
     "embedding",
@@ -62,6 +65,7 @@ __all__ = [
     "input",
     "io",
     "layer_helper",
+    "layer_helper_base",
     "layers",
     "one_hot",
     "optimizer",

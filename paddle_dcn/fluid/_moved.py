@@ -44,14 +44,13 @@ MOVED = {
     module: {name: f"{place}.{name}" for place, names in places.items() for name in names.split()}
     for module, places in _PLACES.items()
 }
+MOVED["fluid"]["LoDTensor"] = "paddle.base.core.DenseTensor"
 
 # What the other names of each module are called now, where that is not the same name in one of the
 # places that are searched below. All of it works in programs that Paddle builds by default.
 _CHANGED = {
     "fluid": {
-        "LoDTensor": "paddle.to_tensor",
         "ParallelExecutor": "paddle_dcn.fluid.CompiledProgram",
-        "backward": "paddle.static.append_backward",
         "disable_dygraph": "paddle.enable_static",
         "dygraph": "paddle.nn",
         "enable_dygraph": "paddle.disable_static",
@@ -62,7 +61,6 @@ _CHANGED = {
         "profiler": "paddle.profiler",
     },
     "fluid.framework": {
-        "Parameter": "paddle.static.create_parameter",
         "in_dygraph_mode": "paddle.in_dynamic_mode",
     },
     "fluid.layers": {
@@ -134,11 +132,27 @@ _CURRENT_ONLY = {
     "paddle.static.nn.case",
     "paddle.static.nn.cond",
 }
+# What only programs of Paddle 2's kind take.
+_OLD_ONLY = {
+    "paddle.static.ExponentialMovingAverage",
+    *(
+        f"paddle.static.nn.{name}"
+        for name in (
+            "continuous_value_model nce row_conv sequence_conv sequence_expand sequence_first_step "
+            "sequence_last_step sequence_pool sequence_softmax"
+        ).split()
+    ),
+}
 _SEARCHED = {
-    "fluid": ("paddle", "paddle.static"),
-    "fluid.layers": ("paddle.nn.functional", "paddle"),
+    "fluid": ("paddle", "paddle.static", "paddle.base"),
+    "fluid.layers": ("paddle.nn.functional", "paddle", "paddle.static.nn"),
     "fluid.io": ("paddle.static", "paddle.io", "paddle"),
-    "fluid.optimizer": ("paddle.optimizer", "paddle.incubate"),
+    "fluid.optimizer": (
+        "paddle.optimizer",
+        "paddle.incubate",
+        "paddle.incubate.optimizer",
+        "paddle.static",
+    ),
     "fluid.initializer": ("paddle.nn.initializer",),
     "fluid.regularizer": ("paddle.regularizer",),
 }
@@ -171,8 +185,10 @@ def module_getattr(module: str) -> Callable[[str], Any]:
             new = _CHANGED.get(old, {}).get(name) or next(filter(find, places), None)
             whose = "" if new is None or new.startswith("paddle_dcn.") else " of current Paddle"
             message += f": use {new}{whose}" if new else ", nor has current Paddle"
-            if new in _CURRENT_ONLY and not paddle.framework.in_dynamic_or_pir_mode():
-                message += ", in programs that are built without FLAGS_enable_pir_api=0"
+            current = paddle.framework.in_dynamic_or_pir_mode()
+            if new in (_OLD_ONLY if current else _CURRENT_ONLY):
+                how = "with" if current else "without"
+                message += f", in programs that are built {how} FLAGS_enable_pir_api=0"
         raise AttributeError(message)
 
     return __getattr__

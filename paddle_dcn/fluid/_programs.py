@@ -64,12 +64,19 @@ def same_in(program: Any, tensor: Any) -> Any:
     return find(program, tensor.name)
 
 
-def rename(tensor: Any, name: str) -> None:
-    """Give a result of an operation of a program of Paddle 3 this name."""
-    operation = tensor.get_defining_op()
-    names = [*_named(operation)]
-    names[tensor.index()] = name
-    operation.set_str_array_attr(_NAMES, names)
+def tensors(program: Any, given: Any) -> list[Any]:
+    """Return tensors of a program of Paddle 3 in place of their names."""
+    block = program.global_block()
+    return [block.var(item) if isinstance(item, str) else item for item in given]
+
+
+def name_gradients(pairs: Any) -> None:
+    """Give the gradients of parameters of a program of Paddle 3 the names that 1.x gave them."""
+    for parameter, gradient in pairs:
+        operation = gradient.get_defining_op()
+        names = [*_named(operation)]
+        names[gradient.index()] = f"{parameter.name}@GRAD"
+        operation.set_str_array_attr(_NAMES, names)
 
 
 def inputs(program: Any) -> dict[str, Any]:

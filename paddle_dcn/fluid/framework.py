@@ -10,7 +10,7 @@ from .. import _checks
 from . import _programs
 from ._moved import MOVED, module_getattr
 
-__all__ = ["Variable", *MOVED["fluid.framework"]]
+__all__ = ["Parameter", "Variable", *MOVED["fluid.framework"]]
 
 
 def _get_var(name: str, program: Any = None) -> Any:
@@ -33,6 +33,19 @@ class _AnyTensor(type):
 
 class Variable(metaclass=_AnyTensor):
     """What `isinstance` takes tensors of every mode for."""
+
+
+class _AnyParameter(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        if _programs.Value is not None and isinstance(instance, _programs.Value):
+            operation = instance.get_defining_op()
+            return operation is not None and operation.name() == "builtin.parameter"
+        base = paddle.base.framework
+        return isinstance(instance, (base.Parameter, base.EagerParamBase))
+
+
+class Parameter(metaclass=_AnyParameter):
+    """What `isinstance` takes parameters of every mode for."""
 
 
 __getattr__ = module_getattr(__name__)

@@ -83,12 +83,11 @@ def _with_old_arguments(modern: type, order: str) -> type:
             if self._grad_clip is None:
                 self._grad_clip = getattr(program, "_gradient_clip", None)
             if no_grad_set is not None and _programs.is_pir(program):
-                block = program.global_block()
-                no_grad_set = {block.var(i) if isinstance(i, str) else i for i in no_grad_set}
+                no_grad_set = set(_programs.tensors(program, no_grad_set))
             with _programs.Marked(program, _programs.BACKWARD):
                 found = super().minimize(loss, startup_program, parameters, no_grad_set)
-            for parameter, gradient in found[1] if _programs.is_pir(program) else ():
-                _programs.rename(gradient, f"{parameter.name}@GRAD")
+            if _programs.is_pir(program):
+                _programs.name_gradients(found[1])
             return found
 
     Optimizer.__name__ = Optimizer.__qualname__ = modern.__name__

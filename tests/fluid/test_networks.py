@@ -592,11 +592,15 @@ def test_names(kind):
         assert isinstance(loss, fluid.framework.Variable)
         assert fluid.Variable is fluid.framework.Variable
         assert not isinstance(1.0, fluid.Variable)
+        kinds = [isinstance(main.global_block().var(n), fluid.framework.Parameter) for n in names]
+        assert kinds == [False, False, False, True, False]
         with pytest.raises(ValueError, match="y"):
             executor.run(feed=feed, fetch_list=["y"])
         with pytest.raises(ValueError, match="^name: expected the name of a tensor of the pro"):
             fluid.framework._get_var("y")
     assert isinstance(paddle.ones([1]), fluid.Variable)
+    assert isinstance(paddle.nn.Linear(1, 1).weight, fluid.framework.Parameter)
+    assert not isinstance(paddle.ones([1]), fluid.framework.Parameter)
 
 
 FEEDS = [
@@ -634,6 +638,39 @@ def test_gradients_by_name(kind):
         np.testing.assert_array_equal(found, [18, 18])
         np.testing.assert_array_equal(value("a"), [-6, -6])
         np.testing.assert_array_equal(value("b"), [3, 3])
+
+
+def test_append_backward(kind):
+    with programs_1x(kind) as executor:
+        a, b, c = (
+            layers.create_parameter([2], "float32", name=name, default_initializer=Constant(3))
+            for name in "abc"
+        )
+        loss = layers.reduce_sum(layers.elementwise_mul(a * a, b) + c)
+        pairs = fluid.backward.append_backward(loss, parameter_list=["a", "b"], no_grad_set={"b"})
+        assert [(one.name, other.name) for one, other in pairs] == [("a", "a@GRAD")]
+        test = fluid.default_main_program().clone(for_test=True)
+        initialize(executor)
+        np.testing.assert_array_equal(executor.run(fetch_list=["a@GRAD"])[0], [18, 18])
+        assert executor.run(test, fetch_list=[loss])[0] == 60
+        with pytest.raises(ValueError, match="a@GRAD"):
+            executor.run(test, fetch_list=["a@GRAD"])
+
+
+def test_py_func():
+    def write(out):
+        found = fluid.LoDTensor()
+        found.set(np.array(out) * 2, fluid.CPUPlace())
+        return found
+
+    with programs_1x("old") as executor:
+        x = fluid.data("x", [2])
+        out = fluid.default_main_program().current_block().create_var(dtype="float32", shape=[2])
+        layers.py_func(write, x, out)
+        found = executor.run(feed={"x": np.ones(2, "float32")}, fetch_list=[out])[0]
+        np.testing.assert_array_equal(found, [2, 2])
+    with programs_1x("pir"), pytest.raises(RuntimeError, match="py_func needs FLAGS_enable_pir"):
+        layers.py_func(write, None, None)
 
 
 def test_operators_on_two_dtypes(kind):

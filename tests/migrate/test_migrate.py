@@ -371,6 +371,12 @@ STATIC_NOTES = {
         [(2, ENABLE)],
         [2],
     ),
+    "functions of arrays": (
+        FLUID_IMPORT + "def f(x, out):\n    return fluid.layers.py_func(fluid.LoDTensor, x, out)\n"
+        "fluid.layers.deformable_conv(x)\n",
+        [(4, ENABLE)],
+        [4],
+    ),
     "static mode is entered": (
         "import paddle\n" + FLUID_IMPORT + "if x: paddle.enable_static()\n"
         "fluid.layers.deformable_conv(x)\n",

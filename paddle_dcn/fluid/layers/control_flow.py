@@ -7,6 +7,7 @@ from typing import Any
 
 import paddle
 
+from ...static import _operators
 from .. import _programs
 from .tensor import create_global_var
 
@@ -17,6 +18,7 @@ __all__ = [
     "cond",
     "increment",
     "is_empty",
+    "py_func",
     "switch_case",
     "while_loop",
 ]
@@ -88,6 +90,23 @@ def is_empty(x: Any, cond: Any = None) -> Any:
     """Return whether a tensor has no elements; a tensor `cond` takes the result."""
     empty = paddle.equal(paddle.numel(x), paddle.zeros([], "int64"))
     return empty if cond is None else paddle.assign(empty, cond)
+
+
+def py_func(
+    func: Callable,
+    x: Any,
+    out: Any,
+    backward_func: Callable | None = None,
+    skip_vars_in_backward_input: Any = None,
+) -> Any:
+    """Call a function of arrays when the program runs; see `paddle.static.py_func`.
+
+    Raises:
+        RuntimeError: a program of Paddle 3, which has no such operator.
+    """
+    if not _operators.in_old_program():
+        raise RuntimeError("paddle_dcn.fluid.layers.py_func needs FLAGS_enable_pir_api=0")
+    return paddle.static.py_func(func, x, out, backward_func, skip_vars_in_backward_input)
 
 
 def Print(  # noqa: N802
