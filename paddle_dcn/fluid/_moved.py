@@ -44,7 +44,8 @@ MOVED = {
     module: {name: f"{place}.{name}" for place, names in places.items() for name in names.split()}
     for module, places in _PLACES.items()
 }
-MOVED["fluid"]["LoDTensor"] = "paddle.base.core.DenseTensor"
+_dense = "DenseTensor" if hasattr(paddle.base.core, "DenseTensor") else "LoDTensor"  # of Paddle 2
+MOVED["fluid"]["LoDTensor"] = f"paddle.base.core.{_dense}"
 
 # What the other names of each module are called now, where that is not the same name in one of the
 # places that are searched below. All of it works in programs that Paddle builds by default.
