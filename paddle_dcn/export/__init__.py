@@ -52,7 +52,9 @@ class Conversion(NamedTuple):
     """How far outputs were from the model's, as a share of the largest value; None: not run."""
 
 
-def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> list[Path]:
+def save_portable(
+    model: Any, path: str | os.PathLike, input_spec: Sequence, verify: bool | Sequence = True
+) -> list[Path]:
     """Save a model so that Paddle loads it without this package.
 
     As `paddle.jit.save`, with Paddle's own `deformable_conv` in place of this package's operator,
@@ -72,6 +74,7 @@ def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> 
         path: Where to save, without suffix.
         input_spec: For each input a `paddle.static.InputSpec`, in which None leaves a size open, or
             an example tensor.
+        verify: As for `onnx`; what is written is run in Paddle.
 
     Returns:
         The files: `<path>.json`, the program, and `<path>.pdiparams`, the parameters, if any. An
@@ -79,7 +82,8 @@ def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> 
 
     Raises:
         TypeError: a model, path or input_spec of a wrong kind.
-        ValueError: a model that cannot be traced with this input_spec, a path that names no file.
+        ValueError: a model that cannot be traced with this input_spec, or has an output that is no
+            tensor, a path that names no file. Or outputs of what is written differ from the model's.
         NotImplementedError: Paddle is older than 3.
         OSError: a path that cannot be written. No file is left behind.
 
@@ -98,7 +102,8 @@ def save_portable(model: Any, path: str | os.PathLike, input_spec: Sequence) -> 
 
     """
     path = _files.file_path(path)
-    return _write(_trace(model, input_spec), path, "portable", 0, None).files
+    program, feeds = _trace_and_feed(model, input_spec, verify)
+    return _write(program, path, "portable", 0, feeds).files
 
 
 def onnx(
@@ -139,8 +144,9 @@ def onnx(
         form: `"deform_conv"` or `"grid_sample"`.
         verify: Whether to run the file beside the model: on random inputs, with two sizes for each
             open one; if input_spec has example tensors only, on these, with and without noise. A
-            list of inputs, each a tuple of arrays, is used instead. A model in eval mode is also
-            compared with what `paddle.jit.save` makes of it.
+            list of inputs, each a tuple of arrays, is used instead. The model is also compared with
+            what `paddle.jit.save` makes of it: in eval mode, or with its own code in the mode that
+            it is in and Paddle's layers in eval mode.
 
     Returns:
         The file.
@@ -148,9 +154,10 @@ def onnx(
     Raises:
         ImportError: the extra is missing.
         TypeError: an argument of a wrong kind.
-        ValueError: a model that cannot be traced with this input_spec, a path that names no file,
-            an opset or form that there is not. Or outputs of the file differ from the model's; the
-            error names the first operator, and its layer, that does.
+        ValueError: a model that cannot be traced with this input_spec, or has an output that is no
+            tensor, a path that names no file, an opset or form that there is not. Or outputs of
+            the file differ from the model's; the error names the first operator, and its layer,
+            that does.
         NotImplementedError: a model that paddle2onnx cannot convert; where it does not know an
             operator, names that and the layer that it comes from. Or a model that needs what the
             opset lacks, such as convolutions in bfloat16 before 22. Or Paddle is older than 3.
@@ -286,16 +293,12 @@ def _trace(model: Any, input_spec: Any) -> _programs.Program:
 
 
 def _trace_and_feed(model: Any, input_spec: Any, verify: Any) -> tuple[_programs.Program, Any]:
-    """Return a model's program, compared with the model, and what to verify what it becomes with.
-
-    In training mode a model differs from its program, which is in eval mode, and is not compared.
-    """
+    """Return a model's program, compared with the model, and what to verify with."""
     program = _trace(model, input_spec)
     feeds = _feeds(verify, program, input_spec)
-    model = _tracing.untraced(model)
-    if feeds is not None and paddle.in_dynamic_mode() and _tracing.in_eval_mode(model):
+    if feeds is not None:
         feed = feeds[0] if feeds else _verify.random_feed(program)
-        _verify.verify_traced(program, model, input_spec, feed)
+        _verify.verify_traced(program, _tracing.untraced(model), input_spec, feed)
     return program, feeds
 
 
@@ -358,6 +361,8 @@ def _feeds(verify: Any, program: _programs.Program, input_spec: Sequence) -> lis
         ]
     if not isinstance(verify, (list, tuple)):
         raise TypeError(f"verify: expected a bool or a list of inputs, got {type(verify).__name__}")
+    if not verify:
+        raise ValueError("verify: expected a bool or a list of inputs, got an empty one")
     names = [each.name for each in program.inputs]
     feeds = []
     for arrays in verify:

@@ -7,13 +7,15 @@ import copy
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor, nn, pir
 from paddle.jit import TranslatedLayer
+from paddle.jit.dy2static.convert_call_func import convert_call
 from paddle.jit.dy2static.program_translator import StaticFunction
 from paddle.static import InputSpec
 
@@ -26,12 +28,17 @@ def save(model: Any, path: Path, input_spec: Sequence) -> None:
     _check_spec(input_spec)
     model = untraced(model)
     inside: list[str] = []  # the layers that tracing is in; an error leaves them
+    spec = paddle.utils.map_structure(_nameless, list(input_spec))
     try:
         with _forgotten_records(), _watched(model, inside):
-            paddle.jit.save(model, str(path), input_spec=list(input_spec))
+            paddle.jit.save(_with_distinct_outputs(model), str(path), input_spec=spec)
     except OSError:
         raise
     except Exception as error:
+        if gist(error).startswith("model: "):
+            raise ValueError(gist(error)) from error
+        if "is not involved in the target_vars" in str(error):
+            raise ValueError("model: an input contributes to no output") from error
         if "state_var_dict" in str(error):  # a variable of jit.save that then is not assigned
             raise ValueError(
                 f"model: {_name(model)} uses the parameters of a layer, so it must be its method"
@@ -40,6 +47,64 @@ def save(model: Any, path: Path, input_spec: Sequence) -> None:
             f"model: {_name(model)} cannot be traced with the input_spec {_show(input_spec)}"
             f"{f', at layer {inside[-1]}' if inside else ''}: {gist(error)}"
         ) from error
+
+
+def _nameless(spec: InputSpec | Tensor) -> InputSpec:
+    """Return an example without the name that Paddle gave it, which differs from run to run.
+
+    The input then gets the name of the argument, as that of an InputSpec without a name.
+    """
+    if isinstance(spec, InputSpec):
+        return spec
+    name = None if re.fullmatch(r"(generated_tensor|eager_tmp)_\d+", spec.name) else spec.name
+    return InputSpec(spec.shape, spec.dtype, name, stop_gradient=spec.stop_gradient)
+
+
+def _with_distinct_outputs(model: Any) -> Any:
+    """Return a model all of whose outputs are saved, in order.
+
+    `paddle.jit.save` saves a value that is returned twice once, drops what is no tensor, and takes
+    an input or a parameter, plus a constant, for that input or parameter.
+    """
+    original = model.forward if isinstance(model, nn.Layer) else model
+    parameters = [*inspect.signature(original).parameters.values()]
+
+    def forward(*arguments: Any, **named: Any) -> Any:
+        outputs = _distinct(convert_call(original)(*arguments, **named))
+        for value in paddle.utils.flatten([arguments, named]):
+            if isinstance(value, pir.Value) and value.use_empty():
+                raise ValueError(f"model: the input {value.name} contributes to no output")
+        return outputs
+
+    if not isinstance(model, nn.Layer):
+        forward.__signature__ = inspect.Signature(parameters)
+        return paddle.jit.not_to_static(forward)
+
+    def method(self: nn.Layer, *arguments: Any, **named: Any) -> Any:
+        return forward(*arguments, **named)
+
+    me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    method.__signature__ = inspect.Signature([me, *parameters])
+    return _with_forward(model, paddle.jit.not_to_static(method))
+
+
+def _distinct(outputs: Any) -> Any:
+    """Return a model's outputs, each a value of its own that an operator makes."""
+    known: list[Any] = []
+    leaves = paddle.utils.flatten(outputs)
+    while leaves and leaves[-1] is None:  # shifts no other output
+        leaves.pop()
+    for index, leaf in enumerate(leaves):
+        if not isinstance(leaf, pir.Value):
+            raise ValueError(f"model: output {index} is {leaf!r:.80}, not a tensor")
+        operator = leaf.get_defining_op()
+        if any(leaf.is_same(each) for each in known) or (
+            operator is None or operator.name() in ("pd_op.data", "pd_op.scale") or leaf.persistable
+        ):
+            leaves[index] = paddle.assign(leaf)
+        known.append(leaf)
+    missing = [None] * (len(paddle.utils.flatten(outputs)) - len(leaves))
+    return paddle.utils.pack_sequence_as(outputs, [*leaves, *missing])
 
 
 @contextlib.contextmanager
@@ -112,10 +177,40 @@ def untraced(model: Any) -> Any:
     return model
 
 
-def in_eval_mode(model: Any) -> bool:
-    """Return whether all of a model that is yet to be traced is in eval mode."""
+@contextlib.contextmanager
+def modes_saved(model: Any) -> Iterator[list[Callable[[], None]]]:
+    """Give what puts a model into each of the modes that a saved program may be in.
+
+    These are eval mode, and, if it is not in that, the mode of a trace: Paddle's layers in eval
+    mode, code of one's own as it was. Modes, buffers and the random state are restored.
+    """
     layers = model.sublayers(include_self=True) if isinstance(model, nn.Layer) else []
-    return not any(layer.training for layer in layers)
+    were = [layer.training for layer in layers]
+    buffers = [each for layer in layers[:1] for each in layer.buffers()] if any(were) else []
+    values = [each.clone() for each in buffers]
+    state = paddle.get_rng_state()
+
+    def put(traced: bool) -> None:
+        for layer, was in zip(layers, were):
+            layer.training = traced and was and not type(layer).__module__.startswith("paddle.")
+
+    try:
+        yield [
+            functools.partial(put, traced) for traced in ((False, True) if any(were) else (False,))
+        ]
+    finally:
+        for layer, was in zip(layers, were):
+            layer.training = was
+        for buffer, value in zip(buffers, values):
+            buffer.set_value(value)
+        paddle.set_rng_state(state)
+
+
+def has_stale_weights(model: Any) -> bool:
+    """Return whether layers compute weights before they run, which a trace does not see."""
+    layers = model.sublayers(include_self=True) if isinstance(model, nn.Layer) else []
+    hooks = [hook for layer in layers for hook in layer._forward_pre_hooks.values()]
+    return any(type(hook).__name__ in ("WeightNorm", "SpectralNorm") for hook in hooks)
 
 
 def _with_forward(layer: nn.Layer, forward: Callable) -> nn.Layer:

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 from paddle import pir
 
-from . import _files
+from . import _files, _tracing
 from ._programs import Program, gist, short, where
 
 Arrays = dict[str, np.ndarray]
@@ -72,26 +72,43 @@ def verify_traced(program: Program, model: Callable, input_spec: Sequence, feed:
 
     It saves, for one, the weights that weight_norm and spectral_norm had when the model last ran.
     """
-    tensors = paddle.utils.pack_sequence_as(
-        list(input_spec), [paddle.to_tensor(array) for array in feed.values()]
-    )
-    try:
-        with paddle.no_grad():
-            outputs = paddle.utils.flatten(model(*tensors))
-    except Exception as error:
-        raise ValueError(
-            f"model: cannot be compared with, as it does not run: {gist(error)}"
-        ) from error
-    wanted = [each.numpy() for each in outputs if isinstance(each, paddle.Tensor)]
     ((_, found, limits),) = _expectations(program, [feed])
+    with paddle.base.dygraph.guard(), paddle.no_grad(), _tracing.modes_saved(model) as modes:
+        tensors = paddle.utils.pack_sequence_as(
+            list(input_spec), [paddle.to_tensor(array) for array in feed.values()]
+        )
+        reasons = []
+        for put in modes:
+            put()
+            try:
+                outputs = paddle.utils.flatten(model(*tensors))
+            except Exception as error:
+                reasons.append(f"cannot be compared with, as it does not run: {gist(error)}")
+                continue
+            wanted = [each.numpy() for each in outputs if isinstance(each, paddle.Tensor)]
+            reasons.append(_reason(found, wanted, limits))
+            if not reasons[-1]:
+                return
+    reason = f"model: {reasons[0]}"
+    if _tracing.has_stale_weights(model):
+        reason += "; it has weight_norm or spectral_norm, so run it once before"
+    elif len(reasons) > 1:
+        reason += "; it is in training mode: call its eval() before"
+    raise ValueError(reason)
+
+
+def _reason(found: list[np.ndarray], wanted: list[np.ndarray], limits: list[float]) -> str:
+    """Return where what `paddle.jit.save` made of a model differs from the model, or ''."""
+    if len(found) != len(wanted):
+        return f"what paddle.jit.save makes of it has {len(found)} outputs, it has {len(wanted)}"
     for index, (limit, one, other) in enumerate(zip(limits, found, wanted)):
         difference = _difference(one, other)
         if not difference <= limit:
-            raise ValueError(
-                f"model: output {index} of what paddle.jit.save makes of it is off by "
-                f"{difference:.2g} of its largest value; if it has weight_norm or spectral_norm, "
-                "run it once before"
+            return (
+                f"output {index} of what paddle.jit.save makes of it is off by {difference:.2g} of "
+                "its largest value"
             )
+    return ""
 
 
 def random_feed(program: Program) -> Arrays:

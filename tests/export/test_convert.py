@@ -18,7 +18,7 @@ from tests.support.programs import needs_paddle_3, static_program
 
 pytestmark = needs_paddle_3
 
-ARCHIVE = Path(__file__).parents[1] / "data" / "paddle2.zip"
+ARCHIVE = Path(__file__).with_name("paddle2.zip")
 DEPTH = 400  # rounded terms of an output of these models, a few layers of up to 54 each
 
 

@@ -51,7 +51,8 @@ def test_detector(tmp_path):
 @pytest.mark.parametrize("open_sizes", [True, False], ids=["open", "fixed"])
 def test_every_call_has_a_portable_form(tmp_path, open_sizes):
     table = Table(ROWS)
-    export.save_portable(table, tmp_path / "table", table.spec(open_sizes))
+    feeds = [tuple(table.inputs().values())]
+    export.save_portable(table, tmp_path / "table", table.spec(open_sizes), verify=feeds)
     for outputs in run(ROUTES[::2], tmp_path / "table", [table.inputs()], blocked=True).values():
         table.check(outputs[0])
 
@@ -91,6 +92,84 @@ def test_mode(tmp_path):
     found = paddle.jit.load(str(tmp_path / "model"))(x)
     model.eval()
     np.testing.assert_allclose(found.numpy(), model(x).numpy() + 100, rtol=1e-6)
+
+
+class Returns(paddle.nn.Layer):
+    """Returns what a function makes of a deformable layer's output and of both inputs."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.function = LAYER, function
+
+    def forward(self, x, i):
+        return self.function(self.layer(x), x, i)
+
+
+X_AND_I = [InputSpec([None, 3, None, None], "float32"), InputSpec([None], "int64")]
+OUTPUTS = {
+    "an input plus a constant": lambda y, x, i: [y, x + 1, i + 7, i - 1],
+    "some twice": lambda y, x, i: [y, i, y * 2, y, x, i],
+    "of a dict": lambda y, x, i: {"z": y * 3, "a": [y, y * 2], "c": y, "b": i + 1},
+    "None at the end": lambda y, x, i: (y, i, None),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_all_outputs_are_saved(tmp_path, name, training):
+    """Paddle's jit.save drops the second of two, and the operator that adds to an input."""
+    model = Returns(OUTPUTS[name])
+    model.train() if training else model.eval()
+    export.save_portable(model, tmp_path / "model", X_AND_I)
+    inputs = [paddle.randn([2, 3, 6, 5]), paddle.to_tensor([2**40 + 1, 5])]
+    found = paddle.utils.flatten(paddle.jit.load(str(tmp_path / "model"))(*inputs))
+    wanted = [each for each in paddle.utils.flatten(model(*inputs)) if each is not None]
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-5, atol=1e-6)
+
+
+class Unlike(paddle.nn.Layer):
+    """Computes in its trace something else than in either mode."""
+
+    def forward(self, x):
+        return x * (2 if paddle.in_dynamic_mode() else 3)
+
+
+class Noisy(paddle.nn.Layer):
+    """Computes in training mode, beside what its trace asks for, what a trace drops."""
+
+    def forward(self, x):
+        return paddle.nn.functional.dropout(x, training=self.training) + self.training
+
+
+UNLIKE = [
+    (Unlike, True, "^model: output 0 of what .* is off by 0.5 .*: call its eval"),
+    (Unlike, False, "^model: output 0 of what .* is off by 0.5 of its largest value$"),
+    (Noisy, True, "^model: output 0 of what .*; it is in training mode: call its eval"),
+]
+
+
+@pytest.mark.parametrize(("model", "training", "message"), UNLIKE)
+def test_what_is_saved_computes_what_the_model_does(tmp_path, model, training, message):
+    model = model()
+    model.train() if training else model.eval()
+    with pytest.raises(ValueError, match=message):
+        export.save_portable(model, tmp_path / "model", SPEC)
+    assert model.training is training
+    assert not list(tmp_path.iterdir())
+    export.save_portable(model, tmp_path / "model", SPEC, verify=False)
+
+
+def test_example_without_a_name_gets_that_of_the_argument(tmp_path):
+    """Paddle names a tensor by a counter."""
+    for example in (
+        paddle.zeros([1, 3, 8, 8]),
+        paddle.to_tensor(np.zeros((1, 3, 8, 8), "float32")),
+    ):
+        path, _ = export.save_portable(LAYER, tmp_path / "model", [example])
+        assert f'"{example.name}"' not in path.read_text()
+        assert '"x"' in path.read_text()
 
 
 def used(program):
@@ -145,8 +224,11 @@ BAD = [
         ValueError,
         "model: DeformConv2DPack cannot be traced",
     ),
-    (lambda x: LAYER(x), "model", SPEC, ValueError, "<lambda> cannot be traced"),
+    (lambda x: LAYER(x), "model", SPEC, ValueError, "model: <lambda> uses the parameters of a"),
     (uses_layer, "model", SPEC, ValueError, "model: uses_layer uses the parameters of a layer"),
+    (Returns(lambda y, x, i: [y, 3.0, i]), "model", X_AND_I, ValueError, "output 1 is 3.0, not a"),
+    (Returns(lambda y, x, i: [y, None, i]), "model", X_AND_I, ValueError, "output 1 is None, not"),
+    (Returns(lambda y, x, i: y), "model", X_AND_I, ValueError, "the input i contributes to no"),
     (3, "model", CHANNELS, TypeError, "model: expected a layer or a function, got int"),
     (LAYER, "file/model", [paddle.zeros([1, 3, 8, 8])], OSError, "file"),
 ]

@@ -1,4 +1,4 @@
-"""Makes tests/data/paddle2.zip, models and their outputs: run it under Paddle 2.6.2.
+"""Makes tests/export/paddle2.zip, models and their outputs: run it under Paddle 2.6.2.
 
     make .venv-2.6.2/.paddle PADDLE=2.6.2
     .venv-2.6.2/bin/python tests/scripts/make_paddle2_models.py
