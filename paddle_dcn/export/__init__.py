@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import paddle
 from paddle import Tensor
 from paddle.utils import flatten
 
@@ -83,7 +82,8 @@ def save_portable(
     Raises:
         TypeError: a model, path or input_spec of a wrong kind.
         ValueError: a model that cannot be traced with this input_spec, or has an output that is no
-            tensor, a path that names no file. Or outputs of what is written differ from the model's.
+            tensor, a path that names no file. Or what is written does not compute what the model
+            does.
         NotImplementedError: Paddle is older than 3.
         OSError: a path that cannot be written. No file is left behind.
 

@@ -83,6 +83,7 @@ def _prepare(program: Program, form: Callable, prefix: Path) -> None:
 def _finish(model: onnx.ModelProto, program: Program, opset: int) -> bytes:
     """Mend what paddle2onnx has made of a program, and return the file."""
     _mend(model.graph)
+    _restore_scalars(model.graph)
     _restore_offset_groups(model.graph, _forms.deformable(program))
     _remove_unused(model.graph)
     model.producer_name = "paddle_dcn"
@@ -245,6 +246,21 @@ def _mend(graph: onnx.GraphProto) -> None:
             _take_in_bias(nodes, node, producers)
         del inner.node[:]
         inner.node.extend(nodes)
+
+
+def _restore_scalars(graph: onnx.GraphProto) -> None:
+    """Give outputs without axes that shape: what paddle2onnx computes may have one of size 1."""
+    for output in graph.output:
+        kind = output.type.tensor_type
+        if not kind.HasField("shape") or kind.shape.dim:
+            continue
+        inner, shape = f"{output.name}.computed", f"{output.name}.shape"
+        for node in graph.node:
+            for names in (node.input, node.output):
+                names[:] = [inner if name == output.name else name for name in names]
+        none = numpy_helper.from_array(np.zeros(0, np.int64))
+        graph.node.append(helper.make_node("Constant", [], [shape], value=none))
+        graph.node.append(helper.make_node("Reshape", [inner, shape], [output.name]))
 
 
 def _take_in_bias(nodes: list[onnx.NodeProto], node: onnx.NodeProto, producers: dict) -> None:

@@ -31,6 +31,42 @@ def rewrite(program: Program) -> None:
                 replace(operator, lambda rule=rule, t=tensors, o=operator: rule(*t, **o.attrs()))
 
 
+def _scale(
+    x: Tensor, factor: Tensor, *, bias: float, bias_after_scale: bool, **_: Any
+) -> Tensor | None:
+    """Integers are computed in float32."""
+    known = factor.get_defining_op()
+    if not _is_integer(x) or known.name() != "pd_op.full":
+        return None
+    factor = known.attrs()["value"]
+    if factor != int(factor) or bias != int(bias):
+        return None
+    times, plus = (paddle.full([], int(each), x.dtype) for each in (factor, bias))
+    return x * times + plus if bias_after_scale else (x + plus) * times
+
+
+def _floor_divide(x: Tensor, y: Tensor, **_: Any) -> Tensor | None:
+    """Integers are computed in float32.
+
+    In float64 a multiple of y divides exactly up to 2**53, and what is left of it beyond, too.
+    """
+    if not (_is_integer(x) and x.dtype == y.dtype):
+        return None
+    multiple = x - paddle.remainder(x, y)
+    quotient = _nearest_quotient(multiple, y)
+    if x.dtype == paddle.int32:
+        return quotient
+    return quotient + _nearest_quotient(multiple - quotient * y, y)
+
+
+def _nearest_quotient(x: Tensor, y: Tensor) -> Tensor:
+    return (x.astype("float64") / y.astype("float64")).astype(x.dtype)
+
+
+def _is_integer(x: Tensor) -> bool:
+    return x.dtype in (paddle.int32, paddle.int64)
+
+
 def _hardtanh(x: Tensor, *, t_min: float, t_max: float, **_: Any) -> Tensor:
     """The lower bound is lost."""
     return paddle.clip(x, t_min, t_max)
@@ -224,6 +260,7 @@ _RULES = {
     "pd_op.celu": _celu,
     "pd_op.channel_shuffle": _channel_shuffle,
     "pd_op.flip": _flip,
+    "pd_op.floor_divide": _floor_divide,
     "pd_op.gelu": _gelu,
     "pd_op.hardtanh": _hardtanh,
     "pd_op.label_smooth": _label_smooth,
@@ -234,6 +271,7 @@ _RULES = {
     "pd_op.nearest_interp": _nearest_interp,
     "pd_op.pool2d": _pool2d,
     "pd_op.rrelu": _rrelu,
+    "pd_op.scale": _scale,
     "pd_op.softplus": _softplus,
     "pd_op.trunc": _trunc,
 }

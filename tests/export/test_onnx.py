@@ -180,6 +180,46 @@ def test_control_flow(tmp_path):
         assert_close(one, other, "float32", 27, "out")
 
 
+class Integers(paddle.nn.Layer):
+    """Computes with integers that float32 does not have."""
+
+    def forward(self, i):
+        return [i * 3 + 1, (i + 1) * 2, i - 7, -i, i // 3, i // -4, 2 * i % 1000]
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_integers_are_exact(tmp_path, dtype):
+    largest = {"int32": 123456789, "int64": 2**60 + 12345}[dtype]
+    values = np.array([largest, -largest, 2**24 + 1, -(2**24) - 3, 5, 0], dtype)
+    spec = [paddle.static.InputSpec([None], dtype, "i")]
+    path = export.onnx(Integers(), tmp_path / "integers", spec)
+    (found,) = run(["onnx"], path, [{"i": values}])["onnx"]
+    wanted = [
+        *(values * 3 + 1, (values + 1) * 2, values - 7, -values),
+        *(values // 3, values // -4, 2 * values % 1000),
+    ]
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted):
+        assert one.dtype == dtype
+        np.testing.assert_array_equal(one, other)
+
+
+class Scalars(paddle.nn.Layer):
+    """Has outputs without axes."""
+
+    def forward(self, x):
+        return [x.sum(), x.max(), paddle.nn.functional.relu(x).mean() * 2]
+
+
+def test_outputs_without_axes(tmp_path):
+    path = export.onnx(Scalars(), tmp_path / "scalars", SPEC)
+    x = np.random.default_rng(2).random((2, 3, 4, 5)).astype("float32")
+    (found,) = run(["onnx"], path, [{"image": x}])["onnx"]
+    for one, other in zip(found, (x.sum(), x.max(), x.mean() * 2)):
+        assert one.shape == ()
+        np.testing.assert_allclose(one, other, rtol=120 * 2.0**-24)
+
+
 class Unknown(paddle.nn.Layer):
     """Uses an operator that ONNX has no counterpart of."""
 
