@@ -127,7 +127,9 @@ def onnx(
     package's reference, and compared with the model. The same model gives the same bytes.
 
     Outputs agree up to rounding, except, as with `save_portable`, for a NaN or infinite mask value
-    where a sample lies outside the image, and for NaN or infinite offsets. `data_format="NHWC"` is
+    where a sample lies outside the image, and for NaN or infinite offsets; `log_softmax`, which
+    Paddle cuts off at -64 on the CPU, is exact. GridSample takes positions as shares of the image,
+    which float32 rounds: by up to 2**-22 of its size, 0.002 pixels of 8000. `data_format="NHWC"` is
     fine for `deform_conv2d` and `DeformConv2D`, but not for the packs: paddle2onnx converts no
     ordinary convolution in NHWC. Export from one thread at a time.
 

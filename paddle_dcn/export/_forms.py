@@ -114,7 +114,8 @@ def grid_sample(call: Call) -> Tensor:
     """Emit standard operators: one bilinear GridSample over all taps, and a matrix product.
 
     GridSample (align_corners=False) reads pixel `((g + 1) * size - 1) / 2` for a coordinate g, so
-    position p becomes `(2 * p + 1) / size - 1`. Each deformable group counts as an image. Shapes
+    position p becomes `(2 * p + 1) / size - 1`, after positions further out than where samples are
+    0 anyway have come as near as that. Each deformable group counts as an image. Shapes
     below are of K taps and P = Ho * Wo output pixels; 0 in a reshape keeps a size.
     """
 
@@ -138,6 +139,10 @@ def grid_sample(call: Call) -> Tensor:
             position = offset[:, axis::2] + base  # [N * deformable_groups, K, Ho, Wo]
             if not isinstance(size, int):
                 size = size.astype(x.dtype)
+                last = size + 1.0
+            else:
+                last = paddle.full([], size + 1, x.dtype)
+            position = paddle.minimum(paddle.clip(position, min=-2.0), last)
             grid.append((position * 2.0 + 1.0) / size - 1.0)
         grid = paddle.stack([each.reshape([0, 0, -1]) for each in reversed(grid)], axis=-1)
         images = x.reshape([-1, channels // call.attributes.deformable_groups, 0, 0])

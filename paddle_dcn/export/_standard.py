@@ -88,6 +88,11 @@ def _softplus(x: Tensor, *, beta: float, threshold: float, **_: Any) -> Tensor |
     return paddle.where(scaled > threshold, x, smooth / beta)
 
 
+def _log_sigmoid(x: Tensor, **_: Any) -> Tensor:
+    """The exponential overflows."""
+    return paddle.clip(x, max=0.0) - paddle.log(1 + paddle.exp(-paddle.abs(x)))
+
+
 def _celu(x: Tensor, *, alpha: float, **_: Any) -> Tensor:
     return paddle.clip(x, min=0.0) + alpha * (paddle.exp(paddle.clip(x, max=0.0) / alpha) - 1)
 
@@ -267,6 +272,7 @@ _RULES = {
     "pd_op.layer_norm": _layer_norm,
     "pd_op.lerp": _lerp,
     "pd_op.logit": _logit,
+    "pd_op.logsigmoid": _log_sigmoid,
     "pd_op.maxout": _maxout,
     "pd_op.nearest_interp": _nearest_interp,
     "pd_op.pool2d": _pool2d,

@@ -71,6 +71,7 @@ RIGHT = {
     "Tanhshrink": nn.Tanhshrink,
     "ThresholdedReLU": lambda: nn.ThresholdedReLU(0.3),
     "LogSigmoid": nn.LogSigmoid,
+    "LogSigmoid of large values": lambda: Call(lambda x: F.log_sigmoid(x * 1000)),
     "Maxout": lambda: nn.Maxout(2),
     "GLU": lambda: nn.GLU(1),
     "Softmax": lambda: nn.Softmax(1),

@@ -99,6 +99,27 @@ def test_every_call_has_a_grid_sample(tmp_path):
         np.testing.assert_allclose(out, wanted, rtol=0, atol=limit, err_msg=str(case))
 
 
+@pytest.mark.parametrize("open_sizes", [True, False])
+def test_grid_sample_far_outside(tmp_path, open_sizes):
+    """Finite offsets of any size, of which a position times 2 may be infinite."""
+    model = paddle_dcn.DeformConv2D(4, 4, 3, padding=1)
+    rng = np.random.default_rng(8)
+    x, offset = (rng.standard_normal((2, n, 6, 5)).astype("float32") for n in (4, 18))
+    far = rng.choice([1e3, 1e9, 1e20, 3e38], offset.shape) * np.sign(offset)
+    offset = np.where(rng.random(offset.shape) < 0.3, far, offset).astype("float32")
+    sizes = [None, None] if open_sizes else [6, 5]
+    spec = [
+        paddle.static.InputSpec([None, n, *sizes], "float32", name)
+        for n, name in ((4, "x"), (18, "offset"))
+    ]
+    feed = {"x": x, "offset": offset}
+    path = export.onnx(model, tmp_path / "far", spec, form="grid_sample", verify=[(x, offset)])
+    ((found,),) = run(["onnx"], path, [feed])["onnx"]
+    with paddle.no_grad():
+        wanted = model(paddle.to_tensor(x), paddle.to_tensor(offset)).numpy()
+    assert_close(found, wanted, "float32", 36, "out")
+
+
 def test_form(tmp_path):
     with pytest.raises(ValueError, match="form: expected 'deform_conv' or 'grid_sample', got 'x'"):
         export.onnx(paddle.nn.ReLU(), tmp_path / "model", SPEC, form="x")
