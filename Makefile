@@ -15,7 +15,7 @@ demo: $(VENV)/.demo
 	$(PYTHON) examples/demo.py
 
 test: $(VENV)/.test
-	$(PYTHON) -m pytest -q $(ARGS)
+	$(PYTHON) -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 # Published models that use deformable convolutions, of packages that need much more than they do.
 clients: $(VENV)/.clients
