@@ -13,6 +13,12 @@ from paddle import pir
 from . import _files, _tracing
 from ._programs import Program, gist, short, where
 
+# Operators whose integers are numbers; those of others may be indices or sizes.
+_ARITHMETIC = {
+    f"pd_op.{name}"
+    for name in ("add assign scale subtract multiply floor_divide remainder abs fetch").split()
+}
+
 Arrays = dict[str, np.ndarray]
 Runner = Callable[[Arrays], list[np.ndarray]]
 
@@ -139,7 +145,11 @@ def _expectations(
             for name, array in feed.items()
         }
         spread = map(_difference, program.run(nudged), wanted)
-        yield feed, wanted, [rounding + 4 * each for each in spread]
+        limits = [
+            4 * each + (0 if array.dtype.kind == "i" else rounding)
+            for each, array in zip(spread, wanted)
+        ]
+        yield feed, wanted, limits
 
 
 def _random(program: Program, rng: Any) -> list[tuple[Arrays, list[np.ndarray]]]:
@@ -159,6 +169,7 @@ def _random(program: Program, rng: Any) -> list[tuple[Arrays, list[np.ndarray]]]
 
 def _feed(program: Program, rng: Any, batch: int, sizes: tuple[int, int]) -> Arrays:
     feed = {}
+    numbers = _numbers(program)
     for name, shape, dtype in program.inputs:
         rest = iter(sizes * len(shape))
         filled = [
@@ -170,6 +181,8 @@ def _feed(program: Program, rng: Any, batch: int, sizes: tuple[int, int]) -> Arr
         elif dtype == "bfloat16":  # which NumPy lacks: Paddle takes its bits
             bits = rng.standard_normal(filled).astype("float32").view(np.uint32)
             feed[name] = (bits >> 16).astype(np.uint16)
+        elif name in numbers and dtype in ("int32", "int64"):
+            feed[name] = rng.integers(2**24, 2**28, filled).astype(dtype)
         else:
             feed[name] = rng.integers(0, 2, filled).astype(dtype)
     images = [array for array in feed.values() if array.ndim == 4]
@@ -177,6 +190,20 @@ def _feed(program: Program, rng: Any, batch: int, sizes: tuple[int, int]) -> Arr
         if images and name in feed:  # PaddleDetection's inputs beside the image
             feed[name] = np.broadcast_to(shape, feed[name].shape).astype(feed[name].dtype)
     return feed
+
+
+def _numbers(program: Program) -> set[str]:
+    """Return the inputs that only arithmetic reads, not as indices or sizes."""
+    read = {}
+    for operator in program.pir.global_block().ops:
+        if operator.name() == "pd_op.data":
+            reached, values = True, operator.results()
+            while values and reached:
+                users = [user for value in values for user in value.all_used_ops()]
+                reached = all(user.name() in _ARITHMETIC for user in users)
+                values = [value for user in users for value in user.results()]
+            read[operator.attrs()["name"]] = reached
+    return {name for name, only in read.items() if only}
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> float:

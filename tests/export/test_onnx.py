@@ -9,6 +9,7 @@ import pytest
 
 import paddle_dcn
 from paddle_dcn import export
+from paddle_dcn.export import _standard
 from tests.support.cases import Case
 from tests.support.comparison import EPSILON, assert_close, tolerance
 from tests.support.export_models import SPEC, Table, assert_same, detector, dynamic, images, run
@@ -223,6 +224,14 @@ def test_integers_are_exact(tmp_path, dtype):
     for one, other in zip(found, wanted):
         assert one.dtype == dtype
         np.testing.assert_array_equal(one, other)
+
+
+def test_verify_uses_large_integers(tmp_path, monkeypatch):
+    """As float32 computes them, where no operator may take them as indices."""
+    monkeypatch.delitem(_standard._RULES, "pd_op.scale")
+    spec = [paddle.static.InputSpec([None], "int64", "i")]
+    with pytest.raises(ValueError, match="off by .* first operator that differs is scale"):
+        export.onnx(Integers(), tmp_path / "integers", spec)
 
 
 class Scalars(paddle.nn.Layer):
