@@ -16,7 +16,7 @@ from paddle.base.layer_helper import LayerHelper
 from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
 
 from . import _build
-from ._checks import Call
+from ._checks import Call, Inference
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -124,13 +124,23 @@ def deform_conv2d(call: Call) -> Tensor:
         # A program may change stop_gradient after this call, so there every gradient is computed.
         if tensor is not None and not (dynamic and tensor.stop_gradient):
             gradient_mask |= bit
-    if bias is None:
-        if dynamic:  # several times faster than paddle.zeros
-            bias = paddle._C_ops.full([weight.shape[0]], 0.0, weight.dtype, weight.place)
-        else:
-            filters = weight.shape[0]  # a program may leave it open
-            shape = [filters] if filters >= 0 else paddle.shape(weight)[:1]
-            bias = paddle.zeros(shape, weight.dtype)
+    bias = _no_bias(weight) if bias is None else bias
     if mask is None:
         return run_raw("paddle_dcn_v1", x, offset, weight, bias, *attributes, gradient_mask)
     return run_raw("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes, gradient_mask)
+
+
+def infer(call: Call, inference: Inference) -> Tensor:
+    """Add the operator for inference, which has no gradients, to the program, or run it."""
+    x, offset, mask, weight, bias, attributes = call
+    bias = _no_bias(weight) if bias is None else bias
+    inputs = (x, offset, mask, weight, bias)
+    return run_raw("paddle_dcn_inference", *inputs, *attributes, 0, *inference)
+
+
+def _no_bias(weight: Tensor) -> Tensor:
+    if paddle.in_dynamic_mode():  # several times faster than paddle.zeros
+        return paddle._C_ops.full([weight.shape[0]], 0.0, weight.dtype, weight.place)
+    filters = weight.shape[0]  # a program may leave it open
+    shape = [filters] if filters >= 0 else paddle.shape(weight)[:1]
+    return paddle.zeros(shape, weight.dtype)

@@ -40,6 +40,10 @@ DCN_API size_t dcn_cpu_backward_workspace(const dcn::Problem* problem,
                                           const dcn::BackwardTensors* tensors, int engine,
                                           int threads);
 
+// Bytes of ForwardTensors::packed. They depend on the shape of the weight, groups,
+// deformable_groups and the data type only.
+DCN_API size_t dcn_cpu_packed_bytes(const dcn::Problem* problem, int engine);
+
 // Do not allocate. What an engine is not for, or cannot compute accurately, a lower one computes.
 // Results do not depend on the number of threads.
 DCN_API void dcn_cpu_forward(const dcn::Problem* problem, const dcn::ForwardTensors* tensors,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 // What every device compiles. Functions of several instruction sets must be inlined, see
 // cpu/isa-inl.h.
@@ -40,6 +41,16 @@ struct Problem {
   bool channels_last;     // x and out are NHWC; offset and mask are always NCHW
   bool modulated;         // v2: there is a mask
 
+  // For inference only, forward on the CPU.
+  // offset is [N, 3 * deformable_groups * kh * kw, Ho, Wo], and the mask the sigmoid of its last
+  // third. There is no tensor `mask`.
+  bool joined = false;
+  // x is [N, C / x_block, H, W, x_block], where C / x_block is rounded up; 0: as channels_last
+  // says.
+  int64_t x_block = 0;
+  // out = min(y < 0 ? negative_slope * y : y, upper_bound)
+  double negative_slope = 1, upper_bound = std::numeric_limits<double>::infinity();
+
   DCN_HOST_DEVICE int64_t taps() const { return kernel_h * kernel_w; }
   DCN_HOST_DEVICE int64_t in_pixels() const { return height * width; }
   DCN_HOST_DEVICE int64_t out_pixels() const { return out_height * out_width; }
@@ -56,6 +67,11 @@ struct ForwardTensors {
   const void* weight;
   const void* bias;  // [M], never null
   void* out;
+  // On the CPU: null, or dcn_cpu_packed_bytes() of memory, 64-byte aligned, in which the weight is
+  // kept between calls as the kernels want it. This call puts it there if `packs`; else an earlier
+  // one on the same engine has, and `weight` is not read unless another engine computes again.
+  void* packed = nullptr;
+  bool packs = false;
 };
 
 // A null gradient is not wanted and costs nothing. Wanted ones are overwritten, not added to.

@@ -43,18 +43,20 @@ void report_errors(const Function& function) {
   }
 }
 
-template <bool modulated, bool backward>
-Inputs read_inputs(const Context& context, const Attributes& attributes) {
-  size_t next = 0;
-  const auto input = [&](const char* name) {
-    return undo_onednn_layout(name, context.InputAt(next++), attributes);
+Inputs read_inputs(const Context& context, const Attributes& attributes, Operator of,
+                   bool modulated) {
+  const auto input = [&](const char* name, size_t index) {
+    return undo_onednn_layout(name, context.InputAt(index), attributes);
   };
   Inputs result;
-  result.x = input("x");
-  result.offset = input("offset");
-  if (modulated) result.mask = input("mask");
-  result.weight = input("weight");
-  (backward ? result.grad_out : result.bias) = input(backward ? "out@GRAD" : "bias");
+  result.x = input("x", 0);
+  result.offset = input("offset", 1);
+  size_t next = 2;
+  if (modulated) result.mask = input("mask", next);
+  next += modulated || of == Operator::kInference;
+  result.weight = input("weight", next);
+  const bool backward = of == Operator::kBackward;
+  (backward ? result.grad_out : result.bias) = input(backward ? "out@GRAD" : "bias", next + 1);
   require_supported(result.x);
   return result;
 }
@@ -71,29 +73,51 @@ Tensor allocate(const Shape& shape, phi::DataType dtype, const phi::Place& place
   return tensor;
 }
 
+void compute(Context* context, Operator of, bool modulated) {
+  const Attributes attributes = Attributes::read(context->Attrs(), of);
+  const Inputs in = read_inputs(*context, attributes, of, modulated);
+  const Problem problem = make_problem(in, attributes);
+  const auto shape = output_shape(problem);
+  Tensor out = allocate({shape.begin(), shape.end()}, in.x.dtype(), in.x.place(), false);
+  if (problem.batch > 0) {
+    ForwardTensors tensors;
+    tensors.x = in.x.data();
+    tensors.offset = in.offset.data();
+    tensors.mask = data(in.mask);
+    tensors.weight = in.weight.data();
+    tensors.bias = in.bias.data();
+    tensors.out = out.data();
+    if (of == Operator::kInference) {
+      infer(problem, tensors, in.weight, attributes.constant);
+    } else {
+      forward(problem, tensors, in.x);
+    }
+  }
+  paddle::AssignTensorImpl(out, context->MutableOutputAt(0));
+}
+
 template <bool modulated>
 void forward_kernel(Context* context) {
+  report_errors([context] { compute(context, Operator::kForward, modulated); });
+}
+
+void inference_kernel(Context* context) {
   report_errors([context] {
-    const Attributes attributes = Attributes::read(context->Attrs());
-    const Inputs in = read_inputs<modulated, false>(*context, attributes);
-    const Problem problem = make_problem(in, attributes);
-    const auto shape = output_shape(problem);
-    Tensor out = allocate({shape.begin(), shape.end()}, in.x.dtype(), in.x.place(), false);
-    if (problem.batch > 0) {
-      forward(problem,
-              {in.x.data(), in.offset.data(), data(in.mask), in.weight.data(), in.bias.data(),
-               out.data()},
-              in.x);
+    if (!context->InputAt(0).is_cpu()) {
+      throw_value_error(
+          "x: expected a CPU tensor in paddle_dcn_inference (convert the model with "
+          "fuse=False to run it elsewhere)");
     }
-    paddle::AssignTensorImpl(out, context->MutableOutputAt(0));
+    const bool modulated = context->OptionalInputAt(2).get_ptr() != nullptr;
+    compute(context, Operator::kInference, modulated);
   });
 }
 
 template <bool modulated>
 void backward_kernel(Context* context) {
   report_errors([context] {
-    const Attributes attributes = Attributes::read(context->Attrs());
-    const Inputs in = read_inputs<modulated, true>(*context, attributes);
+    const Attributes attributes = Attributes::read(context->Attrs(), Operator::kBackward);
+    const Inputs in = read_inputs(*context, attributes, Operator::kBackward, modulated);
     const Problem problem = make_problem(in, attributes);
 
     // Every output must be a tensor, so a gradient nobody wants is zeros; the kernels see null.
@@ -130,12 +154,12 @@ void double_backward_kernel(Context*) {
 // A dimension of a static program, -1 where it is known only at run time.
 int64_t size_at(const Shape& shape, size_t axis) { return axis < shape.size() ? shape[axis] : -1; }
 
-template <bool modulated>
+template <bool modulated, Operator of = Operator::kForward>
 std::vector<Shape> forward_shape(const std::vector<Shape>& inputs,
                                  const std::vector<std::vector<Shape>>&,
                                  const std::vector<paddle::any>& attributes) {
   try {
-    const Attributes a = Attributes::read(attributes);
+    const Attributes a = Attributes::read(attributes, of);
     const bool last = a.data_format == "NHWC";
     const Shape &x = inputs.at(0), &offset = inputs.at(1), &weight = inputs.at(modulated ? 3 : 2);
     const auto out_size = [&](size_t axis) {
@@ -183,11 +207,12 @@ std::vector<phi::DataType> backward_dtype(const std::vector<phi::DataType>& inpu
 using paddle::Grad;
 namespace binding = dcn::binding;
 using dcn::binding::Attributes;
+using dcn::binding::Operator;
 
 PD_BUILD_OP(paddle_dcn_v1)
     .Inputs({"x", "offset", "weight", "bias"})
     .Outputs({"out"})
-    .Attrs(Attributes::declarations())
+    .Attrs(Attributes::declarations(Operator::kForward))
     .SetKernelFn(binding::forward_kernel<false>)
     .SetInferShapeFn(binding::forward_shape<false>)
     .SetInferDtypeFn(binding::forward_dtype) DCN_SPMD(binding::forward_spmd<false>);
@@ -195,7 +220,7 @@ PD_BUILD_OP(paddle_dcn_v1)
 PD_BUILD_GRAD_OP(paddle_dcn_v1)
     .Inputs({"x", "offset", "weight", Grad("out")})
     .Outputs({Grad("x"), Grad("offset"), Grad("weight"), Grad("bias")})
-    .Attrs(Attributes::declarations())
+    .Attrs(Attributes::declarations(Operator::kForward))
     .SetKernelFn(binding::backward_kernel<false>)
     .SetInferShapeFn(binding::backward_shape<false>)
     .SetInferDtypeFn(binding::backward_dtype<false>) DCN_SPMD(binding::backward_spmd<false>);
@@ -203,7 +228,7 @@ PD_BUILD_GRAD_OP(paddle_dcn_v1)
 PD_BUILD_OP(paddle_dcn_v2)
     .Inputs({"x", "offset", "mask", "weight", "bias"})
     .Outputs({"out"})
-    .Attrs(Attributes::declarations())
+    .Attrs(Attributes::declarations(Operator::kForward))
     .SetKernelFn(binding::forward_kernel<true>)
     .SetInferShapeFn(binding::forward_shape<true>)
     .SetInferDtypeFn(binding::forward_dtype) DCN_SPMD(binding::forward_spmd<true>);
@@ -211,7 +236,7 @@ PD_BUILD_OP(paddle_dcn_v2)
 PD_BUILD_GRAD_OP(paddle_dcn_v2)
     .Inputs({"x", "offset", "mask", "weight", Grad("out")})
     .Outputs({Grad("x"), Grad("offset"), Grad("mask"), Grad("weight"), Grad("bias")})
-    .Attrs(Attributes::declarations())
+    .Attrs(Attributes::declarations(Operator::kForward))
     .SetKernelFn(binding::backward_kernel<true>)
     .SetInferShapeFn(binding::backward_shape<true>)
     .SetInferDtypeFn(binding::backward_dtype<true>) DCN_SPMD(binding::backward_spmd<true>);
@@ -225,3 +250,12 @@ PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v2)
     .Inputs({"x", Grad("out"), Grad(Grad("x"))})
     .Outputs({Grad(Grad("out"))})
     .SetKernelFn(binding::double_backward_kernel);
+
+// Forward alone, with what the layers around a convolution do: see Problem. The mask may be absent.
+PD_BUILD_OP(paddle_dcn_inference)
+    .Inputs({"x", "offset", paddle::Optional("mask"), "weight", "bias"})
+    .Outputs({"out"})
+    .Attrs(Attributes::declarations(Operator::kInference))
+    .SetKernelFn(binding::inference_kernel)
+    .SetInferShapeFn(binding::forward_shape<true, Operator::kInference>)
+    .SetInferDtypeFn(binding::forward_dtype);

@@ -15,6 +15,7 @@
 
 #include "../kernels/dcn.h"
 #include "errors.h"
+#include "packed_weights.h"
 
 namespace dcn {
 namespace binding {
@@ -128,6 +129,17 @@ void forward(const Problem& problem, const ForwardTensors& tensors, const paddle
   const int engine = choose_engine(problem.dtype), threads = dcn_cpu_max_threads();
   const Workspace workspace(dcn_cpu_forward_workspace(&problem, &tensors, engine, threads));
   dcn_cpu_forward(&problem, &tensors, workspace.data(), engine, threads);
+}
+
+void infer(const Problem& problem, ForwardTensors tensors, const paddle::Tensor& weight,
+           bool constant) {
+  static PackedWeights weights;
+  if (!constant) return forward(problem, tensors, weight);
+  PackedWeights::Use use(weights, weight, problem, choose_engine(problem.dtype));
+  tensors.packed = use.memory();
+  tensors.packs = use.packs();
+  forward(problem, tensors, weight);
+  use.done();
 }
 
 void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& x) {

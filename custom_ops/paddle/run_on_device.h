@@ -20,6 +20,9 @@ void require_supported(const paddle::Tensor& x);
 void will_write(const paddle::Tensor& tensor);
 
 void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x);
+// The operator for inference, on the CPU. The weight is kept packed if it is `constant`.
+void infer(const Problem& problem, ForwardTensors tensors, const paddle::Tensor& weight,
+           bool constant);
 void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& x);
 
 #ifdef PADDLE_DCN_WITH_CUDA

@@ -77,6 +77,7 @@ void check_attributes(const Attributes& a) {
   check_int("im2col_step", a.im2col_step, 0);
   require(a.data_format == "NCHW" || a.data_format == "NHWC",
           "data_format: expected \"NCHW\" or \"NHWC\", got \"", a.data_format, "\"");
+  require(a.upper_bound >= 0, "upper_bound: expected 0 or more, got ", a.upper_bound);
 }
 
 DataType element_type(const char* name, phi::DataType dtype) {
@@ -112,23 +113,25 @@ void check_tensor(const char* name, const Tensor& tensor, const phi::Place& plac
 
 }  // namespace
 
-Attributes Attributes::read(const std::vector<paddle::any>& values) {
+Attributes Attributes::read(const std::vector<paddle::any>& values, Operator of) {
   Attributes result;
   size_t i = 0;
-  result.for_each([&](const char*, auto& member) {
+  result.for_each(of, [&](const char*, auto& member) {
     member = paddle::any_cast<std::decay_t<decltype(member)>>(values.at(i++));
   });
   return result;
 }
 
-std::vector<std::string> Attributes::declarations() {
+std::vector<std::string> Attributes::declarations(Operator of) {
   struct TypeName {
+    const char* of(bool) { return "bool"; }
     const char* of(int) { return "int"; }
+    const char* of(float) { return "float"; }
     const char* of(const std::string&) { return "std::string"; }
     const char* of(const std::vector<int>&) { return "std::vector<int>"; }
   };
   std::vector<std::string> result;
-  Attributes().for_each([&](const char* name, const auto& member) {
+  Attributes().for_each(of, [&](const char* name, const auto& member) {
     result.push_back(text(name, ": ", TypeName().of(member)));
   });
   return result;
@@ -158,7 +161,11 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   check_attributes(a);
   Problem p;
   p.channels_last = a.data_format == "NHWC";
-  p.modulated = in.mask.defined();
+  p.modulated = a.joined || in.mask.defined();
+  p.joined = a.joined;
+  p.negative_slope = a.negative_slope;
+  if (a.upper_bound > 0) p.upper_bound = a.upper_bound;
+  require(!a.joined || !in.mask.defined(), "mask: expected none beside joined offsets");
 
   const auto& x = in.x.dims();
   require(x.size() == 4 && x[0] >= 0 && x[1] > 0 && x[2] > 0 && x[3] > 0,
@@ -209,8 +216,8 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
     return std::array{p.batch, product({planes, p.deformable_groups, p.kernel_h, p.kernel_w}),
                       p.out_height, p.out_width};
   };
-  check_tensor("offset", in.offset, place, offset_dtype, field(2));
-  if (p.modulated) check_tensor("mask", in.mask, place, offset_dtype, field(1));
+  check_tensor("offset", in.offset, place, offset_dtype, field(p.joined ? 3 : 2));
+  if (in.mask.defined()) check_tensor("mask", in.mask, place, offset_dtype, field(1));
   check_tensor("weight", in.weight, place, dtype,
                std::array{p.out_channels, p.group_channels(), p.kernel_h, p.kernel_w});
   if (in.bias.defined()) check_tensor("bias", in.bias, place, dtype, std::array{p.out_channels});

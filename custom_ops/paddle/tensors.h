@@ -14,6 +14,8 @@ namespace binding {
 
 using paddle::Tensor;
 
+enum class Operator { kForward, kBackward, kInference };
+
 struct Attributes {
   std::vector<int> strides;    // vertical, horizontal
   std::vector<int> paddings;   // top, bottom, left, right
@@ -23,11 +25,15 @@ struct Attributes {
   int im2col_step;          // 0: chosen by the kernels
   std::string data_format;  // "NCHW" or "NHWC"
   int gradient_mask;        // a bit of Gradient for each gradient that backward computes
+  // Of paddle_dcn_inference; see Problem.
+  bool joined = false;
+  float negative_slope = 1, upper_bound = 0;  // 0: none, since JSON has no infinity
+  bool constant = false;                       // the weight never changes
 
   // Calls f(name, member) in the operators' order. The names are part of saved programs, so the
   // last one keeps the spelling that the first ones were saved with.
   template <typename F>
-  void for_each(const F& f) {
+  void for_each(Operator of, const F& f) {
     f("strides", strides);
     f("paddings", paddings);
     f("dilations", dilations);
@@ -36,18 +42,24 @@ struct Attributes {
     f("im2col_step", im2col_step);
     f("data_format", data_format);
     f("wanted", gradient_mask);
+    if (of != Operator::kInference) return;
+    f("joined", joined);
+    f("negative_slope", negative_slope);
+    f("upper_bound", upper_bound);
+    f("constant", constant);
   }
 
-  // From the operators' values. Throws a std::exception where one is missing or of another type.
-  static Attributes read(const std::vector<paddle::any>& values);
+  // From an operator's values. Throws a std::exception where one is missing or of another type.
+  static Attributes read(const std::vector<paddle::any>& values, Operator of);
 
   // As Paddle registers them: "strides: std::vector<int>" and so on.
-  static std::vector<std::string> declarations();
+  static std::vector<std::string> declarations(Operator of);
 };
 
 enum Gradient : int { kX = 1, kOffset = 2, kMask = 4, kWeight = 8, kBias = 16 };
 
-// Inputs of one call. There is no `mask` in v1, no `bias` in backward, no `grad_out` in forward.
+// Inputs of one call. There is no `mask` in v1 or where it is joined, no `bias` in backward, no
+// `grad_out` in forward.
 struct Inputs {
   Tensor x, offset, mask, weight, bias, grad_out;
 };

@@ -632,7 +632,7 @@ struct BackwardPass : Pass<Product, BackwardTensors, BackwardBuffers<Product>> {
       const Image<const Pixel> x = this->x_image(slab, d);
       const Image<T> grad_x = grad_x_image(slab, d);
       for (int64_t tap = 0; tap < p.taps(); ++tap) {
-        plan_samples(p, tensors.offset, tensors.mask, tile, d, tap, x, *own.plan);
+        plan_samples(p, this->offset, this->mask, tile, d, tap, x, *own.plan);
         scatter_tap(*own.plan, tile.count, x, grad_x, find_runs(p, slab, columns, d, tap),
                     own.grad_columns, buffers.column_stride, sums);
         if (!buffers.coordinates_wanted) continue;

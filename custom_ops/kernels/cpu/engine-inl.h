@@ -10,8 +10,9 @@
 namespace dcn::cpu::DCN_ISA {
 
 template <typename Product>
-constexpr Kernels kKernels = {Product::kTerms == 1, forward_bytes<Product>, backward_bytes<Product>,
-                              forward<Product>, backward<Product>};
+constexpr Kernels kKernels = {Product::kTerms == 1,   packed_bytes<Product>,
+                              forward_bytes<Product>, backward_bytes<Product>,
+                              forward<Product>,       backward<Product>};
 
 const Kernels* kernels(const Problem& p) {
 #ifndef DCN_SPLIT

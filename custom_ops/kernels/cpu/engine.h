@@ -23,7 +23,8 @@ namespace dcn::cpu {
 struct Kernels {
   // Else they return false, results undefined, for values that they cannot compute with accurately.
   bool take_any_values;
-  int64_t (*forward_workspace)(const Problem&, int threads);
+  int64_t (*packed_bytes)(const Problem&);
+  int64_t (*forward_workspace)(const Problem&, const ForwardTensors&, int threads);
   int64_t (*backward_workspace)(const Problem&, const BackwardTensors&, int threads);
   bool (*forward)(const Problem&, const ForwardTensors&, void* workspace, int threads);
   bool (*backward)(const Problem&, const BackwardTensors&, void* workspace, int threads);

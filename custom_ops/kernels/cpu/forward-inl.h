@@ -2,6 +2,9 @@
 //
 //   out[t][m] = bias[m] + sum over k of columns[t][k] * weight[k][m]
 //
+// For inference, the mask may come from its logits, out go through an activation, and the packed
+// weights be those of an earlier call.
+//
 // Columns exist for one tile and a few taps at a time, in the second-level cache. A task computes
 // several tiles, which share the weights of one slab while they are in that cache, too.
 #pragma once
@@ -40,17 +43,21 @@ struct ForwardBuffers {
   int64_t taps_at_a_time, column_stride, out_stride;
   int64_t slab_depth, group_depth;  // rows of the packed weights, padded: of a slab, of a group
   Pixel* x;                         // the copy, arranged in blocks
+  T* mask;                          // from its logits
   Element* weight;                  // per group and panel of outputs: packed [k][m]
   T* bias;
+  uint32_t* largest_weight;  // magnitude, as bits
   int64_t shared_bytes, thread_bytes;
 
-  ForwardBuffers(const Problem& p, void* workspace, int threads)
+  ForwardBuffers(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads)
       : slabs(p, forward_slab(p)),
-        copies_x(!p.channels_last || p.dtype != kDataType<Pixel>),
+        copies_x(p.x_block > 0 || !p.channels_last || p.dtype != kDataType<Pixel>),
         blocks(p, slabs, copies_x),
         taps(p.taps()) {
-    images =
-        copies_x ? images_at_a_time(p, blocks.image_size() * sizeof(Pixel)) : larger(1, p.batch);
+    const int64_t copied = copies_x ? blocks.image_size() : 0;
+    const int64_t masks = p.joined ? mask_planes(p) * p.out_pixels() : 0;
+    const int64_t image_bytes = copied * sizeof(Pixel) + masks * sizeof(T);
+    images = image_bytes > 0 ? images_at_a_time(p, image_bytes) : larger(1, p.batch);
     panel_outputs = round_up(p.group_outputs(), Product::kColumnStep);
     const Slab widest = slabs[0];
     const int64_t tap_blocks = ceil_div(p.taps() * widest.channels, kColumnBlock);
@@ -68,12 +75,19 @@ struct ForwardBuffers {
     out_stride = widest.groups * outputs + kLine / static_cast<int64_t>(sizeof(T));
     const int64_t tiles = ceil_div(pixels, kMaxTile);
     tile = smaller(pixels, round_up(ceil_div(pixels, tiles), Product::kRowStep));
-    Arena arena(workspace);
-    x = arena.take<Pixel>(copies_x ? images * blocks.image_size() : 0);
-    weight = arena.take<Element>(p.groups * Product::kTerms * panel_outputs * group_depth);
+    Arena arena(workspace), kept(tensors.packed);
+    x = arena.take<Pixel>(images * copied);
+    mask = arena.take<T>(images * masks);
     bias = arena.take<T>(p.groups * panel_outputs);
+    take_weight(p, tensors.packed == nullptr ? arena : kept);
     shared_bytes = arena.used();
     thread_bytes = thread_buffers(nullptr).bytes;
+  }
+
+  // None of it depends on sizes of images.
+  void take_weight(const Problem& p, Arena& arena) {
+    weight = arena.take<Element>(p.groups * Product::kTerms * panel_outputs * group_depth);
+    largest_weight = arena.take<uint32_t>(1);
   }
 
   struct ThreadBuffers {
@@ -212,12 +226,13 @@ template <typename Product>
 struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
   using Base = Pass<Product, ForwardTensors, ForwardBuffers<Product>>;
   using Base::Base, Base::p, Base::tensors, Base::buffers, Base::largest, Base::team, Base::own;
-  using Base::x, Base::tile, Base::first_image, Base::images;
+  using Base::x, Base::offset, Base::mask, Base::tile, Base::first_image, Base::images;
   using typename Base::Element, typename Base::Pixel, typename Base::T;
 
   void run() {
     pack_weights();
     this->for_images([&] {
+      if (p.joined) compute_mask();
       if (buffers.copies_x) {
         this->copy_x();
       } else if constexpr (Product::kTerms > 1) {
@@ -229,16 +244,30 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
 
   void pack_weights() {
     const int64_t panels = ceil_div(buffers.panel_outputs, Product::kPanel);
+    const bool packs = tensors.packed == nullptr || tensors.packs;
+    if (!packs) largest.weight.include_bits(*buffers.largest_weight);
     team.for_each(p.groups * panels, [&](int64_t task) {
       const int64_t group = task / panels, output = task % panels * Product::kPanel;
       const int64_t panel = smaller(Product::kPanel, buffers.panel_outputs - output);
-      pack_panel(group, output, panel);
+      if (packs) pack_panel(group, output, panel);
       const int64_t outputs = smaller(panel, p.group_outputs() - output);
       T converted[Product::kPanel];
       const T* source =
           read_row(tensors.bias, p.dtype, group * p.group_outputs() + output, outputs, converted);
       T* const bias = buffers.bias + group * buffers.panel_outputs + output;
       for (int64_t m = 0; m < panel; ++m) bias[m] = m < outputs ? source[m] : T(0);
+    });
+  }
+
+  void compute_mask() {
+    const int64_t planes = mask_planes(p), pixels = p.out_pixels();
+    mask = {buffers.mask, kDataType<T>, planes * pixels, first_image};
+    team.for_each(images * planes, [&](int64_t task) {
+      T* const row = buffers.mask + task * pixels;
+      const int64_t logits =
+          offset.index(p, first_image + task / planes, 2 * planes + task % planes, 0);
+      const T* source = read_row(offset.data, offset.dtype, logits, pixels, row);
+      for (int64_t i = 0; i < pixels; ++i) row[i] = sigmoid(source[i]);
     });
   }
 
@@ -262,6 +291,11 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
   }
 
  private:
+  static T sigmoid(T v) {
+    if constexpr (sizeof(T) == sizeof(double)) return 1 / (1 + __builtin_exp(-v));
+    return 1 / (1 + __builtin_expf(-v));
+  }
+
   // Of one group and panel of outputs, slab by slab.
   void pack_panel(int64_t group, int64_t output, int64_t panel) {
     const int64_t taps = p.taps(), step = buffers.slabs.channels_per_group;
@@ -306,6 +340,7 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
         }
       }
       if (slab.group_offset + slab.channels_per_group == p.group_channels()) {
+        activate(pixels, slab.groups * outputs);
         for (int64_t g = 0; g < slab.groups; ++g) {
           const int64_t first_output = (slab.group + g) * p.group_outputs() + output;
           from_channels_last(
@@ -313,6 +348,20 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
               {image, first_output, smaller(outputs, p.group_outputs() - output), pixel, pixels},
               like_out(p, tensors.out));
         }
+      }
+    }
+  }
+
+  // NaN stays NaN.
+  void activate(int64_t pixels, int64_t outputs) {
+    const T slope = static_cast<T>(p.negative_slope), bound = static_cast<T>(p.upper_bound);
+    if (slope == 1 && bound == std::numeric_limits<T>::infinity()) return;
+    for (int64_t t = 0; t < pixels; ++t) {
+      T* const row = own.out + t * buffers.out_stride;
+      for (int64_t m = 0; m < outputs; ++m) {
+        const T below = slope == 0 ? 0 : slope * row[m];  // also of infinity
+        const T value = row[m] < 0 ? below : row[m];
+        row[m] = value > bound ? bound : value;
       }
     }
   }
@@ -336,17 +385,26 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
 };
 
 template <typename Product>
-int64_t forward_bytes(const Problem& p, int threads) {
-  const ForwardBuffers<Product> buffers(p, nullptr, threads);
+int64_t packed_bytes(const Problem& p) {
+  ForwardBuffers<Product> buffers(p, {}, nullptr, 1);
+  Arena arena(nullptr);
+  buffers.take_weight(p, arena);
+  return arena.used();
+}
+
+template <typename Product>
+int64_t forward_bytes(const Problem& p, const ForwardTensors& tensors, int threads) {
+  const ForwardBuffers<Product> buffers(p, tensors, nullptr, threads);
   return buffers.shared_bytes + threads * buffers.thread_bytes;
 }
 
 // Returns false, the result being wrong, where the product is not accurate.
 template <typename Product>
 bool forward(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads) {
-  const ForwardBuffers<Product> buffers(p, workspace, threads);
+  const ForwardBuffers<Product> buffers(p, tensors, workspace, threads);
   const Largest largest =
       run_pass<ForwardPass<Product>, Product>(p, tensors, buffers, workspace, threads);
+  if (tensors.packed != nullptr && tensors.packs) *buffers.largest_weight = largest.weight.bits();
   return Product::kTerms == 1 ||
          largest.x.times(largest.mask).split_is_accurate_with(largest.weight);
 }

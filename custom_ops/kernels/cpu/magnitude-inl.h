@@ -29,6 +29,8 @@ class Magnitude {
     }
   }
 
+  uint32_t bits() const { return bits_; }
+
   // Of the values' products.
   Magnitude times(const Magnitude& other) const {
     Magnitude product;

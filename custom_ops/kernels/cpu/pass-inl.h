@@ -34,6 +34,8 @@ struct Pass {
   Team& team;
   const typename Buffers::ThreadBuffers own;
   const Pixel* const x;  // arranged in buffers.blocks
+  const Planes offset;
+  Planes mask;
   Tile<T> tile;
   int64_t first_image = 0, images = 0;  // that are in the workspace
 
@@ -47,6 +49,8 @@ struct Pass {
         own(buffers.thread_buffers(static_cast<char*>(workspace) + buffers.shared_bytes +
                                    team.thread() * buffers.thread_bytes)),
         x(buffers.copies_x ? buffers.x : static_cast<const Pixel*>(tensors.x)),
+        offset(like_offset(p, tensors.offset)),
+        mask(like_mask(p, tensors.mask)),
         tile{0, 0, 0, own.origins, own.origins + kMaxTile} {
     own.plan->largest_mask = 0;
     __builtin_memset(own.zeros, 0, buffers.slabs[0].channels * sizeof(Pixel));
@@ -100,7 +104,7 @@ struct Pass {
     for (int64_t d = range.first; d <= range.last; ++d) {
       const Image<const Pixel> image = x_image(slab, d);
       for (int64_t tap = 0; tap < count; ++tap) {
-        plan_samples(p, tensors.offset, tensors.mask, tile, d, first + tap, image, *own.plan);
+        plan_samples(p, offset, mask, tile, d, first + tap, image, *own.plan);
         sample_columns(*own.plan, tile.count, image, find_runs(p, slab, layout, d, tap), columns);
       }
     }

@@ -32,10 +32,23 @@ size_t largest_workspace(const Problem& p, int engine, const F& bytes) {
 
 using namespace dcn::cpu;
 
-size_t dcn_cpu_forward_workspace(const dcn::Problem* problem, const dcn::ForwardTensors*,
+size_t dcn_cpu_packed_bytes(const dcn::Problem* problem, int engine) {
+  size_t bytes = 0;
+  try_kernels(*problem, engine, [&](const Kernels& k) {
+    bytes = static_cast<size_t>(k.packed_bytes(*problem));
+    return true;
+  });
+  return bytes;
+}
+
+size_t dcn_cpu_forward_workspace(const dcn::Problem* problem, const dcn::ForwardTensors* tensors,
                                  int engine, int threads) {
-  return largest_workspace(
-      *problem, engine, [&](const Kernels& k) { return k.forward_workspace(*problem, threads); });
+  dcn::ForwardTensors once = *tensors;
+  return largest_workspace(*problem, engine, [&](const Kernels& k) {
+    const int64_t bytes = k.forward_workspace(*problem, once, threads);
+    once.packed = nullptr;  // which is the first one's
+    return bytes;
+  });
 }
 
 size_t dcn_cpu_backward_workspace(const dcn::Problem* problem, const dcn::BackwardTensors* tensors,
@@ -47,8 +60,12 @@ size_t dcn_cpu_backward_workspace(const dcn::Problem* problem, const dcn::Backwa
 
 void dcn_cpu_forward(const dcn::Problem* problem, const dcn::ForwardTensors* tensors,
                      void* workspace, int engine, int threads) {
-  try_kernels(*problem, engine,
-              [&](const Kernels& k) { return k.forward(*problem, *tensors, workspace, threads); });
+  dcn::ForwardTensors once = *tensors;
+  try_kernels(*problem, engine, [&](const Kernels& k) {
+    const bool done = k.forward(*problem, once, workspace, threads);
+    once.packed = nullptr;  // which is the first one's
+    return done;
+  });
 }
 
 void dcn_cpu_backward(const dcn::Problem* problem, const dcn::BackwardTensors* tensors,

@@ -148,23 +148,43 @@ inline void prefetch_row(const void* data, DataType dtype, int64_t index, int64_
   for (int64_t i = 0; i < count * element_size(dtype); i += 64) __builtin_prefetch(row + i);
 }
 
+// Offsets or masks: planes of output pixels, image after image.
+struct Planes {
+  const void* data;
+  DataType dtype;
+  int64_t image_size;       // elements from one image to the next
+  int64_t first_image = 0;  // that the data begin with
+
+  DCN_INLINE_MEMBER int64_t index(const Problem& p, int64_t image, int64_t plane,
+                                  int64_t pixel) const {
+    return (image - first_image) * image_size + plane * p.out_pixels() + pixel;
+  }
+};
+DCN_INLINE int64_t mask_planes(const Problem& p) { return p.deformable_groups * p.taps(); }
+DCN_INLINE Planes like_offset(const Problem& p, const void* data) {
+  return {data, p.offset_dtype, (p.joined ? 3 : 2) * mask_planes(p) * p.out_pixels()};
+}
+DCN_INLINE Planes like_mask(const Problem& p, const void* data) {
+  return {data, p.offset_dtype, mask_planes(p) * p.out_pixels()};
+}
+
 template <typename T, typename I>
-void plan_samples(const Problem& p, const void* offset, const void* mask, const Tile<T>& tile,
+void plan_samples(const Problem& p, const Planes& offset, const Planes& mask, const Tile<T>& tile,
                   int64_t deformable_group, int64_t tap, const Image<I>& image,
                   SamplingPlan<T>& plan) {
   T converted_y[kMaxTile], converted_x[kMaxTile], converted_mask[kMaxTile];
   const int64_t count = tile.count;
-  const int64_t plane = (tile.image * p.deformable_groups + deformable_group) * p.taps() + tap;
-  const int64_t index = 2 * plane * p.out_pixels() + tile.pixel;
-  const T* dy = read_row(offset, p.offset_dtype, index, count, converted_y);
-  const T* dx = read_row(offset, p.offset_dtype, index + p.out_pixels(), count, converted_x);
-  prefetch_row(offset, p.offset_dtype, index + 2 * p.out_pixels(), count);
-  prefetch_row(offset, p.offset_dtype, index + 3 * p.out_pixels(), count);
+  const int64_t plane = deformable_group * p.taps() + tap;
+  const int64_t index = offset.index(p, tile.image, 2 * plane, tile.pixel);
+  const T* dy = read_row(offset.data, offset.dtype, index, count, converted_y);
+  const T* dx = read_row(offset.data, offset.dtype, index + p.out_pixels(), count, converted_x);
+  prefetch_row(offset.data, offset.dtype, index + 2 * p.out_pixels(), count);
+  prefetch_row(offset.data, offset.dtype, index + 3 * p.out_pixels(), count);
   const T* m = converted_mask;
   if (p.modulated) {
-    const int64_t mask_index = plane * p.out_pixels() + tile.pixel;
-    m = read_row(mask, p.offset_dtype, mask_index, count, converted_mask);
-    prefetch_row(mask, p.offset_dtype, mask_index + p.out_pixels(), count);
+    const int64_t mask_index = mask.index(p, tile.image, plane, tile.pixel);
+    m = read_row(mask.data, mask.dtype, mask_index, count, converted_mask);
+    prefetch_row(mask.data, mask.dtype, mask_index + p.out_pixels(), count);
   } else {
     for (int64_t t = 0; t < count; ++t) converted_mask[t] = T(1);
   }
