@@ -38,6 +38,10 @@ class Problem(ctypes.Structure):
         ("offset_dtype", ctypes.c_int),
         ("channels_last", ctypes.c_bool),
         ("modulated", ctypes.c_bool),
+        ("joined", ctypes.c_bool),
+        ("x_block", ctypes.c_int64),
+        ("negative_slope", ctypes.c_double),
+        ("upper_bound", ctypes.c_double),
     ]
 
     @classmethod
@@ -56,6 +60,10 @@ class Problem(ctypes.Structure):
         offset_dtype: str | None = None,
         channels_last: bool = False,
         modulated: bool = True,
+        joined: bool = False,
+        x_block: int = 0,
+        negative_slope: float = 1.0,
+        upper_bound: float = float("inf"),
     ) -> Problem:
         """Fill in the output size; ``x_shape`` is NCHW whatever the layout in memory."""
         n, c, h, w = x_shape
@@ -72,6 +80,10 @@ class Problem(ctypes.Structure):
             DTYPES.index(offset_dtype or dtype),
             channels_last,
             modulated,
+            joined,
+            x_block,
+            negative_slope,
+            upper_bound,
         )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -83,10 +95,12 @@ class Problem(ctypes.Structure):
             x, out = (n, *image, self.channels), (n, *out_image, self.out_channels)
         else:
             x, out = (n, self.channels, *image), (n, self.out_channels, *out_image)
+        if self.x_block:
+            x = (n, -(-self.channels // self.x_block), *image, self.x_block)
         kernel = (self.kernel_h, self.kernel_w)
         return {
             "x": x,
-            "offset": (n, 2 * planes, *out_image),
+            "offset": (n, (3 if self.joined else 2) * planes, *out_image),
             "mask": (n, planes, *out_image),
             "weight": (self.out_channels, self.channels // self.groups, *kernel),
             "bias": (self.out_channels,),
@@ -102,7 +116,10 @@ class _Tensors(ctypes.Structure):
 class ForwardTensors(_Tensors):
     """``dcn::ForwardTensors``: addresses, null where absent."""
 
-    _fields_ = [(n, ctypes.c_void_p) for n in "x offset mask weight bias out".split()]
+    _fields_ = [
+        *((n, ctypes.c_void_p) for n in "x offset mask weight bias out packed".split()),
+        ("packs", ctypes.c_bool),
+    ]
 
 
 class BackwardTensors(_Tensors):
@@ -130,6 +147,12 @@ class Device:
         size = self._function(tensors, "_workspace")
         size.restype = ctypes.c_size_t
         return size(ctypes.byref(problem), ctypes.byref(tensors), *self.workspace_arguments)
+
+    def packed_bytes(self, problem: Problem) -> int:
+        """Bytes of ``ForwardTensors.packed``; of the CPU only."""
+        size = self.library.handle.dcn_cpu_packed_bytes
+        size.restype = ctypes.c_size_t
+        return size(ctypes.byref(problem), self.run_arguments[0])
 
     def run(self, problem: Problem, tensors: _Tensors, workspace: int) -> None:
         """Run (on the GPU: enqueue) forward or backward, by the type of ``tensors``.

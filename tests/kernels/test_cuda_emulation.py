@@ -115,7 +115,7 @@ def test_deterministic_with_all_samples_in_one_cell(library):
     """Where sums in the order of arrival, as they are by default, do depend on it."""
     case = Case(1, 4, (8, 8), 4, padding=1)
     offset = (3.25 - grid(case)).reshape(1, 2 * case.taps, *case.out_size)
-    task = job(case, flags=DETERMINISTIC, offset=offset)
+    task = job(case, flags=DETERMINISTIC, arrays={"offset": offset})
     plain, other = run_both_ways(library, replace(task, device=("cuda", 0)))
     assert not np.array_equal(plain["x"], other["x"])
     results, others = run_both_ways(library, task)

@@ -13,7 +13,7 @@ import pickle
 import subprocess
 import sys
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +62,16 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, shift: int = 0) -> np
 # --------------------------------------------------------------------------------------- jobs
 
 
+class Inference(NamedTuple):
+    """What a forward call on the CPU does for inference: see ``dcn::Problem``."""
+
+    joined: bool = False  # the case's mask are logits, behind the offsets
+    x_block: int = 0
+    negative_slope: float = 1.0
+    upper_bound: float = float("inf")
+    packed: bool = False  # a first call packs the weight, whose memory is NaN in the second
+
+
 @dataclass
 class Job:
     """A case, and where and how to run it."""
@@ -72,7 +82,8 @@ class Job:
     wanted: tuple[str, ...] = TENSORS
     processors: int = 4  # of the emulated GPU: tile sizes depend on it
     shift: int = 0  # bytes by which tensors miss 256-byte alignment
-    offset: np.ndarray | None = None  # in place of the case's
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)  # in place of the case's
+    inference: Inference = Inference()
 
     def problem(self) -> Problem:
         """The case as the kernels take it."""
@@ -90,6 +101,7 @@ class Job:
             *self.dtypes,
             case.data_format == "NHWC",
             case.modulated,
+            *self.inference[:-1],
         )
 
 
@@ -103,12 +115,15 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
     device = getattr(library, kind)(*arguments)
     if kind == "cuda":
         library.handle.dcn_emulation_set_processors(job.processors)
-    shapes = {name: s for name, s in p.shapes().items() if name != "mask" or p.modulated}
+    shapes = p.shapes()
+    if p.joined or not p.modulated:
+        del shapes["mask"]
     arrays = dict(_random_problem(job.case, job.dtypes[0]))
     if arrays["bias"] is None:
         arrays["bias"] = np.zeros(job.case.outputs)
-    if job.offset is not None:
-        arrays["offset"] = job.offset
+    arrays |= job.arrays
+    if p.joined:
+        arrays["offset"] = np.concatenate([arrays["offset"], arrays["mask"]], 1)
 
     def memory(name: str, like: str) -> np.ndarray:
         """Room for a tensor, filled with NaN patterns, or with the case's values."""
@@ -119,7 +134,11 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
         if values is not None:
             if p.channels_last and like in ("x", "out"):
                 values = values.transpose(0, 2, 3, 1)
-            array[...] = to_memory(values, dtype)
+            if p.x_block and name == "x":
+                for c in range(p.channels):
+                    array[:, c // p.x_block, ..., c % p.x_block] = to_memory(values[:, c], dtype)
+            else:
+                array[...] = to_memory(values, dtype)
         return array
 
     def call(tensors, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -135,7 +154,15 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
     inputs = {name: memory(name, name) for name in shapes if name != "out"}
     out = memory("out", "out")
     pointers = {name: array.ctypes.data for name, array in inputs.items()}
-    results = call(ForwardTensors({**pointers, "out": out.ctypes.data}), {"out": out})
+    pointers["out"] = out.ctypes.data
+    if job.inference.packed:
+        packed = aligned_empty((device.packed_bytes(p),), np.dtype(np.uint8))
+        pointers["packed"] = packed.ctypes.data
+        first = call(ForwardTensors({**pointers, "packs": True}), {"out": out})
+        inputs["weight"].view(np.uint8)[...] = 0xFF
+    results = call(ForwardTensors(pointers), {"out": out})
+    if job.inference.packed:
+        assert np.array_equal(results["out"], first["out"], equal_nan=True)
     if job.wanted:
         inputs["grad"] = memory("grad", "out")
         gradients = {name: memory("", name) for name in job.wanted if name in shapes}

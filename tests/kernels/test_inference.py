@@ -1,0 +1,91 @@
+"""What forward does for inference, on every engine, against the reference and plain numpy."""
+
+import functools
+import shutil
+
+import numpy as np
+import pytest
+
+from benchmarks.kernel_library import Library
+from paddle_dcn import _ops, deform_conv2d_reference
+from tests.kernels.cpu_emulation.harness import build
+from tests.support import operators
+from tests.support.cases import COMPACT, Case
+from tests.support.comparison import assert_close
+from tests.support.kernel_jobs import Inference, Job, run
+from tests.support.problems import DTYPE_IDS, DTYPES, FULL_BITS, random_problem
+
+SHIPPED = Library(_ops.PATH)
+NATIVE = [engine for engine in SHIPPED.engines() if SHIPPED.runs(engine)]
+
+FORMS = [
+    Inference(joined=True, negative_slope=0.0),
+    Inference(joined=True, x_block=8, packed=True),
+    Inference(x_block=16, negative_slope=0.1, packed=True),
+    Inference(negative_slope=0.0, upper_bound=0.5, packed=True),
+]
+# x_block is a layout instead of the case's, joined is for a mask.
+JOBS = [
+    (case, form)
+    for case in COMPACT
+    for form in FORMS
+    if (case.modulated or not form.joined) and (case.data_format == "NCHW" or not form.x_block)
+]
+
+
+@functools.cache
+def convolution(case: Case, dtype: str, joined: bool) -> np.ndarray:
+    arrays = dict(random_problem(case, dtype))
+    if joined:
+        arrays["mask"] = 1 / (1 + np.exp(-arrays["mask"]))
+    return operators.run(deform_conv2d_reference, case, arrays, backward=False)["out"]
+
+
+def check(library: Library, job: Job) -> None:
+    dtype, form = job.dtypes[0], job.inference
+    out = convolution(job.case, "float32" if dtype in FULL_BITS else "bfloat16", form.joined)
+    wanted = np.minimum(np.where(out < 0, form.negative_slope * out, out), form.upper_bound)
+    assert_close(run(library, job)["out"], wanted, dtype, job.case.depth["out"], f"{job}")
+
+
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+@pytest.mark.parametrize("engine", NATIVE)
+def test_table(engine, dtypes):
+    for case, form in JOBS:
+        check(SHIPPED, Job(case, dtypes, ("cpu", engine, 2), (), inference=form))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
+@pytest.mark.parametrize("engine", SHIPPED.engines())
+def test_table_emulated(engine):
+    """One form and one data type for each case, each of them for several."""
+    library = Library(build(emulated=True))
+    for i, (case, form) in enumerate(JOBS[::3]):
+        check(library, Job(case, DTYPES[i % 7], ("cpu", engine, 2), (), inference=form))
+
+
+@pytest.mark.parametrize("engine", NATIVE)
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_threads_do_not_change_results(engine, threads):
+    case = Case(3, 64, (40, 41), 72, padding=1, deformable_groups=2, im2col_step=2)
+    for form in FORMS:
+        one, many = (
+            run(SHIPPED, Job(case, DTYPES[0], ("cpu", engine, n), (), inference=form))["out"]
+            for n in (1, threads)
+        )
+        assert np.array_equal(one, many)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("bound", [6.0, np.inf])
+def test_activation_of_nonfinite_values(slope, bound):
+    """NaN stays NaN, as in Paddle's relu; a slope of 0 makes 0 of minus infinity."""
+    values = np.array([np.nan, np.inf, -np.inf, -2.0, 0.0, 3.0, 7.0])
+    case = Case(1, 1, (1, 1), len(values), kernel=1, modulated=False, offsets="zero")
+    arrays = {"x": np.zeros((1, 1, 1, 1)), "bias": values}
+    form = Inference(negative_slope=slope, upper_bound=bound)
+    job = Job(case, DTYPES[0], ("cpu", NATIVE[-1], 1), (), arrays=arrays, inference=form)
+    below = np.zeros(()) if slope == 0 else slope * values
+    wanted = np.where(values < 0, below, values)
+    wanted = np.where(wanted > bound, bound, wanted)
+    np.testing.assert_allclose(run(SHIPPED, job)["out"].ravel(), wanted, rtol=1e-6)
