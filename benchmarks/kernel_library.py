@@ -39,7 +39,6 @@ class Problem(ctypes.Structure):
         ("channels_last", ctypes.c_bool),
         ("modulated", ctypes.c_bool),
         ("joined", ctypes.c_bool),
-        ("x_block", ctypes.c_int64),
         ("negative_slope", ctypes.c_double),
         ("upper_bound", ctypes.c_double),
     ]
@@ -61,7 +60,6 @@ class Problem(ctypes.Structure):
         channels_last: bool = False,
         modulated: bool = True,
         joined: bool = False,
-        x_block: int = 0,
         negative_slope: float = 1.0,
         upper_bound: float = float("inf"),
     ) -> Problem:
@@ -81,7 +79,6 @@ class Problem(ctypes.Structure):
             channels_last,
             modulated,
             joined,
-            x_block,
             negative_slope,
             upper_bound,
         )
@@ -95,8 +92,6 @@ class Problem(ctypes.Structure):
             x, out = (n, *image, self.channels), (n, *out_image, self.out_channels)
         else:
             x, out = (n, self.channels, *image), (n, self.out_channels, *out_image)
-        if self.x_block:
-            x = (n, -(-self.channels // self.x_block), *image, self.x_block)
         kernel = (self.kernel_h, self.kernel_w)
         return {
             "x": x,

@@ -45,9 +45,6 @@ struct Problem {
   // offset is [N, 3 * deformable_groups * kh * kw, Ho, Wo], and the mask the sigmoid of its last
   // third. There is no tensor `mask`.
   bool joined = false;
-  // x is [N, C / x_block, H, W, x_block], where C / x_block is rounded up; 0: as channels_last
-  // says.
-  int64_t x_block = 0;
   // out = min(y < 0 ? negative_slope * y : y, upper_bound)
   double negative_slope = 1, upper_bound = std::numeric_limits<double>::infinity();
 

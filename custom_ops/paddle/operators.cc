@@ -145,7 +145,11 @@ void backward_kernel(Context* context) {
   });
 }
 
-// Without an operator of the second order Paddle would silently treat these gradients as constants.
+// Without these operators Paddle would silently treat the gradients as constants.
+void inference_backward_kernel(Context*) {
+  PADDLE_THROW(
+      phi::errors::Unimplemented("paddle_dcn: a model converted for inference has no gradients"));
+}
 void double_backward_kernel(Context*) {
   PADDLE_THROW(phi::errors::Unimplemented(
       "paddle_dcn: deform_conv2d has no second-order gradients; deform_conv2d_reference has them"));
@@ -259,3 +263,8 @@ PD_BUILD_OP(paddle_dcn_inference)
     .SetKernelFn(binding::inference_kernel)
     .SetInferShapeFn(binding::forward_shape<true, Operator::kInference>)
     .SetInferDtypeFn(binding::forward_dtype);
+
+PD_BUILD_GRAD_OP(paddle_dcn_inference)
+    .Inputs({"x", Grad("out")})
+    .Outputs({Grad("x")})
+    .SetKernelFn(binding::inference_backward_kernel);

@@ -38,8 +38,8 @@ PackedWeights::Use::Use(PackedWeights& all, const paddle::Tensor& weight, const 
                                [](const Entry& entry) { return entry.weight.expired(); }),
                 entries.end());
   for (const Entry& entry : entries) {
-    if (entry.data == weight.data() && entry.engine == engine &&
-        entry.weight.lock() == holder && packs_alike(entry.problem, problem)) {
+    if (entry.data == weight.data() && entry.engine == engine && entry.weight.lock() == holder &&
+        packs_alike(entry.problem, problem)) {
       if (entry.ready) memory_ = entry.memory;
       return;
     }

@@ -107,6 +107,14 @@ def test_threads_share_a_packed_weight():
     assert all(np.array_equal(out, wanted) for outs in results for out in outs)
 
 
+def test_no_gradients():
+    call, _ = make_call(*SHAPES[0], DTYPES[0], False)
+    call.x.stop_gradient = False
+    out = _ops.infer(call, _checks.Inference())
+    with pytest.raises(NotImplementedError, match="converted for inference has no gradients"):
+        out.backward()
+
+
 @pytest.mark.parametrize(
     ("changed", "form", "message"),
     [

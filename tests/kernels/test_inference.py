@@ -20,17 +20,11 @@ NATIVE = [engine for engine in SHIPPED.engines() if SHIPPED.runs(engine)]
 
 FORMS = [
     Inference(joined=True, negative_slope=0.0),
-    Inference(joined=True, x_block=8, packed=True),
-    Inference(x_block=16, negative_slope=0.1, packed=True),
+    Inference(joined=True, packed=True),
+    Inference(negative_slope=0.1, packed=True),
     Inference(negative_slope=0.0, upper_bound=0.5, packed=True),
 ]
-# x_block is a layout instead of the case's, joined is for a mask.
-JOBS = [
-    (case, form)
-    for case in COMPACT
-    for form in FORMS
-    if (case.modulated or not form.joined) and (case.data_format == "NCHW" or not form.x_block)
-]
+JOBS = [(case, form) for case in COMPACT for form in FORMS if case.modulated or not form.joined]
 
 
 @functools.cache

@@ -66,7 +66,6 @@ class Inference(NamedTuple):
     """What a forward call on the CPU does for inference: see ``dcn::Problem``."""
 
     joined: bool = False  # the case's mask are logits, behind the offsets
-    x_block: int = 0
     negative_slope: float = 1.0
     upper_bound: float = float("inf")
     packed: bool = False  # a first call packs the weight, whose memory is NaN in the second
@@ -134,11 +133,7 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
         if values is not None:
             if p.channels_last and like in ("x", "out"):
                 values = values.transpose(0, 2, 3, 1)
-            if p.x_block and name == "x":
-                for c in range(p.channels):
-                    array[:, c // p.x_block, ..., c % p.x_block] = to_memory(values[:, c], dtype)
-            else:
-                array[...] = to_memory(values, dtype)
+            array[...] = to_memory(values, dtype)
         return array
 
     def call(tensors, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -51,7 +51,7 @@ struct ForwardBuffers {
 
   ForwardBuffers(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads)
       : slabs(p, forward_slab(p)),
-        copies_x(p.x_block > 0 || !p.channels_last || p.dtype != kDataType<Pixel>),
+        copies_x(!p.channels_last || p.dtype != kDataType<Pixel>),
         blocks(p, slabs, copies_x),
         taps(p.taps()) {
     const int64_t copied = copies_x ? blocks.image_size() : 0;

@@ -100,42 +100,37 @@ struct Region {
   int64_t image, channel, channels, pixel, pixels;
 };
 
-// A tensor [N, channels / block, pixels, block]: NCHW with a block of 1, NHWC with one of all
-// channels, and between them the blocked layouts of oneDNN. Void is void or const void.
+// A tensor [N, channels, pixels], or [N, pixels, channels]. Void is void or const void.
 template <typename Void>
 struct ImageTensor {
   Void* data;
   DataType dtype;
-  int64_t block, blocks, pixels;
+  bool channels_last;
+  int64_t channels, pixels;
 
   DCN_INLINE_MEMBER int64_t index(int64_t image, int64_t channel, int64_t pixel) const {
-    return ((image * blocks + channel / block) * pixels + pixel) * block + channel % block;
+    return channels_last ? (image * pixels + pixel) * channels + channel
+                         : (image * channels + channel) * pixels + pixel;
   }
 };
 template <typename Void>
 ImageTensor<Void> like_x(const Problem& p, Void* data) {
-  const int64_t block = p.x_block > 0 ? p.x_block : p.channels_last ? p.channels : 1;
-  return {data, p.dtype, block, ceil_div(p.channels, block), p.in_pixels()};
+  return {data, p.dtype, p.channels_last, p.channels, p.in_pixels()};
 }
 template <typename Void>
 ImageTensor<Void> like_out(const Problem& p, Void* data) {
-  const int64_t block = p.channels_last ? p.out_channels : 1;
-  return {data, p.dtype, block, p.out_channels / block, p.out_pixels()};
+  return {data, p.dtype, p.channels_last, p.out_channels, p.out_pixels()};
 }
 
 // Up to kPixelBlock pixels of x to target[pixel][channel]; to bfloat16 from bfloat16 only.
 template <typename T>
 void to_channels_last(const ImageTensor<const void>& x, const Region& r, T* target) {
-  if (x.block > 1) {
-    for (int64_t c = 0, count; c < r.channels; c += count) {
-      const int64_t channel = r.channel + c;
-      count = smaller(r.channels - c, x.block - channel % x.block);
-      int64_t index = x.index(r.image, channel, r.pixel);
-      for (int64_t i = 0; i < r.pixels; ++i, index += x.block) {
-        T* const row = target + i * r.channels + c;
-        const T* source = read_row(x.data, x.dtype, index, count, row);
-        if (source != row) __builtin_memcpy(row, source, count * sizeof(T));
-      }
+  if (x.channels_last) {
+    for (int64_t i = 0; i < r.pixels; ++i) {
+      T* const row = target + i * r.channels;
+      const int64_t index = x.index(r.image, r.channel, r.pixel + i);
+      const T* source = read_row(x.data, x.dtype, index, r.channels, row);
+      if (source != row) __builtin_memcpy(row, source, r.channels * sizeof(T));
     }
     return;
   }
@@ -170,7 +165,7 @@ void to_channels_last(const ImageTensor<const void>& x, const Region& r, T* targ
 template <typename T>
 void from_channels_last(const T* source, int64_t source_stride, const Region& r,
                         const ImageTensor<void>& target) {
-  if (target.block > 1) {
+  if (target.channels_last) {
     for (int64_t i = 0; i < r.pixels; ++i) {
       write_row(source + i * source_stride, r.channels, target.data, target.dtype,
                 target.index(r.image, r.channel, r.pixel + i));
