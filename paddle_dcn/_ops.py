@@ -1,89 +1,15 @@
-"""Finds, builds or loads the operators' library, and makes the one call of the raw operators."""
+"""The one call of the raw operators, in whatever mode Paddle is."""
 
 from __future__ import annotations
-
-import ctypes
-import hashlib
-import os
-import sys
-from pathlib import Path
 
 import paddle
 from paddle import Tensor
 from paddle.base import core
 from paddle.base.framework import OpProtoHolder
 from paddle.base.layer_helper import LayerHelper
-from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
 
-from . import _build
+from . import _library  # noqa: F401  (registers the operators)
 from ._checks import Call, Inference
-
-PACKAGE = Path(__file__).resolve().parent
-
-# What the kernels choose from when they run: each includes those before it.
-INSTRUCTION_SETS = ("baseline", "avx2", "avx512", "avx512_bf16", "amx")
-
-
-def _sources() -> Path:
-    """Return the C++ sources' folder: inside an installed package, beside it in a checkout."""
-    inside = PACKAGE / "_sources"
-    return inside if inside.is_dir() else PACKAGE.parent / "custom_ops"
-
-
-def _cache() -> Path:
-    """Return the folder for libraries built on import, one for each state of the sources."""
-    folder = Path(os.environ.get("PADDLE_DCN_CACHE", "~/.cache/paddle_dcn")).expanduser()
-    digest = hashlib.sha256()
-    root = _sources()
-    for path in sorted(p for p in root.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".cuh"}):
-        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return folder / digest.hexdigest()[:12]
-
-
-def _find() -> tuple[Path, str]:
-    """Return the library that fits the installed Paddle, built if need be, and its origin."""
-    name = _build.library_name()
-    if (PACKAGE / name).exists():
-        return PACKAGE / name, "wheel" if _sources().parent == PACKAGE else "tree"
-    folder = _cache()
-    if not (folder / name).exists():
-        others = ", ".join(path.name for path in sorted(PACKAGE.glob("_paddle_dcn.*.so")))
-        print(
-            f"paddle_dcn: no library for Paddle {_build.paddle_version()} (found: "
-            f"{others or 'none'}); building it in {folder}, once, which takes about a minute ...",
-            file=sys.stderr,
-            flush=True,
-        )
-        try:
-            _build.build(_sources(), folder, folder / "objects")
-        except OSError as error:
-            raise _build.BuildError(
-                f"paddle_dcn: cannot build in {folder} ({error.strerror}): name another folder in "
-                "the environment variable PADDLE_DCN_CACHE"
-            ) from None
-    return folder / name, "cache"
-
-
-def _check_instruction_set() -> None:
-    """Refuse a wrong name here: the library would take it for no limit at all."""
-    variable = "PADDLE_DCN_INSTRUCTION_SET"
-    name = os.environ.get(variable)
-    if name and name not in INSTRUCTION_SETS:
-        raise ValueError(f"{variable}: expected one of {', '.join(INSTRUCTION_SETS)}, got {name!r}")
-
-
-_check_instruction_set()
-PATH, ORIGIN = _find()
-load_op_meta_info_and_register_op(str(PATH))
-_HANDLE = ctypes.CDLL(str(PATH))
-
-
-def library() -> ctypes.CDLL:
-    """Return the loaded library, for ``custom_ops/paddle/info.cc`` and ``kernels/dcn.h``."""
-    for name in ("built_for", "instruction_set", "bfloat16_instruction_set"):
-        getattr(_HANDLE, f"paddle_dcn_{name}").restype = ctypes.c_char_p
-    _HANDLE.dcn_cpu_bfloat16_time.restype = ctypes.c_double
-    return _HANDLE
 
 
 def _append(name: str, *arguments):

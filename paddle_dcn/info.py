@@ -9,7 +9,7 @@ import platform
 import numpy
 import paddle
 
-from . import __version__, _ops
+from . import __version__, _library
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,10 +27,10 @@ def _for_bfloat16(library) -> str:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the table."""
-    library = _ops.library()
+    library, engines = _library.HANDLE, _library.engines()
     used = library.paddle_dcn_instruction_set().decode()
     limit = os.environ.get("PADDLE_DCN_INSTRUCTION_SET")
-    available = ", ".join(_ops.INSTRUCTION_SETS[: _ops.INSTRUCTION_SETS.index(used) + 1])
+    available = ", ".join(engines[: engines.index(used) + 1])
     rows = {
         "paddle_dcn": __version__,
         "Paddle": paddle.__version__,
@@ -41,8 +41,8 @@ def main(arguments: argparse.Namespace) -> int:
         "  for bfloat16": _for_bfloat16(library),
         "threads": f"{library.paddle_dcn_threads()} (environment variable OMP_NUM_THREADS)",
         "CUDA kernels": "yes" if library.paddle_dcn_has_cuda() else "no",
-        "library": _ops.PATH,
-        "  from": _ops.ORIGIN,
+        "library": _library.PATH,
+        "  from": _library.ORIGIN,
         "  built for": f"Paddle {library.paddle_dcn_built_for().decode()}",
     }
     for name, value in rows.items():

@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 import paddle_dcn
-from paddle_dcn import _ops
+from paddle_dcn import _library
 from tests.support.process import ROOT
 from tests.support.programs import needs_paddle_3
 
@@ -39,7 +39,7 @@ def test_program(tmp_path):
     x.tofile(tmp_path / "input")
     with paddle.no_grad():
         model(paddle.to_tensor(x)).numpy().tofile(tmp_path / "expected")
-    files = tmp_path / "model", _ops.PATH, tmp_path / "input", tmp_path / "expected"
+    files = tmp_path / "model", _library.PATH, tmp_path / "input", tmp_path / "expected"
     done = subprocess.run(
         [build / "run_model", *files, *map(str, shape)], capture_output=True, text=True, check=False
     )

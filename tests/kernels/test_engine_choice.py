@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_dcn import _ops
-from paddle_dcn._ops import INSTRUCTION_SETS
+from paddle_dcn import _library
 
 AVX2 = {"avx2", "fma"}
 AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
@@ -23,17 +22,15 @@ FLOAT16, BFLOAT16, FLOAT32, FLOAT64 = range(4)  # in the order of dcn::DataType
 
 @pytest.fixture(scope="module")
 def library():
-    """The loaded library; a row of INSTRUCTION_SETS' engines, fewer if the compiler is old."""
-    library = _ops.library()
-    library.dcn_cpu_engine_name.restype = ctypes.c_char_p
+    """The loaded library; fewer engines than NEEDED has if the compiler is old."""
+    library = _library.HANDLE
     library.dcn_cpu_bfloat16_pays.argtypes = [ctypes.c_double]
     return library
 
 
 def test_engines(library):
-    count = library.dcn_cpu_engines()
-    names = [library.dcn_cpu_engine_name(engine).decode() for engine in range(count)]
-    assert names == [name for name in INSTRUCTION_SETS if name in names]
+    names = _library.engines()
+    assert names == [name for name in NEEDED if name in names]
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
     for engine, name in enumerate(names):
@@ -66,6 +63,6 @@ def test_rule_for_bfloat16(library, time, pays):
 def test_bfloat16_is_measured_once(library):
     time = library.dcn_cpu_bfloat16_time()
     assert time == library.dcn_cpu_bfloat16_time()
-    names = [library.dcn_cpu_engine_name(e).decode() for e in range(library.dcn_cpu_engines())]
+    names = _library.engines()
     has = "avx512_bf16" in names and library.dcn_cpu_engine_runs(names.index("avx512_bf16"))
     assert 0.5 < time < 4 if has else time == 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kernel_library import Library
-from paddle_dcn import _ops
+from paddle_dcn import _library
 from tests.kernels.cpu_emulation.harness import build, build_parts, build_program
 from tests.support.cases import COMPACT, TABLE, Case, choose
 from tests.support.kernel_jobs import Job, run
@@ -18,7 +18,7 @@ from tests.support.operators import check_job
 from tests.support.problems import DTYPE_IDS, DTYPES
 from tests.support.process import ROOT, run_python
 
-SHIPPED = Library(_ops.PATH)
+SHIPPED = Library(_library.PATH)
 NATIVE = [engine for engine in SHIPPED.engines() if SHIPPED.runs(engine)]
 # The slow ones: emulated, one data type will do for them.
 BANDS = choose(COMPACT, "bands of tiles")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kernel_library import Library
-from paddle_dcn import _ops, deform_conv2d_reference
+from paddle_dcn import _library, deform_conv2d_reference
 from tests.kernels.cpu_emulation.harness import build
 from tests.support import operators
 from tests.support.cases import COMPACT, Case
@@ -15,7 +15,7 @@ from tests.support.comparison import assert_close
 from tests.support.kernel_jobs import Inference, Job, run
 from tests.support.problems import DTYPE_IDS, DTYPES, FULL_BITS, random_problem
 
-SHIPPED = Library(_ops.PATH)
+SHIPPED = Library(_library.PATH)
 NATIVE = [engine for engine in SHIPPED.engines() if SHIPPED.runs(engine)]
 
 FORMS = [

@@ -11,7 +11,7 @@ import shutil
 import pytest
 
 from benchmarks.kernel_library import Library
-from paddle_dcn import _ops
+from paddle_dcn import _library
 from tests.kernels.cpu_emulation.harness import build
 from tests.support.cases import COMPACT, TABLE
 from tests.support.kernel_jobs import SANITIZERS, Job, run_sanitized
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not
 
 FULL = "PADDLE_DCN_SANITIZE" in os.environ
 FEW = [case for case in COMPACT if case.products < 300_000]
-SHIPPED = Library(_ops.PATH)
+SHIPPED = Library(_library.PATH)
 ENGINES = [("avx2", True)]
 if FULL:
     ENGINES = [(engine, False) for engine in SHIPPED.engines() if SHIPPED.runs(engine)]

@@ -36,10 +36,10 @@ def test_beside_another_openmp_runtime():
 import ctypes
 ctypes.CDLL("libgomp.so.1", mode=ctypes.RTLD_GLOBAL)
 import paddle
-from paddle_dcn import _ops
+from paddle_dcn import _library
 for threads in (1, 3, 2):
     paddle.base.core.set_num_threads(threads)
-    assert _ops.library().paddle_dcn_threads() == threads
+    assert _library.HANDLE.paddle_dcn_threads() == threads
 """
     process = run_python("-c", code, OMP_NUM_THREADS=None)
     if "libgomp.so.1: cannot open" in process.stderr:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import paddle_dcn
-from paddle_dcn import _build, _ops
+from paddle_dcn import _build, _library
 from tests.support.process import ROOT, run_python, start_python
 
 LIBRARY = f"paddle_dcn/{_build.library_name()}"
@@ -67,7 +67,7 @@ def test_contents_of_the_wheel(wheel):
 
 @pytest.mark.slow
 def test_installed_wheel_works_in_any_folder(site):
-    code = "import paddle_dcn as p; print(p.__version__, p._ops.ORIGIN, p._ops.PATH)"
+    code = "import paddle_dcn as p; print(p.__version__, p._library.ORIGIN, p._library.PATH)"
     process = import_package(site, code, PATH="")
     assert process.stdout.split() == [paddle_dcn.__version__, "wheel", str(site / LIBRARY)]
 
@@ -90,43 +90,60 @@ def test_source_distribution(tmp_path):
 
 def test_library_shares_paddles_openmp():
     """A second OpenMP runtime in the process would not heed Paddle's number of threads."""
-    needed = run("ldd", _ops.PATH)
+    needed = run("ldd", _library.PATH)
     assert "libpaddle.so" in needed
     assert "libgomp" not in needed
 
 
 def test_library_carries_no_path_of_its_build():
-    assert os.fsencode(ROOT) not in Path(_ops.PATH).read_bytes()
-    assert "RUNPATH" not in run("readelf", "-d", _ops.PATH)
+    assert os.fsencode(ROOT) not in Path(_library.PATH).read_bytes()
+    assert "RUNPATH" not in run("readelf", "-d", _library.PATH)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("variable", "message"),
-    [
-        (
-            "PATH",
-            "'g++' is needed to build the operators: install g++, or name another C++ compiler in "
-            "CXX",
-        ),
-        (
-            "PADDLE_DCN_CACHE",
-            "cannot build in {folder} (Not a directory): name another folder in the environment "
-            "variable PADDLE_DCN_CACHE",
-        ),
-    ],
-)
-def test_what_cannot_be_built(site, variable, message):
+def test_what_cannot_be_built(site, tmp_path):
     """The library of another Paddle is not loaded, and one sentence says what there is to do."""
     (site / LIBRARY).rename(site / "paddle_dcn" / "_paddle_dcn.paddle1.8.so")
-    cache = Path(zipfile.__file__)  # no folder
-    process = import_package(site, CXX=None, **{"PADDLE_DCN_CACHE": cache, variable: cache})
+    process = import_package(site, CXX=None, PADDLE_DCN_CACHE=tmp_path / "cache", PATH="")
     progress, *_, last = process.stderr[process.stderr.index("paddle_dcn:") :].splitlines()
     assert f"no library for Paddle {_build.paddle_version()}" in progress
     assert "(found: _paddle_dcn.paddle1.8.so)" in progress
-    folder = progress.partition("building it in ")[2].partition(",")[0]
-    message = message.format(folder=folder)
-    assert last == f"paddle_dcn._build.BuildError: paddle_dcn: {message}"
+    assert last == (
+        "paddle_dcn._build.BuildError: paddle_dcn: 'g++' is needed to build the operators: install "
+        "g++, or name another C++ compiler in CXX"
+    )
+
+
+def test_cache_is_private(tmp_path, monkeypatch):
+    monkeypatch.setenv("PADDLE_DCN_CACHE", str(tmp_path / "cache"))
+    folder = _library._cache()
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
+    folder.parent.chmod(0o777)  # by an earlier version, or by mistake
+    _library._cache()
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(_build.BuildError, match=f"{folder.parent} belongs to another user"):
+        _library._cache()
+
+
+@pytest.mark.parametrize(
+    ("cache", "message"),
+    [
+        ("cache", "PADDLE_DCN_CACHE: expected the absolute path of a folder, got 'cache'"),
+        (".", "PADDLE_DCN_CACHE: expected the absolute path of a folder, got '.'"),
+        (zipfile.__file__, f"cannot build in {zipfile.__file__}/.* .Not a directory.: name"),
+    ],
+)
+def test_wrong_cache(cache, message, monkeypatch):
+    monkeypatch.setenv("PADDLE_DCN_CACHE", cache)
+    with pytest.raises((_build.BuildError, ValueError), match=message):
+        _library._cache()
+
+
+def test_empty_cache_is_the_default(tmp_path, monkeypatch):
+    monkeypatch.setenv("PADDLE_DCN_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _library._cache().parent == tmp_path / ".cache" / "paddle_dcn"
 
 
 @pytest.fixture
@@ -197,7 +214,7 @@ def test_import_builds_what_is_missing(site, tmp_path):
     compiler, log, cache = tmp_path / "compiler", tmp_path / "log", tmp_path / "cache"
     compiler.write_text(COMPILER.format(python=sys.executable, library=str(library), log=str(log)))
     compiler.chmod(0o755)
-    code = "import paddle_dcn as p; print(p._ops.ORIGIN, p._ops.PATH)"
+    code = "import paddle_dcn as p; print(p._library.ORIGIN, p._library.PATH)"
     variables = {"PYTHONPATH": site, "CXX": compiler, "PADDLE_DCN_CACHE": cache}
     both = [start_python("-c", code, cwd=tmp_path, **variables) for _ in range(2)]
     for process in both:
@@ -213,11 +230,25 @@ def test_import_builds_what_is_missing(site, tmp_path):
     assert again.stdout == output
     assert "building" not in again.stderr
 
+    # What is not what was built there is not loaded, but built again.
+    built = Path(output.split()[1])
+    whole = built.read_bytes()
+    for spoil in (
+        lambda: built.write_bytes(whole[: len(whole) // 2]),
+        lambda: built.with_name(f"{built.name}.sha256").unlink(),
+        lambda: built.chmod(0o777),
+    ):
+        spoil()
+        again = import_package(site, code, CXX=compiler, PADDLE_DCN_CACHE=cache)
+        assert again.stdout == output
+        assert "building" in again.stderr
+        assert built.read_bytes() == whole
+
 
 def test_compiler_that_fails(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "false")
     with pytest.raises(_build.BuildError, match="the compiler failed"):
-        _build.build(_ops._sources(), tmp_path / "target", tmp_path / "work")
+        _build.build(_library.sources(), tmp_path / "target", tmp_path / "work")
     assert list((tmp_path / "target").iterdir()) == []
 
 
@@ -225,4 +256,4 @@ def test_info():
     process = run_python("-m", "paddle_dcn", "info")
     rows = dict(line.strip().split(maxsplit=1) for line in process.stdout.splitlines())
     assert rows["paddle_dcn"] == paddle_dcn.__version__
-    assert rows["library"] == str(_ops.PATH)
+    assert rows["library"] == str(_library.PATH)

@@ -1,0 +1,115 @@
+"""Finds or builds the operators' library, loads it, and registers what it holds with Paddle."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import stat
+import sys
+from pathlib import Path
+
+from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
+
+from . import _build
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def sources() -> Path:
+    """Return the C++ sources' folder: inside an installed package, beside it in a checkout."""
+    inside = PACKAGE / "_sources"
+    return inside if inside.is_dir() else PACKAGE.parent / "custom_ops"
+
+
+def _cache() -> Path:
+    """Return the folder for libraries built on import, one for each state of the sources."""
+    variable = "PADDLE_DCN_CACHE"
+    root = Path(os.environ.get(variable) or "~/.cache/paddle_dcn").expanduser()
+    if not root.is_absolute():
+        raise ValueError(f"{variable}: expected the absolute path of a folder, got {str(root)!r}")
+    digest = hashlib.sha256()
+    code = sources()
+    for path in sorted(p for p in code.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".cuh"}):
+        digest.update(str(path.relative_to(code)).encode() + path.read_bytes())
+    folder = root / digest.hexdigest()[:12]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for private in (root, folder):
+            if private.stat().st_uid != os.geteuid():
+                raise _build.BuildError(
+                    f"paddle_dcn: {private} belongs to another user, and what is built there would "
+                    f"be run: name a folder of your own in the environment variable {variable}"
+                )
+            private.chmod(0o700)
+    except OSError as error:
+        raise _build.BuildError(
+            f"paddle_dcn: cannot build in {folder} ({error.strerror}): name another folder in "
+            f"the environment variable {variable}"
+        ) from None
+    return folder
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_sound(path: Path, checksum: Path) -> bool:
+    """Say whether a built library is there, nobody else's work, and whole."""
+    if not path.is_file() or not checksum.is_file():
+        return False
+    status = path.lstat()
+    private = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return private and checksum.read_text() == _digest(path)
+
+
+def _find() -> tuple[Path, str]:
+    """Return the library that fits the installed Paddle, built if need be, and its origin."""
+    name = _build.library_name()
+    if (PACKAGE / name).exists():
+        return PACKAGE / name, "wheel" if sources().parent == PACKAGE else "tree"
+    folder = _cache()
+    path, checksum = folder / name, folder / f"{name}.sha256"
+    if not _is_sound(path, checksum):
+        others = ", ".join(each.name for each in sorted(PACKAGE.glob("_paddle_dcn.*.so")))
+        print(
+            f"paddle_dcn: no library for Paddle {_build.paddle_version()} (found: "
+            f"{others or 'none'}); building it in {folder}, once, which takes about a minute ...",
+            file=sys.stderr,
+            flush=True,
+        )
+        _build.build(sources(), folder, folder / "objects")
+        path.chmod(0o700)
+        checksum.write_text(_digest(path))
+    return path, "cache"
+
+
+PATH, ORIGIN = _find()
+load_op_meta_info_and_register_op(str(PATH))
+
+# For `custom_ops/paddle/info.cc` and `kernels/dcn.h`.
+HANDLE = ctypes.CDLL(str(PATH))
+for _name in (
+    "dcn_cpu_engine_name",
+    "paddle_dcn_built_for",
+    "paddle_dcn_instruction_set",
+    "paddle_dcn_bfloat16_instruction_set",
+):
+    getattr(HANDLE, _name).restype = ctypes.c_char_p
+HANDLE.dcn_cpu_bfloat16_time.restype = ctypes.c_double
+
+
+def engines() -> list[str]:
+    """Return the names of the CPU kernels' instruction sets; each includes those before it."""
+    return [HANDLE.dcn_cpu_engine_name(i).decode() for i in range(HANDLE.dcn_cpu_engines())]
+
+
+def _check_limit() -> None:
+    """Refuse a wrong name here: the kernels would take it for no limit at all."""
+    variable = "PADDLE_DCN_INSTRUCTION_SET"
+    name = os.environ.get(variable)
+    if name and name not in engines():
+        raise ValueError(f"{variable}: expected one of {', '.join(engines())}, got {name!r}")
+
+
+_check_limit()
