@@ -41,6 +41,7 @@ from . import (
     layers,
     optimizer,
     param_attr,
+    reader,
     regularizer,
 )
 from ._moved import MOVED, module_getattr
@@ -48,12 +49,15 @@ from .data_feeder import DataFeeder
 from .executor import CompiledProgram, ExecutionStrategy, Executor
 from .framework import Variable
 from .input import embedding, one_hot
+from .reader import DataLoader, PyReader
 
 __all__ = [
     "CompiledProgram",
     "DataFeeder",
+    "DataLoader",
     "ExecutionStrategy",
     "Executor",
+    "PyReader",
     "Variable",
     "backward",
     "clip",
@@ -70,6 +74,7 @@ __all__ = [
     "one_hot",
     "optimizer",
     "param_attr",
+    "reader",
     "regularizer",
     *MOVED["fluid"],
 ]

@@ -30,7 +30,6 @@ _PLACES = {
     },
     "fluid.io": {
         "paddle": "batch",
-        "paddle.io": "DataLoader",
         "paddle.reader": (
             "buffered cache chain compose firstn map_readers multiprocess_reader shuffle "
             "xmap_readers"
@@ -69,14 +68,12 @@ _CHANGED = {
         "Categorical": "paddle.distribution.Categorical",
         "DynamicRNN": "paddle.nn.RNN",
         "GRUCell": "paddle.nn.GRUCell",
-        "IfElse": "paddle.static.nn.cond",
+        "IfElse": "paddle_dcn.fluid.layers.cond",
         "LSTMCell": "paddle.nn.LSTMCell",
         "Normal": "paddle.distribution.Normal",
         "RNNCell": "paddle.nn.RNNCellBase",
         "StaticRNN": "paddle.nn.RNN",
-        "Switch": "paddle.static.nn.case",
         "Uniform": "paddle.distribution.Uniform",
-        "While": "paddle.static.nn.while_loop",
         "array_length": "paddle.tensor.array_length",
         "array_read": "paddle.tensor.array_read",
         "array_write": "paddle.tensor.array_write",
@@ -85,9 +82,9 @@ _CHANGED = {
         "conv3d_transpose": "paddle.nn.Conv3DTranspose",
         "cos_sim": "paddle.nn.functional.cosine_similarity",
         "create_array": "paddle.tensor.create_array",
-        "create_py_reader_by_data": "paddle.io.DataLoader",
+        "create_py_reader_by_data": "paddle_dcn.fluid.io.DataLoader",
         "crf_decoding": "paddle.text.viterbi_decode",
-        "double_buffer": "paddle.io.DataLoader",
+        "double_buffer": "paddle_dcn.fluid.io.DataLoader",
         "dynamic_gru": "paddle.nn.GRU",
         "dynamic_lstm": "paddle.nn.LSTM",
         "elementwise_equal": "paddle.equal",
@@ -100,8 +97,8 @@ _CHANGED = {
         "lstm": "paddle.nn.LSTM",
         "lstm_unit": "paddle.nn.LSTMCell",
         "pad_constant_like": "paddle.nn.functional.pad",
-        "py_reader": "paddle.io.DataLoader",
-        "read_file": "paddle.io.DataLoader",
+        "py_reader": "paddle_dcn.fluid.io.DataLoader",
+        "read_file": "paddle_dcn.fluid.io.DataLoader",
         "rnn": "paddle.nn.RNN",
         "sampling_id": "paddle.multinomial",
         "space_to_depth": "paddle.nn.functional.pixel_unshuffle",
@@ -110,7 +107,6 @@ _CHANGED = {
         "unique_with_counts": "paddle.unique",
         "warpctc": "paddle.nn.functional.ctc_loss",
     },
-    "fluid.io": {"PyReader": "paddle.io.DataLoader"},
     "fluid.optimizer": {
         "LambOptimizer": "paddle.optimizer.Lamb",
         "LookaheadOptimizer": "paddle.incubate.LookAhead",
@@ -130,8 +126,6 @@ _CURRENT_ONLY = {
     "paddle.nn.functional.cosine_similarity",
     "paddle.nn.functional.npair_loss",
     "paddle.roll",
-    "paddle.static.nn.case",
-    "paddle.static.nn.cond",
 }
 # What only programs of Paddle 2's kind take.
 _OLD_ONLY = {

@@ -82,7 +82,8 @@ class Executor(paddle.static.Executor):
 
         Args:
             program: The program; None is the default one.
-            feed: Arrays by the names of inputs.
+            feed: Arrays by the names of inputs, or a list with them, as loaders give; None takes the
+                next batches of the program's loaders that were started.
             fetch_list: The results that are wanted: tensors, or their names.
             feed_var_name: As in Paddle.
             fetch_var_name: As in Paddle.
@@ -98,6 +99,7 @@ class Executor(paddle.static.Executor):
         Raises:
             ValueError: a name that no tensor of the program has; an input that is not fed, or of
                 another shape or dtype than the program says.
+            fluid.core.EOFException: a loader of the program has no batch left.
         """
         if isinstance(program, CompiledProgram):
             program = program.program
@@ -105,6 +107,13 @@ class Executor(paddle.static.Executor):
         if fetch_list is not None:
             wanted = fetch_list if isinstance(fetch_list, (list, tuple)) else [fetch_list]
             fetch_list = [_result(target, item) for item in wanted]
+        if isinstance(feed, (list, tuple)):
+            if len(feed) != 1:
+                raise ValueError(f"feed: expected arrays for one device, got {len(feed)}")
+            feed = feed[0]
+        if not feed:
+            for loader in getattr(target, "_loaders", ()):
+                feed = {**(feed or {}), **loader.next_feed()}
         if isinstance(feed, dict) and _programs.is_pir(target):
             _check_feed(target, feed)
         return super().run(

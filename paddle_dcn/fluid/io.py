@@ -11,8 +11,11 @@ import paddle
 from . import _programs
 from ._moved import module_getattr
 from .executor import CompiledProgram
+from .reader import DataLoader, PyReader
 
 __all__ = [
+    "DataLoader",
+    "PyReader",
     "is_parameter",
     "is_persistable",
     "load_inference_model",

@@ -11,7 +11,15 @@ import pytest
 import paddle_dcn
 import paddle_dcn.fluid as fluid
 from tests.support.comparison import assert_close
-from tests.support.programs import fresh_program, initialize, needs_paddle_3, parameters, value
+from tests.support.programs import (
+    KINDS,
+    fresh_program,
+    initialize,
+    needs_paddle_3,
+    parameters,
+    programs_1x,
+    value,
+)
 
 
 def crops(count=2, size=32):
@@ -159,6 +167,76 @@ def test_data_in_dynamic_mode():
         RuntimeError, match="call paddle.enable_static.. first, or use paddle.to_ten"
     ):
         fluid.layers.data("x", [3])
+
+
+# --- loaders --------------------------------------------------------------------------------------
+
+
+def samples():
+    """Yield five samples of two inputs."""
+    for i in range(5):
+        yield np.full(2, i, "float32"), [i]
+
+
+def batches(size):
+    """Yield the batches of these samples that are whole."""
+    for start in range(0, 5 - size + 1, size):
+        numbers = np.arange(start, start + size)
+        yield numbers.astype("float32").repeat(2).reshape(-1, 2), numbers.reshape(-1, 1)
+
+
+SETTERS = {
+    "set_sample_generator": lambda loader: loader.set_sample_generator(samples, 2),
+    "set_sample_list_generator": lambda loader: loader.set_sample_list_generator(
+        paddle.batch(samples, 2, drop_last=True)
+    ),
+    "set_batch_generator": lambda loader: loader.set_batch_generator(lambda: batches(2)),
+    "decorate_sample_generator": lambda loader: loader.decorate_sample_generator(samples, 2),
+}
+
+
+@needs_paddle_3
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("setter", SETTERS)
+def test_loader(setter, kind):
+    """Iterable ones give feeds; from the others programs and their clones take their batches."""
+    wanted = [3 * 1, 3 * 5]  # x twice and y
+    make = fluid.io.PyReader if setter.startswith("deco") else fluid.io.DataLoader.from_generator
+    with programs_1x(kind) as executor:
+        x, y = fluid.data("x", [None, 2]), fluid.layers.data("y", [1], dtype="int64")
+        iterable = make([x, y], capacity=4)
+        loader = make(feed_list=[x, y], capacity=4, use_double_buffer=True, iterable=False)
+        total = fluid.layers.reduce_sum(x) + fluid.layers.reduce_sum(y)
+        program = fluid.default_main_program()
+        for each in (iterable, loader):
+            SETTERS[setter](each)
+        assert [executor.run(feed=f, fetch_list=[total])[0] for f in iterable()] == wanted
+        for each in (program, program.clone(for_test=True), fluid.CompiledProgram(program)):
+            loader.start()
+            for number in wanted:
+                assert executor.run(each, fetch_list=[total]) == [number]
+            with pytest.raises(fluid.core.EOFException, match="there is no batch left"):
+                executor.run(each, fetch_list=[total])
+            loader.reset()
+
+
+def test_loader_that_cannot():
+    with fresh_program():
+        x = fluid.data("x", [None, 2])
+        loader, iterable = (fluid.io.DataLoader.from_generator([x], iterable=i) for i in (0, 1))
+        with pytest.raises(RuntimeError, match="^the loader has no batches: call set_sample_gen"):
+            loader.start()
+        with pytest.raises(RuntimeError, match="^the loader is not iterable: call start"):
+            next(loader())
+        with pytest.raises(RuntimeError, match="^the loader is iterable: feed what it gives"):
+            iterable.start()
+        iterable.set_batch_generator(lambda: batches(2))
+        with pytest.raises(ValueError, match=r"^reader: expected batches .* \['x'\], got 2 arr"):
+            next(iterable())
+        with pytest.raises(ValueError, match="^feed_list: expected inputs of the program, got N"):
+            fluid.io.DataLoader.from_generator()
+    with pytest.raises(RuntimeError, match="first, or use paddle.io.DataLoader in dynamic mode"):
+        fluid.io.DataLoader.from_generator([x])
 
 
 # --- optimizers, regularizers, initializers ------------------------------------------------------
@@ -450,7 +528,8 @@ def test_every_name_is_there(name):
 
 
 MOVED = [
-    ("layers", "Switch", "use paddle.static.nn.case of current Paddle"),
+    ("layers", "IfElse", "use paddle_dcn.fluid.layers.cond"),
+    ("layers", "py_reader", "use paddle_dcn.fluid.io.DataLoader"),
     ("layers", "logsumexp", "use paddle.logsumexp of current Paddle"),
     ("layers", "inplace_abn", "use paddle_dcn.fluid.layers.batch_norm"),
     ("layers", "sequence_pad", "nor has current Paddle"),

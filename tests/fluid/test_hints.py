@@ -16,7 +16,7 @@ pytestmark = needs_paddle_3
 GONE = """
 BasicDecoder BeamSearchDecoder Categorical DecodeHelper Decoder DynamicRNN GRUCell
 GreedyEmbeddingHelper IfElse LSTMCell MultivariateNormalDiag Normal RNNCell SampleEmbeddingHelper
-StaticRNN Switch TrainingHelper Uniform While add_position_encoding addcmul allclose arange
+StaticRNN TrainingHelper Uniform add_position_encoding addcmul allclose arange
 array_length array_read array_write auc beam_search beam_search_decode bilinear_tensor_product
 bpr_loss center_loss chunk_eval clamp continuous_value_model conv3d_transpose cos_sim create_array
 create_py_reader_by_data crf_decoding cross ctc_greedy_decoder data_norm deformable_roi_pooling
@@ -25,7 +25,7 @@ elementwise_equal filter_by_instag flip fsp_matrix full_like gather_tree
 get_tensor_from_selected_rows gru_unit hash hsigmoid im2sequence index_select inplace_abn
 interpolate kron linear_chain_crf load lod_append lod_reset log1p log_softmax logsumexp lrn lstm
 lstm_unit masked_select mean_iou merge_selected_rows multiplex nce nonzero npair_loss
-pad_constant_like prroi_pool py_reader randint randn random_crop randperm read_file
+pad_constant_like py_reader randint randn random_crop randperm read_file
 reorder_lod_tensor_by_rank rnn roll row_conv sampled_softmax_with_cross_entropy sampling_id
 scatter_nd scatter_nd_add sequence_concat sequence_conv sequence_enumerate sequence_expand
 sequence_expand_as sequence_first_step sequence_last_step sequence_mask sequence_pad sequence_pool
@@ -63,7 +63,6 @@ CALLS = {
     "paddle.flip": lambda f: f(x(2), [0]),
     "paddle.full_like": lambda f: f(x(2), 3.0),
     "paddle.index_select": lambda f: f(x(2, 3), x(1, dtype="int64")),
-    "paddle.io.DataLoader": inspect.isclass,
     "paddle.kron": lambda f: f(x(2), x(2)),
     "paddle.load": callable,
     "paddle.log1p": lambda f: f(x(2)),
@@ -107,8 +106,6 @@ CALLS = {
     "paddle.scatter_nd": lambda f: f(x(2, 1, dtype="int64"), x(2), [3]),
     "paddle.scatter_nd_add": lambda f: f(x(3), x(2, 1, dtype="int64"), x(2)),
     "paddle.shard_index": lambda f: f(x(2, 1, dtype="int64"), 4, 2, 0),
-    "paddle.static.nn.case": lambda f: f([(x(1) > 0, lambda: x(2))], lambda: x(2) * 2),
-    "paddle.static.nn.cond": lambda f: f(x(1) > 0, lambda: x(2), lambda: x(2) * 2),
     "paddle.static.nn.continuous_value_model": apart(lambda f: f(x(2, 3), x(2, 2))),
     "paddle.static.nn.nce": apart(lambda f: f(x(2, 3), x(2, 1, dtype="int64"), 5)),
     "paddle.static.nn.row_conv": apart(lambda f: f(x(2, 3, 4), 2)),
@@ -118,7 +115,6 @@ CALLS = {
     "paddle.static.nn.sequence_last_step": apart(lambda f: f(x(2, 3))),
     "paddle.static.nn.sequence_pool": apart(lambda f: f(x(2, 3), "max")),
     "paddle.static.nn.sequence_softmax": apart(lambda f: f(x(2, 3))),
-    "paddle.static.nn.while_loop": lambda f: f(lambda i: i < 3, lambda i: [i + 1], [x(1)]),
     "paddle.t": lambda f: f(x(2, 3)),
     "paddle.tensor.array_length": lambda f: f(paddle.tensor.create_array("float32")),
     "paddle.tensor.array_read": callable,
@@ -126,7 +122,9 @@ CALLS = {
     "paddle.tensor.create_array": lambda f: f("float32"),
     "paddle.text.viterbi_decode": lambda f: f(x(1, 3, 4), x(4, 4), x(1, dtype="int64") * 3),
     "paddle.unique": lambda f: f(x(2)),
+    "paddle_dcn.fluid.io.DataLoader": inspect.isclass,
     "paddle_dcn.fluid.layers.batch_norm": lambda f: f(x(1, 2, 3, 3)),
+    "paddle_dcn.fluid.layers.cond": lambda f: f(x(1) > 0, lambda: x(2), lambda: x(2) * 2),
 }
 
 
