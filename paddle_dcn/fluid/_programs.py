@@ -1,18 +1,21 @@
 """What programs and tensors had in Paddle 1.x, given to those of current Paddle.
 
 Programs of Paddle 3 (PIR) have no `clone(for_test=True)`, no `all_parameters()` and no
-`global_block().var(name)`; most of their tensors have no name. Operators of neither kind of program
-take integers beside floats. Importing this module adds that to Paddle's classes; it replaces
-nothing that works without it.
+`global_block().var(name)`; most of their tensors have no name, and `if tensor` is refused.
+Operators of neither kind of program take integers beside floats. Importing this module adds that to
+Paddle's classes; it replaces nothing that works without it.
 """
 
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import paddle
+
+from ..static._parameters import find_parameter
 
 _PIR = getattr(paddle, "pir", None)
 Value = getattr(_PIR, "Value", None)
@@ -50,6 +53,9 @@ def find(program: Any, name: str) -> Any:
     if not is_pir(program):
         block = program.global_block()
         return block.var(name) if block.has_var(name) else None
+    parameter = find_parameter(program, name)
+    if parameter is not None:
+        return parameter
     for operation in program.global_block().ops:
         for index, own in enumerate(_names(operation)):
             if own == name:
@@ -121,7 +127,7 @@ def _named(operation: Any) -> list[str]:
 
 def _install() -> None:
     program_class, block_class = _PIR.Program, _PIR.Block
-    plain_clone, plain_name = program_class.clone, Value.name
+    plain_clone, plain_name, plain_bool = program_class.clone, Value.name, Value.__bool__
 
     def clone(self: Any, for_test: Any = None) -> Any:
         """Copy the program; `for_test=True` leaves training out.
@@ -135,6 +141,7 @@ def _install() -> None:
             _named(operation)
         copy = plain_clone(self)
         copy._original = self  # its tensors, which may be fetched from the copy, live as long as it
+        copy._loaders = getattr(self, "_loaders", [])
         if for_test:
             _leave_training_out(copy)
         return copy
@@ -165,10 +172,24 @@ def _install() -> None:
                 raise
             return _named(operation)[self.index()]
 
+    def true(self: Any) -> bool:
+        """Return True, as for any object, so that `if tensor` asks whether there is one.
+
+        That a condition is taken for true, whose value a program does not know while it is built,
+        is warned of: 1.x's losses call `min(x, y)` of Python, which gives y.
+        """
+        if paddle.base.dygraph.base.in_to_static_mode():
+            return plain_bool(self)
+        if self.dtype == paddle.bool:
+            message = "a condition of the static program is taken for True, as in Paddle 1.x"
+            warnings.warn(message, stacklevel=2)
+        return True
+
     for tensor_class in (Value, paddle.static.Variable):
         for operator in _OPERATORS:
             special = f"__{operator}__"
             setattr(tensor_class, special, _casting(getattr(tensor_class, special)))
+    Value.__bool__ = true
     program_class.clone = clone
     program_class.all_parameters = all_parameters
     block_class.var = var
@@ -183,6 +204,7 @@ def _install_in_old_programs() -> None:
     @functools.wraps(plain_clone)
     def clone(self: Any, for_test: bool = False) -> Any:
         copy = plain_clone(self, for_test)
+        copy._loaders = getattr(self, "_loaders", [])
         if for_test:  # Paddle leaves schedules out only where there is a backward pass as well
             block = copy.global_block()
             for index, operation in reversed([*enumerate(block.ops)]):

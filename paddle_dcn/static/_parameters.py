@@ -9,6 +9,7 @@ from paddle.base.layer_helper import LayerHelper
 from paddle.utils import unique_name
 
 from .. import _checks
+from . import _operators
 
 
 def require_static(function: str, counterpart: str) -> None:
@@ -21,6 +22,34 @@ def require_static(function: str, counterpart: str) -> None:
             f"{function} adds to a static program: call paddle.enable_static() first, or use "
             f"{counterpart} in dynamic mode and to_static"
         )
+
+
+def find_parameter(program: Any, name: str) -> Any:
+    """Return the parameter of a program that has this name, None where there is none."""
+    block = program.global_block()
+    if not hasattr(block, "front"):  # Paddle 2's kind
+        found = block.vars.get(name)
+        return found if isinstance(found, paddle.base.framework.Parameter) else None
+    return _known_parameters(program).get(name)
+
+
+def _known_parameters(program: Any) -> dict[str, Any]:
+    """Return the parameters of a program of Paddle 3 by name.
+
+    Paddle looks through all operations for them, which for each new layer makes the time to build a
+    network quadratic. New parameters come first in the program: while its first operation is the
+    same, so are they.
+    """
+    if getattr(program, "_first_operation", None) != _first_operation(program):
+        parameters = program.global_block().all_parameters()
+        program._parameters_by_name = {parameter.name: parameter for parameter in parameters}
+        program._first_operation = _first_operation(program)
+    return program._parameters_by_name
+
+
+def _first_operation(program: Any) -> int:
+    block = program.global_block()
+    return -1 if block.empty() else block.front().id()
 
 
 class Parameters:
@@ -46,7 +75,7 @@ class Parameters:
     def bias(self, attr: Any, shape: list[int]) -> Any:
         """Create a bias of zeros; None where `attr` is False."""
         _checks.check_attr("bias_attr", attr)
-        return self._create(attr, shape, is_bias=True)
+        return None if attr is False else self._create(attr, shape, is_bias=True)
 
     def _create(self, attr: Any, shape: list[int], **kwargs: Any) -> Any:
         """Create a parameter, or find the one that an earlier layer created under the same name.
@@ -54,14 +83,19 @@ class Parameters:
         Paddle's programs would get a second parameter of that name, which an optimizer then updates
         twice a step.
         """
+        program = paddle.static.default_main_program()
         name = getattr(paddle.ParamAttr._to_attr(attr), "name", None)
-        parameters = paddle.static.default_main_program().global_block().all_parameters()
-        for parameter in parameters if name is not None else ():
-            if parameter.name == name:
-                if list(parameter.shape) != shape:
-                    raise ValueError(
-                        f"{name}: expected shape {shape}, but the program has a parameter of that "
-                        f"name of shape {[*parameter.shape]}"
-                    )
-                return parameter
-        return self._helper.create_parameter(attr=attr, shape=shape, dtype=self._dtype, **kwargs)
+        found = None if name is None else find_parameter(program, name)
+        if found is not None:
+            if list(found.shape) != shape:
+                raise ValueError(
+                    f"{name}: expected shape {shape}, but the program has a parameter of that "
+                    f"name of shape {[*found.shape]}"
+                )
+            return found
+        known = None if _operators.in_old_program() else _known_parameters(program)
+        created = self._helper.create_parameter(attr=attr, shape=shape, dtype=self._dtype, **kwargs)
+        if known is not None:
+            known[created.name] = created
+            program._first_operation = _first_operation(program)
+        return created

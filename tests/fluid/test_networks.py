@@ -1,5 +1,6 @@
 """Networks and training scripts as Paddle 1.x wrote them, in both kinds of programs."""
 
+import contextlib
 import gc
 import math
 import struct
@@ -724,3 +725,45 @@ def test_clone_of_a_program_that_others_train():
 def test_several_devices():
     with pytest.raises(ValueError, match="^places: expected one device, got 2$"):
         fluid.CompiledProgram(None).with_data_parallel(places=[fluid.CPUPlace()] * 2)
+
+
+def test_tensors_are_true(kind):
+    """As any object is: networks ask whether there is one, and `min` of Python gives the second."""
+    with programs_1x(kind) as executor:
+        x = fluid.data("x", [1, 2])
+        assert x
+        expected = contextlib.nullcontext() if kind == "old" else pytest.warns(match="taken for Tr")
+        with expected:
+            least = min(x, x * 2.0)
+        np.testing.assert_array_equal(
+            executor.run(feed={"x": np.ones([1, 2], "float32")}, fetch_list=[least])[0], [[2, 2]]
+        )
+
+
+def test_created_tensors_take_any_shape(kind):
+    with programs_1x(kind) as executor:
+        x = fluid.data("x", [None, 3, 2])
+        left, right = (fluid.layers.create_tensor("float32") for _ in range(2))
+        fluid.layers.assign(np.ones([5, 3], "float32"), left)
+        fluid.layers.assign(x, right)
+        product = fluid.layers.matmul(left, right)
+        assert [*product.shape] == [-1, 5, 2]
+        (found,) = executor.run(feed={"x": np.ones([4, 3, 2], "float32")}, fetch_list=[product])
+    np.testing.assert_array_equal(found, np.full([4, 5, 2], 3))
+
+
+def test_parameters_are_looked_up_once(monkeypatch):
+    """Not in all operations for each layer, which would make long networks slow to build."""
+    looked = []
+    plain = paddle.pir.Block.all_parameters
+    monkeypatch.setattr(
+        paddle.pir.Block, "all_parameters", lambda block: looked.append(block) or plain(block)
+    )
+    with programs_1x("pir"):
+        x = fluid.data("x", [None, 4])
+        first = paddle.static.create_parameter([4, 4], "float32", name="of_paddle")
+        for i in range(20):
+            x = fluid.layers.fc(x, 4, param_attr=f"w{i}")
+        assert fluid.layers.create_parameter([4, 4], "float32", name="of_paddle").is_same(first)
+        assert fluid.framework._get_var("w3").shape == [4, 4]
+        assert len(looked) <= 2

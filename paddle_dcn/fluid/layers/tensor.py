@@ -267,7 +267,10 @@ def gaussian_random(
 
 def assign(input: Any, output: Any = None) -> Any:
     """Copy a tensor, or make one of a NumPy array or a list; a tensor `output` takes the result."""
-    return paddle.assign(input, output)
+    result = paddle.assign(input, output)
+    if isinstance(output, _programs.Value or ()) and [*output.shape] != [*result.shape]:
+        output.set_type(result.type())  # one of create_tensor, which has no shape of its own
+    return result
 
 
 def cast(x: Any, dtype: Any) -> Any:
