@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import paddle
-from paddle.static.nn.control_flow import Assert
 
 from .. import _checks
 from ..functional import convolve
@@ -79,14 +78,8 @@ def _assert_batch(x: Any, x_name: str, im2col_step: int) -> None:
     """Have the program check, when it runs, the batch that it does not know while it is built."""
     batch = paddle.shape(x)[0]
     fits = _operators.logical_or(batch < im2col_step, batch % im2col_step == 0)
-    assertion = Assert(fits)
-    # Paddle shows these lines, usually where the operator was added, above its own message.
-    lines = [
-        f"  im2col_step: expected a divisor of the batch of {x_name} or a number above it, got "
-        f"{im2col_step}"
-    ]
-    if assertion is None:  # Paddle 3
-        (assertion,) = fits.all_used_ops()
-        assertion.callstack = lines
-    else:
-        assertion._set_attr("op_callstack", lines)
+    _operators.check_when_run(
+        fits,
+        f"im2col_step: expected a divisor of the batch of {x_name} or a number above it, got "
+        f"{im2col_step}",
+    )

@@ -13,6 +13,7 @@ from typing import Any
 import paddle
 import paddle.nn.functional as F
 from paddle.base.layer_helper import LayerHelper
+from paddle.static.nn.control_flow import Assert
 
 
 def in_old_program() -> bool:
@@ -127,21 +128,88 @@ def grid_sample(x: Any, grid: Any) -> Any:
     return out
 
 
-def multiclass_nms(boxes: Any, scores: Any, settings: dict[str, Any]) -> Any:
-    """Keep the best boxes of each class; Paddle has the operator, and no function that calls it."""
+def _operation(
+    operator: str, inputs: dict[str, Any], attributes: dict[str, Any], outputs: dict[str, Any]
+) -> Any:
+    """Add an operator that no function of Paddle's calls.
+
+    Inputs and attributes are named as in Paddle 2's kind of programs, and in the order of Paddle
+    3's; the outputs have their dtypes.
+    """
     if not in_old_program():
-        order = (
-            "score_threshold nms_top_k keep_top_k nms_threshold normalized nms_eta background_label"
-        )
-        given = [settings[name] for name in order.split()]
-        return paddle._C_ops.multiclass_nms3(boxes, scores, None, *given)[0]
-    helper = LayerHelper("multiclass_nms3")
-    out = helper.create_variable_for_type_inference(boxes.dtype)
-    counts = [helper.create_variable_for_type_inference("int32") for _ in range(2)]
-    helper.append_op(
-        type="multiclass_nms3",
-        inputs={"BBoxes": boxes, "Scores": scores},
-        outputs={"Out": out, "Index": counts[0], "NmsRoisNum": counts[1]},
-        attrs=settings,
+        return getattr(paddle._C_ops, operator)(*inputs.values(), *attributes.values())
+    helper = LayerHelper(operator)
+    made = {name: helper.create_variable_for_type_inference(outputs[name]) for name in outputs}
+    given = {name: tensor for name, tensor in inputs.items() if tensor is not None}
+    helper.append_op(type=operator, inputs=given, outputs=made, attrs=attributes)
+    return list(made.values())
+
+
+def multiclass_nms(boxes: Any, scores: Any, settings: dict[str, Any]) -> list[Any]:
+    """Keep the best boxes of each class; return them, their places and how many each image has.
+
+    The settings are in the operator's order.
+    """
+    return _operation(
+        "multiclass_nms3",
+        {"BBoxes": boxes, "Scores": scores, "RoisNum": None},
+        settings,
+        {"Out": boxes.dtype, "Index": "int32", "NmsRoisNum": "int32"},
     )
-    return out
+
+
+def psroi_pool(
+    x: Any, boxes: Any, numbers: Any, size: tuple[int, int], channels: int, scale: float
+) -> Any:
+    """Pool parts of boxes, each from channels of its own."""
+    if not in_old_program():
+        return paddle.vision.ops.psroi_pool(x, boxes, numbers, size, scale)
+    # There Paddle's own function leaves the numbers out, which ends the process.
+    settings = {
+        "pooled_height": size[0],
+        "pooled_width": size[1],
+        "output_channels": channels,
+        "spatial_scale": scale,
+    }
+    inputs = {"X": x, "ROIs": boxes, "RoisNum": numbers}
+    return _operation("psroi_pool", inputs, settings, {"Out": x.dtype})[0]
+
+
+def anchor_generator(x: Any, settings: dict[str, Any]) -> list[Any]:
+    """Return the anchors of each pixel and their variances. The settings are in order."""
+    outputs = {"Anchors": x.dtype, "Variances": x.dtype}
+    return _operation("anchor_generator", {"Input": x}, settings, outputs)
+
+
+def bipartite_match(distances: Any, match_type: str, dist_threshold: float) -> list[Any]:
+    """Return which row each column is matched with, and their distances."""
+    return _operation(
+        "bipartite_match",
+        {"DistMat": distances},
+        {"match_type": match_type, "dist_threshold": dist_threshold},
+        {"ColToRowMatchIndices": "int32", "ColToRowMatchDist": distances.dtype},
+    )
+
+
+def collect_fpn_proposals(
+    rois: list[Any], scores: list[Any], numbers: list[Any], top: int
+) -> list[Any]:
+    """Return the boxes of all levels with the best scores, and how many each image has."""
+    return _operation(
+        "collect_fpn_proposals",
+        {"MultiLevelRois": rois, "MultiLevelScores": scores, "MultiLevelRoIsNum": numbers},
+        {"post_nms_topN": top},
+        {"FpnRois": rois[0].dtype, "RoisNum": "int32"},
+    )
+
+
+def check_when_run(holds: Any, message: str) -> None:
+    """Have the program check a bool when it runs; Paddle shows the message above its own."""
+    assertion = Assert(holds)
+    # Paddle shows these lines, usually where the operator was added, above its own message.
+    lines = [f"  {message}"]
+    if assertion is None:  # Paddle 3
+        (assertion,) = holds.all_used_ops()
+        assertion.callstack = lines
+    else:
+        assertion._set_attr("op_callstack", lines)
