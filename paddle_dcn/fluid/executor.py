@@ -82,8 +82,8 @@ class Executor(paddle.static.Executor):
 
         Args:
             program: The program; None is the default one.
-            feed: Arrays by the names of inputs, or a list with them, as loaders give; None takes the
-                next batches of the program's loaders that were started.
+            feed: Arrays by the names of inputs, or a list with them, as loaders give; None takes
+                the next batches of the program's loaders that were started.
             fetch_list: The results that are wanted: tensors, or their names.
             feed_var_name: As in Paddle.
             fetch_var_name: As in Paddle.
