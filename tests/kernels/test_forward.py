@@ -9,7 +9,7 @@ import pytest
 
 from paddle_dcn import deform_conv2d, deform_conv2d_reference
 from tests.support.cases import TABLE, Case, pair
-from tests.support.comparison import assert_close
+from tests.support.comparison import assert_close, assert_results_close
 from tests.support.operators import expected, run, to_array, to_tensor
 from tests.support.oracle import loop
 from tests.support.problems import DTYPE_IDS, DTYPES, inside_problem, random_problem
@@ -97,6 +97,19 @@ def test_onnxruntime(case):
     wanted = session.run(None, arrays)[0].astype("float64")
     # Both sides are rounded.
     assert_close(forward(case), wanted, "float32", 4 * case.depth["out"], "out")
+
+
+@pytest.mark.parametrize("size", [(5, 7), (7, 5)])
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_far_padding_and_dilation(size, dtypes, device):
+    """The second tap lies on the image; 2**24 + 1, where the first does, is not in float32."""
+    far = 2**24 + 1
+    for axis in (0, 1):
+        kernel, dilation, padding = [1, 1], [1, 1], [0, 0, 0, 0]
+        kernel[axis], dilation[axis], padding[2 * axis] = 2, far, far
+        case = Case(2, 6, size, 8, tuple(kernel), 1, tuple(padding), tuple(dilation))
+        results = run(deform_conv2d, case, random_problem(case, dtypes[0]), dtypes)
+        assert_results_close(results, expected(case, dtypes[0]), case, dtypes)
 
 
 @pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)

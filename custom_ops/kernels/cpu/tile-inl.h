@@ -57,9 +57,22 @@ DCN_INLINE GroupRange deformable_range(const Problem& p, const Slab& slab) {
 template <typename T>
 struct Tile {
   int64_t image, pixel, count;
-  T* origin_y;  // [kMaxTile], i * stride - pad, in pixels
+  T* origin_y;  // [kMaxTile], of tap 0, see tap_origin(); in pixels
   T* origin_x;
 };
+
+// f(t, i, j) for the output pixels (i, j) from `pixel` on.
+template <typename F>
+DCN_INLINE void for_pixels(const Problem& p, int64_t pixel, int64_t count, F f) {
+  int64_t i = pixel / p.out_width, j = pixel % p.out_width;
+  for (int64_t t = 0; t < count; ++t) {
+    f(t, i, j);
+    if (++j == p.out_width) {
+      j = 0;
+      ++i;
+    }
+  }
+}
 
 constexpr int64_t kMaxTile = 96;  // a multiple of every product's kRows
 
@@ -68,15 +81,18 @@ void set_tile(const Problem& p, int64_t image, int64_t pixel, int64_t count, Til
   tile.image = image;
   tile.pixel = pixel;
   tile.count = count;
-  int64_t i = pixel / p.out_width, j = pixel % p.out_width;
-  for (int64_t t = 0; t < count; ++t) {
+  for_pixels(p, pixel, count, [&](int64_t t, int64_t i, int64_t j) {
     tile.origin_y[t] = static_cast<T>(tap_origin(i, 0, p.stride_h, p.pad_top, p.dilation_h));
     tile.origin_x[t] = static_cast<T>(tap_origin(j, 0, p.stride_w, p.pad_left, p.dilation_w));
-    if (++j == p.out_width) {
-      j = 0;
-      ++i;
-    }
-  }
+  });
+}
+
+// Whether T may not hold the origin of tap 0 exactly, although it holds that of some other tap.
+template <typename T>
+DCN_INLINE bool has_far_origins(const Problem& p) {
+  constexpr int64_t kExact = sizeof(T) == sizeof(float) ? int64_t{1} << 24 : int64_t{1} << 53;
+  return p.height + p.pad_top + p.pad_bottom > kExact ||
+         p.width + p.pad_left + p.pad_right > kExact;
 }
 
 // A channels-last image: one pixel's channels are contiguous, pixels are `stride` elements apart.
@@ -188,13 +204,24 @@ void plan_samples(const Problem& p, const Planes& offset, const Planes& mask, co
   } else {
     for (int64_t t = 0; t < count; ++t) converted_mask[t] = T(1);
   }
-  const T tap_y = static_cast<T>(tap / p.kernel_w * p.dilation_h);
-  const T tap_x = static_cast<T>(tap % p.kernel_w * p.dilation_w);
+  const int64_t tap_i = tap / p.kernel_w, tap_j = tap % p.kernel_w;
+  T tap_y = static_cast<T>(tap_i * p.dilation_h), tap_x = static_cast<T>(tap_j * p.dilation_w);
+  const T *origin_y = tile.origin_y, *origin_x = tile.origin_x;
+  T exact_y[kMaxTile], exact_x[kMaxTile];
+  if (__builtin_expect(has_far_origins<T>(p), 0)) {
+    for_pixels(p, tile.pixel, count, [&](int64_t t, int64_t i, int64_t j) {
+      exact_y[t] = static_cast<T>(tap_origin(i, tap_i, p.stride_h, p.pad_top, p.dilation_h));
+      exact_x[t] = static_cast<T>(tap_origin(j, tap_j, p.stride_w, p.pad_left, p.dilation_w));
+    });
+    origin_y = exact_y;
+    origin_x = exact_x;
+    tap_y = tap_x = 0;
+  }
   const T height = static_cast<T>(image.height), width = static_cast<T>(image.width);
   const int64_t row = image.width * image.stride;
   for (int64_t t = 0; t < count; ++t) {
     const Sample<T> s =
-        locate(tile.origin_y[t] + tap_y + dy[t], tile.origin_x[t] + tap_x + dx[t], height, width);
+        locate(origin_y[t] + tap_y + dy[t], origin_x[t] + tap_x + dx[t], height, width);
     plan.corner[t] = s.y0 * row + s.x0 * image.stride;
     plan.inside[t] =
         (s.y0 >= 0 ? kTop : 0) | (((s.y0 >= -1) & (s.y0 + 1 < image.height)) ? kBottom : 0) |
