@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-verify", action="store_true", help="do not run what is written beside the model"
     )
     parser.add_argument(
+        "--no-fuse", action="store_true", help="for fast: keep to the operator that can be trained"
+    )
+    parser.add_argument(
         "--check", action="store_true", help="only tell what the model has; write nothing"
     )
     parser.set_defaults(error=parser.error)
@@ -40,12 +43,20 @@ def main(arguments: argparse.Namespace) -> int:
         name = program_file.parent.resolve().name if model.is_dir() else program_file.stem
         out = arguments.out or f"{name}_{arguments.to}"
         done = export.convert(
-            model, out, arguments.to, opset=arguments.opset, verify=not arguments.no_verify
+            model,
+            out,
+            arguments.to,
+            opset=arguments.opset,
+            verify=not arguments.no_verify,
+            fuse=not arguments.no_fuse,
         )
     except (ImportError, NotImplementedError, OSError, TypeError, ValueError) as error:
         print(f"not converted: {error}")
         return 1
     _list(done.layers)
+    if any(done.fused.values()):
+        parts = [f"{name} {count}" for name, count in done.fused.items() if count]
+        print(f"fused for inference: {', '.join(parts)}")
     for file in done.files:
         print(f"wrote {file}, {file.stat().st_size / 1024:.0f} KiB")
     if done.difference is None:

@@ -19,7 +19,7 @@ from paddle import Tensor
 from paddle.utils import flatten
 
 from .. import _checks
-from . import _files, _forms, _paddle_onnx, _programs, _tracing, _verify
+from . import _files, _forms, _fusing, _paddle_onnx, _programs, _tracing, _verify
 
 __all__ = ["Conversion", "convert", "onnx", "openvino", "save_portable"]
 
@@ -49,6 +49,8 @@ class Conversion(NamedTuple):
     """What was written."""
     difference: float | None
     """How far outputs were from the model's, as a share of the largest value; None: not run."""
+    fused: dict[str, int] = {}
+    """Of how many deformable convolutions what was fused, by name; {} for all but "fast"."""
 
 
 def save_portable(
@@ -226,6 +228,7 @@ def convert(
     *,
     opset: int = 19,
     verify: bool | Sequence = True,
+    fuse: bool = True,
 ) -> Conversion:
     """Convert a model, also one that is saved already, to a form for another runtime.
 
@@ -248,8 +251,15 @@ def convert(
         opset: Version of ONNX's operators, as for `onnx`.
         verify: As for `onnx`; also runs what is written for Paddle.
 
+        fuse: For `"fast"`: whether to use the operator for inference, which has no gradients and
+            runs on the CPU. It takes in a bias, BatchNorm and relu, relu6 or leaky_relu behind the
+            convolution, reads offset and mask from the tensor that they are parts of, and reorders
+            weights once: they must not change after the first run. Where an output has other users
+            or weights are computed, that is left as it is. Where Paddle's relu makes 0 of NaN, NaN
+            stays NaN.
+
     Returns:
-        What was found and done: `layers`, `files`, `difference`.
+        What was found and done: `layers`, `files`, `difference`, `fused`.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -284,7 +294,7 @@ def convert(
         feeds = _feeds(verify, program, ())
     else:
         program, feeds = _trace_and_feed(model, input_spec, verify)
-    return _write(program, out, to, opset, feeds)
+    return _write(program, out, to, opset, feeds, fuse)
 
 
 def _trace(model: Any, input_spec: Any) -> _programs.Program:
@@ -309,21 +319,27 @@ def _targets(path: Path, to: str) -> list[Path]:
 
 
 def _write(
-    program: _programs.Program, path: Path, to: str, opset: int, feeds: list | None
+    program: _programs.Program,
+    path: Path,
+    to: str,
+    opset: int,
+    feeds: list | None,
+    fuse: bool = False,
 ) -> Conversion:
     """Write a program for a target; unless feeds is None, run what was written beside it."""
     layers = _forms.describe(program)
     targets = _targets(path, to)
-    write, load = _runtime(to, opset)
+    write, load = _runtime(to, opset, fuse)
     difference = None
     with _files.staged(targets) as folder:
-        write(program, folder / path.name)
+        fused = write(program, folder / path.name)
         if feeds is not None:
             difference = _verify.verify(program, write, load, folder / path.name, feeds)
-    return Conversion(layers, [target for target in targets if target.exists()], difference)
+    files = [target for target in targets if target.exists()]
+    return Conversion(layers, files, difference, fused or {})
 
 
-def _runtime(to: str, opset: int) -> tuple[Callable, Callable]:
+def _runtime(to: str, opset: int, fuse: bool) -> tuple[Callable, Callable]:
     """Return what writes a program to a path without suffix, and what loads that to run it."""
     if to in _OPSETS:
         from . import _onnx  # imports onnx
@@ -335,10 +351,12 @@ def _runtime(to: str, opset: int) -> tuple[Callable, Callable]:
 
         return _openvino.write, _openvino.load
 
-    def write(program: _programs.Program, path: Path) -> None:
+    def write(program: _programs.Program, path: Path) -> dict[str, int]:
         program = program.clone()
+        fused = _fusing.fuse(program) if to == "fast" and fuse else {}
         _forms.rewrite(program, _forms.fast if to == "fast" else _forms.portable)
         program.write(path)
+        return fused
 
     return write, lambda path: _programs.read(*_programs.find(path)).run
 

@@ -13,12 +13,13 @@ from paddle import Tensor, nn
 from paddle.nn.functional import pad
 
 from .. import _ops
-from .._checks import Attributes, Call
+from .._checks import Attributes, Call, Inference
 from ._programs import Program, layer_of, replace, short, size_of
 
 OURS = {
     "custom_op.paddle_dcn_v1": ("x", "offset", "weight", "bias"),
     "custom_op.paddle_dcn_v2": ("x", "offset", "mask", "weight", "bias"),
+    "custom_op.paddle_dcn_inference": ("x", "offset", "mask", "weight", "bias"),
 }
 BUILTIN = "pd_op.deformable_conv"
 
@@ -27,10 +28,11 @@ def describe(program: Program) -> list[str]:
     """Return a line for people on each deformable convolution of a program."""
     lines = []
     for operator in deformable(program):
-        x, _, mask, weight, _, attributes = _read(operator)
+        (x, _, mask, weight, _, attributes), inference = read(operator)
+        version = "v2" if inference.joined or mask is not None else "v1"
         height, width = weight.shape[2:]
         parts = [
-            f"{layer_of(operator) or 'top level'}: {'v1' if mask is None else 'v2'}",
+            f"{layer_of(operator) or 'top level'}: {version}",
             f"{height}x{width}, x {[*x.shape]} {short(x.dtype)}, weight {[*weight.shape]}",
             f"stride {attributes.stride}, padding {attributes.padding}",
         ]
@@ -54,7 +56,22 @@ def rewrite(program: Program, form: Callable[[Call], Tensor]) -> None:
                 form is portable and operator.name() == BUILTIN
             )
             if not kept:
-                replace(operator, functools.partial(form, _read(operator)))
+                replace(operator, functools.partial(_emit, form, *read(operator)))
+
+
+def _emit(form: Callable[[Call], Tensor], call: Call, inference: Inference) -> Tensor:
+    """Emit a form of a convolution, and around it what the operator for inference does besides."""
+    if inference.joined:
+        planes, (height, width) = call.offset, call.weight.shape[2:]
+        offsets = 2 * call.attributes.deformable_groups * height * width
+        mask = nn.functional.sigmoid(planes[:, offsets:])
+        call = call._replace(offset=planes[:, :offsets], mask=mask)
+    out = form(call)
+    if inference.negative_slope == 0:
+        out = nn.functional.relu(out)
+    elif inference.negative_slope != 1:
+        out = nn.functional.leaky_relu(out, inference.negative_slope)
+    return paddle.clip(out, max=inference.upper_bound) if inference.upper_bound else out
 
 
 def fast(call: Call) -> Tensor:
@@ -158,9 +175,9 @@ def grid_sample(call: Call) -> Tensor:
     return _in_builtins_terms(convolve, call)
 
 
-def _read(operator: Any) -> Call:
+def read(operator: Any) -> tuple[Call, Inference]:
     """Return what an operator is told to do."""
-    operands = operator.operands_source()
+    operands = [each if each.initialized() else None for each in operator.operands_source()]
     attributes = operator.attrs()
     if operator.name() in OURS:
         tensors = dict(zip(OURS[operator.name()], operands))
@@ -172,12 +189,10 @@ def _read(operator: Any) -> Call:
         chosen = {name: attributes[name] for name in ("im2col_step", "data_format")}
     else:
         tensors = dict(zip(("x", "offset", "weight", "mask"), operands), bias=None)
-        if tensors["mask"] is not None and not tensors["mask"].initialized():
-            tensors["mask"] = None
         height, width = attributes["paddings"]
         paddings = (height, height, width, width)
         chosen = {}  # the builtin's im2col_step bounds nothing that needs bounds here
-    return Call(
+    call = Call(
         **tensors,
         attributes=Attributes(
             stride=tuple(attributes["strides"]),
@@ -188,6 +203,8 @@ def _read(operator: Any) -> Call:
             **chosen,
         ),
     )
+    known = {name: attributes[name] for name in Inference._fields if name in attributes}
+    return call, Inference(**known)
 
 
 def _in_builtins_terms(convolve: Callable[[Call], Tensor], call: Call) -> Tensor:

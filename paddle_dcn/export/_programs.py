@@ -39,10 +39,13 @@ class Program:
     def __init__(self, pir_program: Any, scope: Any) -> None:
         self.pir = pir_program
         self._scope = scope
+        self._original: Program | None = None
 
     def clone(self) -> Program:
-        """Return a copy that can be rewritten; it shares the parameters' values."""
-        return Program(self.pir.clone(), self._scope)
+        """Return a copy that can be rewritten; it shares the parameters' values, not new ones."""
+        copy = Program(self.pir.clone(), self._scope.new_scope())
+        copy._original = self  # whose scope must live as long
+        return copy
 
     @property
     def operators(self) -> list[Any]:
@@ -73,6 +76,20 @@ class Program:
         """Let the block's operators go into this program."""
         with _static(), paddle.static.program_guard(self.pir):
             yield
+
+    def parameter(self, name: str) -> np.ndarray:
+        """Return a parameter's value."""
+        return np.array(self._scope.find_var(name).get_tensor())
+
+    def add_parameter(self, name: str, array: np.ndarray) -> Any:
+        """Add a parameter, under this name if it is free, to the program that is being built."""
+        taken = {value.name for value in _parameters(self.pir)}
+        while name in taken:
+            name += "_"
+        with paddle.static.program_guard(self.pir, paddle.static.Program()):
+            value = paddle.create_parameter(array.shape, array.dtype.name, name)
+        self._scope.var(name).get_tensor().set(array, paddle.CPUPlace())
+        return value
 
     def run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Return the outputs for a feed."""
@@ -169,6 +186,22 @@ def replace(operator: Any, emit: Callable[[], Any]) -> None:
             each.set_str_attr("struct_name", operator.attrs().get("struct_name", ""))
     operator.result(0).replace_all_uses_with(new)
     block.remove_op(operator)
+
+
+def remove_unused(operators: Sequence[Any]) -> None:
+    """Remove operators, and those that only they read, unless their results are used."""
+    pending = [(each.id(), each) for each in operators]
+    removed = set()  # there must be no look at an operator that is gone
+    while pending:
+        number, operator = pending.pop()
+        if number in removed or operator.name() == "pd_op.data":
+            continue
+        if all(result.use_empty() for result in operator.results()):
+            sources = [each for each in operator.operands_source() if each.initialized()]
+            makers = [each.get_defining_op() for each in sources]
+            pending += [(each.id(), each) for each in makers if each is not None]
+            operator.get_parent_block().remove_op(operator)
+            removed.add(number)
 
 
 def layer_of(operator: Any) -> str:

@@ -1,0 +1,308 @@
+"""Takes into the deformable convolutions of a program what stands around them, for inference."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _ops
+from .._checks import Call, Inference
+from . import _forms
+from ._programs import Program, remove_unused, replace, short
+
+
+@dataclasses.dataclass
+class _Site:
+    """A deformable convolution, and what an operator in the place of `operator` is to compute."""
+
+    operator: Any
+    call: Call
+    inference: Inference
+
+
+def fuse(program: Program, savings: Sequence[str] | None = None) -> dict[str, int]:
+    """Put the operator for inference in the place of deformable convolutions and what they take in.
+
+    Returns for each of the savings (all of `SAVINGS` by default) how many had something to save.
+    """
+    savings = list(SAVINGS) if savings is None else savings
+    counts = dict.fromkeys(savings, 0)
+    with program.building():
+        for operator in _forms.deformable(program):
+            site = _Site(operator, *_forms.read(operator))
+            taken = [name for name in savings if SAVINGS[name](program, site)]
+            for name in taken:
+                counts[name] += 1
+            if taken:
+                sources = _sources(site.operator)
+                layer = operator.attrs().get("struct_name", "")
+                site.operator.set_str_attr("struct_name", layer)
+                replace(site.operator, lambda site=site: _ops.infer(site.call, site.inference))
+                remove_unused(sources)
+    return counts
+
+
+def _fold(program: Program, site: _Site) -> bool:
+    """Take a bias and a BatchNorm behind into weight and bias: y * scale + shift."""
+    weight, bias = site.call.weight, site.call.bias
+    if short(weight.dtype) not in ("float32", "float64") or _active(site.inference):
+        return False
+    filters = _known(program, weight)
+    shift = np.zeros(1) if bias is None else _known(program, bias)
+    if filters is None or shift is None:
+        return False
+    scale = np.ones(len(filters))
+    shift = np.broadcast_to(shift, scale.shape).astype("float64")
+    operator = site.operator
+    while (user := _only_user(operator)) is not None:
+        affine = _affine(program, user, operator.result(0), site.call.attributes.data_format)
+        if affine is None:
+            break
+        operator, scale, shift = user, scale * affine.scale, shift * affine.scale + affine.shift
+    if operator is site.operator:
+        return False
+    site.operator = operator
+    name = _parameter_name(weight)
+    if (scale != 1).any():
+        scaled = filters.astype("float64") * scale.reshape(-1, 1, 1, 1)
+        weight = program.add_parameter(f"{name}_scaled", scaled.astype(filters.dtype))
+    bias = program.add_parameter(f"{name}_bias", shift.astype(filters.dtype))
+    site.call = site.call._replace(weight=weight, bias=bias)
+    return True
+
+
+def _activation(program: Program, site: _Site) -> bool:
+    """Take a relu, relu6 or leaky_relu behind into the operator."""
+    user = _only_user(site.operator)
+    if user is None or _active(site.inference) or _kind(user) not in _ACTIVATIONS:
+        return False
+    slope, bound = _ACTIVATIONS[_kind(user)](user.attrs())
+    site.operator = user
+    site.inference = site.inference._replace(negative_slope=slope, upper_bound=bound)
+    return True
+
+
+def _joined(program: Program, site: _Site) -> bool:
+    """Read offset and mask from the planes that they are parts of, all of them in mmcv's order."""
+    call = site.call
+    if call.mask is None:
+        return False
+    sigmoid = call.mask.get_defining_op()
+    if _kind(sigmoid) != "sigmoid" or call.mask.dtype != call.offset.dtype:
+        return False
+    height, width = call.weight.shape[2:]
+    fields = call.attributes.deformable_groups * height * width
+    logits = sigmoid.operand_source(0)
+    if call.offset.shape[1] != 2 * fields or logits.shape[1] != fields:
+        return False  # a size that is open, or a mask with one channel for all
+    (planes, start, stop), *more = _merged(
+        [*_parts(program, call.offset), *_parts(program, logits)]
+    )
+    if more or start != 0 or stop != planes.shape[1]:
+        return False
+    site.call = call._replace(offset=planes, mask=None)
+    site.inference = site.inference._replace(joined=True)
+    return True
+
+
+def _constant(program: Program, site: _Site) -> bool:
+    """Promise that a weight which is a parameter of the program never changes."""
+    if _kind(site.call.weight.get_defining_op()) != "parameter" or site.inference.constant:
+        return False
+    site.inference = site.inference._replace(constant=True)
+    return True
+
+
+SAVINGS: dict[str, Callable[[Program, _Site], bool]] = {
+    "fold": _fold,
+    "activation": _activation,
+    "joined": _joined,
+    "constant": _constant,
+}
+
+# Negative slope and upper bound.
+_ACTIVATIONS: dict[str, Callable[[dict], tuple[float, float]]] = {
+    "relu": lambda attributes: (0.0, 0.0),
+    "relu6": lambda attributes: (0.0, 6.0),
+    "leaky_relu": lambda attributes: (attributes["negative_slope"], 0.0),
+}
+
+
+def _active(inference: Inference) -> bool:
+    none = Inference()
+    return (inference.negative_slope, inference.upper_bound) != (
+        none.negative_slope,
+        none.upper_bound,
+    )
+
+
+def _kind(operator: Any) -> str:
+    """Return an operator's name without dialect, in place or not; "" where a loop gives a value."""
+    return "" if operator is None else operator.name().partition(".")[2].removesuffix("_")
+
+
+def _sources(operator: Any) -> list[Any]:
+    """Return the operators whose results an operator reads."""
+    sources = [each.get_defining_op() for each in operator.operands_source() if each.initialized()]
+    return [each for each in sources if each is not None]
+
+
+def _only_user(operator: Any) -> Any:
+    """Return the one operator that reads the first result, once, and in the same block, or None."""
+    value, *others = operator.results()
+    users = value.all_used_ops()
+    if len(users) != 1 or not all(other.use_empty() for other in others):
+        return None
+    (user,) = users
+    reads = sum(each.is_same(value) for each in user.operands_source() if each.initialized())
+    inside = {each.id() for each in operator.get_parent_block().ops}
+    return user if reads == 1 and user.id() in inside else None
+
+
+def _parameter_name(value: Any) -> str:
+    return value.get_defining_op().attrs().get("parameter_name", "weight")
+
+
+def _known(program: Program, value: Any) -> np.ndarray | None:
+    """Return what a value always is, if the program tells: a parameter, a constant, reshaped."""
+    operator = value.get_defining_op()
+    kind = _kind(operator)
+    if kind == "parameter":
+        return program.parameter(_parameter_name(value))
+    if kind == "full":
+        return np.full(value.shape, operator.attrs()["value"], short(value.dtype))
+    if kind == "full_int_array":
+        return np.array(operator.attrs()["value"])
+    if kind in ("reshape", "unsqueeze") and min(value.shape) >= 0:
+        inner = _known(program, operator.operand_source(0))
+        return None if inner is None else inner.reshape(value.shape)
+    return None
+
+
+class _Affine(NamedTuple):
+    """y * scale + shift, with one of each for all channels or for each channel."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+
+def _affine(program: Program, operator: Any, of: Any, data_format: str) -> _Affine | None:
+    """Return what an operator makes of a convolution's output, if it is affine and known."""
+    rule = _AFFINE.get(_kind(operator))
+    if rule is None or operator.result(0).shape != of.shape:
+        return None
+    tensors: list[np.ndarray | None] = []
+    for each in operator.operands_source():
+        if not each.initialized():
+            tensors.append(None)
+        elif not each.is_same(of):
+            known = _known(program, each)
+            if known is None:
+                return None
+            tensors.append(known.astype("float64"))
+    return rule(tensors, operator.attrs(), data_format)
+
+
+def _add(tensors: list, attributes: dict, data_format: str) -> _Affine | None:
+    (added,) = tensors
+    shape = (1,) * (4 - added.ndim) + added.shape
+    if added.size != shape[data_format.index("C")]:  # there is more than one along another axis
+        return None
+    return _Affine(np.ones(1), added.reshape(-1))
+
+
+def _batch_norm(tensors: list, attributes: dict, data_format: str) -> _Affine | None:
+    mean, variance, scale, shift = tensors
+    trained = not (attributes["is_test"] or attributes["use_global_stats"])
+    if trained or attributes["trainable_statistics"] or attributes["data_format"] != data_format:
+        return None
+    factor = 1 / np.sqrt(variance + attributes["epsilon"])
+    factor = factor if scale is None else factor * scale
+    return _Affine(factor, (0.0 if shift is None else shift) - mean * factor)
+
+
+_AFFINE: dict[str, Callable[[list, dict, str], _Affine | None]] = {
+    "add": _add,
+    "batch_norm": _batch_norm,
+}
+
+
+class _Part(NamedTuple):
+    """Channels of a value, [N, channels, ...]."""
+
+    of: Any
+    start: int
+    stop: int
+
+
+def _parts(program: Program, value: Any) -> list[_Part]:
+    """Return the parts of other values that a value consists of, in the order of its channels."""
+    operator = value.get_defining_op()
+    name = "" if operator is None else operator.name()
+    inner = None
+    if name == "pd_op.slice":
+        inner = _sliced(program, operator)
+    elif name == "builtin.split":
+        inner = _splitted(program, operator, value)
+    elif name == "pd_op.concat" and _is_channels(program, operator):
+        pieces = _sources(operator)[0].operands_source()
+        inner = [part for piece in pieces for part in _parts(program, piece)]
+    return [_Part(value, 0, value.shape[1])] if inner is None else inner
+
+
+def _sliced(program: Program, operator: Any) -> list[_Part] | None:
+    source, *ends = operator.operands_source()
+    start, stop = (_known(program, end) for end in ends)
+    attributes = operator.attrs()
+    if attributes["axes"] != [1] or attributes["decrease_axis"]:
+        return None
+    if start is None or stop is None or source.shape[1] < 0:
+        return None
+    start, stop, _ = slice(int(start[0]), int(stop[0])).indices(source.shape[1])
+    return _cut(_parts(program, source), start, stop)
+
+
+def _splitted(program: Program, operator: Any, value: Any) -> list[_Part] | None:
+    (split,) = _sources(operator)
+    if split.name() not in ("pd_op.split", "pd_op.split_with_num"):
+        return None
+    if not _is_channels(program, split) or min(p.shape[1] for p in operator.results()) < 0:
+        return None
+    start = 0
+    for piece in operator.results():
+        if piece.is_same(value):
+            break
+        start += piece.shape[1]
+    return _cut(_parts(program, split.operand_source(0)), start, start + value.shape[1])
+
+
+def _is_channels(program: Program, operator: Any) -> bool:
+    """Return whether a split or concat is along the channels of what has four axes."""
+    *_, last = operator.operands_source()
+    axis = _known(program, last)
+    return axis is not None and axis.item() in (1, -3)
+
+
+def _cut(parts: list[_Part], start: int, stop: int) -> list[_Part]:
+    """Return what of the parts lies between two channels."""
+    cut, at = [], 0
+    for of, first, last in parts:
+        begin, end = max(first, first + start - at), min(last, first + stop - at)
+        if begin < end:
+            cut.append(_Part(of, begin, end))
+        at += last - first
+    return cut
+
+
+def _merged(parts: list[_Part]) -> list[_Part]:
+    """Return parts without boundaries between those that follow one another."""
+    merged: list[_Part] = []
+    for part in parts:
+        if merged and merged[-1].of.is_same(part.of) and merged[-1].stop == part.start:
+            merged[-1] = merged[-1]._replace(stop=part.stop)
+        else:
+            merged.append(part)
+    return merged

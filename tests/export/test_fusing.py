@@ -1,0 +1,341 @@
+"""What `convert --to fast` takes into the operator, what it must leave, and that values stay."""
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paddle.nn import functional as F
+from paddle.static import InputSpec
+
+import paddle_dcn
+from paddle_dcn import export
+from paddle_dcn.__main__ import main
+from paddle_dcn.export import _fusing, _programs
+from tests.support.comparison import assert_close
+from tests.support.export_models import run
+from tests.support.programs import needs_paddle_3
+
+pytestmark = needs_paddle_3
+
+FIELDS = 9 * 2  # taps of both deformable groups
+SIZE = 4, 3 * FIELDS, 6  # as many rows as a prediction has channels, columns as a layer has outputs
+DEPTH = 3 * 4 * 9 + 9 * 4  # rounded terms: predicted offsets, then the convolution
+
+
+class Net(nn.Layer):
+    """A convolution that predicts, a deformable one, and what a row puts around it."""
+
+    def __init__(self, forward, builtin=True, bias=True, data_format="NCHW"):
+        super().__init__()
+        kind = paddle.vision.ops.DeformConv2D if builtin else paddle_dcn.DeformConv2D
+        more = {} if builtin else {"data_format": data_format}
+        attr = None if bias else False
+        self.predict = nn.Conv2D(4, 3 * FIELDS, 3, padding=1)
+        self.predict_more = nn.Conv2D(4, 3 * FIELDS + 1, 3, padding=1)
+        self.conv = kind(4, 6, 3, padding=1, deformable_groups=2, bias_attr=attr, **more)
+        self.norm = nn.BatchNorm2D(6, data_format=data_format)
+        self.plain_norm = nn.BatchNorm2D(6, weight_attr=False, bias_attr=False)
+        self.called = forward
+
+    def forward(self, x):
+        return self.called(self, x)
+
+    def convolve(self, x):
+        """What most rows start with: offsets and mask that are not parts of one tensor."""
+        planes = self.predict(x)
+        return self.conv(x, 0.5 * planes[:, : 2 * FIELDS], F.sigmoid(planes[:, 2 * FIELDS :]))
+
+
+def twice(net, x):
+    y = net.convolve(x)
+    return net.norm(y) + y
+
+
+def channels_last(net, x):
+    planes = net.predict(x)
+    out = net.conv(x.transpose([0, 2, 3, 1]), 0.5 * planes[:, : 2 * FIELDS])
+    return F.relu(net.norm(out))
+
+
+def shared(net, x):
+    return net.norm(net.convolve(x)) + F.relu(net.plain_norm(net.convolve(0.5 * x)))
+
+
+def planes_of(cut):
+    def forward(net, x):
+        planes = net.predict(x)
+        offset, mask = cut(planes)
+        return net.conv(x, offset, mask)
+
+    return forward
+
+
+def split(planes):
+    offset, mask = paddle.split(planes, [2 * FIELDS, FIELDS], axis=1)
+    return offset, F.sigmoid(mask)
+
+
+def chunk(planes):
+    first, second, mask = paddle.chunk(planes, 3, axis=1)
+    return paddle.concat([first, second], axis=1), F.sigmoid(mask)
+
+
+def pieces(planes):
+    """Every field of the offsets on its own, out of two halves."""
+    offset, rest = paddle.split(planes, [FIELDS, -1], axis=-3)
+    more, mask = rest[:, :FIELDS], rest[:, FIELDS:]
+    return paddle.concat([*paddle.split(offset, FIELDS, axis=1), more], axis=1), F.sigmoid(mask)
+
+
+def swapped(planes):
+    first, second, mask = paddle.chunk(planes, 3, axis=1)
+    return paddle.concat([second, first], axis=1), F.sigmoid(mask)
+
+
+def mask_first(planes):
+    mask, offset = paddle.split(planes, [FIELDS, 2 * FIELDS], axis=1)
+    return offset, F.sigmoid(mask)
+
+
+def overlapping(planes):
+    return planes[:, : 2 * FIELDS], F.sigmoid(planes[:, FIELDS : 2 * FIELDS])
+
+
+def doubled(planes):
+    return planes[:, : 2 * FIELDS], 2 * F.sigmoid(planes[:, 2 * FIELDS :])
+
+
+def no_sigmoid(planes):
+    return planes[:, : 2 * FIELDS], planes[:, 2 * FIELDS :]
+
+
+def other_axis(planes):
+    planes = planes.transpose([0, 2, 1, 3])
+    offset, mask = planes[:, :, : 2 * FIELDS], planes[:, :, 2 * FIELDS :]
+    return offset.transpose([0, 2, 1, 3]), F.sigmoid(mask.transpose([0, 2, 1, 3]))
+
+
+def more_planes(net, x):
+    planes = net.predict_more(x)
+    offset, mask = planes[:, : 2 * FIELDS], planes[:, 2 * FIELDS : 3 * FIELDS]
+    return net.conv(x, offset, F.sigmoid(mask))
+
+
+def unmodulated(net, x):
+    return net.conv(x, net.predict(x)[:, : 2 * FIELDS])
+
+
+# What is taken in, of how many convolutions; all weights are constant.
+ROWS = {
+    "bias": (Net.convolve, {}, {"fold": 1}),
+    "no bias": (Net.convolve, {"bias": False}, {}),
+    "norm": (lambda n, x: n.norm(n.convolve(x)), {"bias": False}, {"fold": 1}),
+    "norm without parameters": (lambda n, x: n.plain_norm(n.convolve(x)), {}, {"fold": 1}),
+    "two norms": (lambda n, x: n.plain_norm(n.norm(n.convolve(x))), {}, {"fold": 1}),
+    "ours, bias and norm": (lambda n, x: n.norm(n.convolve(x)), {"builtin": False}, {"fold": 1}),
+    "norm in NHWC": (
+        channels_last,
+        {"builtin": False, "data_format": "NHWC"},
+        {"fold": 1, "activation": 1},
+    ),
+    "shared weight": (shared, {"bias": False}, {"fold": 2, "activation": 1}),
+    "a scalar": (lambda n, x: n.convolve(x) + 2.0, {"bias": False}, {}),
+    "relu": (lambda n, x: F.relu(n.convolve(x)), {"bias": False}, {"activation": 1}),
+    "relu6": (lambda n, x: F.relu6(n.norm(n.convolve(x))), {}, {"fold": 1, "activation": 1}),
+    "leaky relu": (lambda n, x: F.leaky_relu(n.convolve(x), 0.3), {}, {"fold": 1, "activation": 1}),
+    "norm behind relu": (
+        lambda n, x: n.norm(F.relu(n.convolve(x))),
+        {},
+        {"fold": 1, "activation": 1},
+    ),
+    "two activations": (
+        lambda n, x: F.relu(F.leaky_relu(n.convolve(x), -0.5)),
+        {},
+        {"fold": 1, "activation": 1},
+    ),
+    "other activation": (lambda n, x: F.silu(n.convolve(x)), {}, {"fold": 1}),
+    "two users": (twice, {"bias": False}, {}),
+    "two users of a biased one": (twice, {}, {"fold": 1}),
+    "also an output": (
+        lambda n, x: (lambda y: [y, F.relu(y)])(n.convolve(x)),
+        {"bias": False},
+        {},
+    ),
+    "sum of two": (lambda n, x: F.relu(n.convolve(x) + x.mean()), {"bias": False}, {}),
+    "by column": (
+        lambda n, x: n.convolve(x) + n.norm.bias.reshape([1, 1, 1, 6]),
+        {"bias": False},
+        {},
+    ),
+    "split": (planes_of(split), {}, {"fold": 1, "joined": 1}),
+    "chunk": (planes_of(chunk), {}, {"fold": 1, "joined": 1}),
+    "pieces": (planes_of(pieces), {}, {"fold": 1, "joined": 1}),
+    "swapped": (planes_of(swapped), {}, {"fold": 1}),
+    "mask first": (planes_of(mask_first), {}, {"fold": 1}),
+    "overlapping": (planes_of(overlapping), {}, {"fold": 1}),
+    "doubled": (planes_of(doubled), {}, {"fold": 1}),
+    "no sigmoid": (planes_of(no_sigmoid), {}, {"fold": 1}),
+    "more planes": (more_planes, {}, {"fold": 1}),
+    "other axis": (planes_of(other_axis), {}, {"fold": 1}),
+    "no mask": (unmodulated, {}, {"fold": 1}),
+    "computed weight": (
+        lambda n, x: paddle.vision.ops.deform_conv2d(
+            x, n.predict(x)[:, : 2 * FIELDS], 2 * n.conv.weight, n.conv.bias, 1, 1, 1, 2
+        ),
+        {},
+        {"fold": 0, "constant": 0},
+    ),
+}
+
+
+def model_of(name):
+    """Return a row's model as it may be after training: every parameter and statistic random."""
+    paddle.seed(3)
+    forward, options, _ = ROWS[name]
+    model = Net(forward, **options)
+    for key, tensor in model.state_dict().items():
+        if len(tensor.shape) == 1:
+            low = 0.5 if key.endswith(("_variance", "norm.weight")) else -0.5
+            tensor.set_value(paddle.uniform(tensor.shape, min=low, max=low + 1))
+    model.eval()
+    return model
+
+
+def operators(path):
+    program = _programs.read(*_programs.find(path))
+    return [operator.name().partition(".")[2] for operator in program.operators]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The folder of the saved models, and by name inputs and what stock Paddle makes of them."""
+    folder = tmp_path_factory.mktemp("fusing")
+    x = paddle.randn([2, *SIZE])
+    wanted = {}
+    for name in ROWS:
+        model = model_of(name)
+        paddle.jit.save(model, str(folder / name), [InputSpec([None, *SIZE], name="x")])
+        with paddle.no_grad():
+            wanted[name] = [each.numpy() for each in paddle.utils.flatten(model(x))]
+    return folder, {"x": x.numpy()}, wanted
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_is_taken_in(models, tmp_path, name):
+    folder, feed, wanted = models
+    done = export.convert(folder / name, tmp_path / "fast", "fast")
+    count = 2 if name == "shared weight" else 1
+    expected = {"fold": 0, "activation": 0, "joined": 0, "constant": count, **ROWS[name][2]}
+    assert done.fused == expected
+    left = operators(tmp_path / "fast")
+    assert left.count("paddle_dcn_inference") == (count if any(expected.values()) else 0)
+    if expected["joined"]:
+        assert not {"sigmoid", "slice", "split", "concat"} & set(left)
+    found = _programs.read(*_programs.find(tmp_path / "fast")).run(feed)
+    for one, other in zip(found, wanted[name]):
+        assert_close(one, other, "float32", DEPTH, name)
+
+
+# With all that can be taken in, and with weights that are shared.
+CHOSEN = ["norm in NHWC", "shared weight", "relu6", "chunk"]
+ROUTES = ["load", "static", "predictor without oneDNN", "clones"]
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_where_it_runs(models, tmp_path, name):
+    """As the operator that can be trained: also with oneDNN, except in NHWC."""
+    folder, feed, wanted = models
+    export.convert(folder / name, tmp_path / "fast", "fast", verify=False)
+    routes = ROUTES[:3] if "NHWC" in name else ROUTES
+    for route, found in run(routes, tmp_path / "fast", [feed]).items():
+        for one, other in zip(found[0], wanted[name]):
+            assert_close(one, other, "float32", DEPTH, f"{name}, {route}")
+
+
+AGAIN = [("chunk", to) for to in ("fast", "portable", "onnx", "grid_sample", "openvino")]
+AGAIN += [("relu6", "portable"), ("leaky relu", "onnx"), ("norm in NHWC", "grid_sample")]
+
+
+@pytest.mark.parametrize(("name", "to"), AGAIN)
+def test_conversion_of_what_was_converted(models, tmp_path, name, to):
+    folder, _, _ = models
+    first = export.convert(folder / name, tmp_path / "fast", "fast", verify=False)
+    done = export.convert(tmp_path / "fast", tmp_path / "made", to)
+    assert done.difference < 1e-5
+    assert [line.rpartition(", ")[0] for line in done.layers] == [
+        line.rpartition(", ")[0] for line in first.layers
+    ]
+    if to == "fast":
+        assert not any(done.fused.values())
+
+
+@pytest.mark.parametrize("function", [F.relu, F.relu6, F.leaky_relu])
+def test_values_that_are_not_finite(tmp_path, function):
+    """As in Paddle, except that its relu makes 0 of NaN."""
+    model = Net(lambda net, x: function(net.convolve(x)))
+    model.conv.bias.set_value(np.array([np.nan, np.inf, -np.inf, 1e38, -1e38, 0], "float32"))
+    model.eval()
+    x = paddle.randn([1, 4, 5, 6])
+    export.convert(model, tmp_path / "fast", "fast", [x], verify=False)
+    (found,) = _programs.read(*_programs.find(tmp_path / "fast")).run({"x": x.numpy()})
+    with paddle.no_grad():
+        wanted = model(x).numpy()
+    assert np.isnan(found[:, 0]).all()
+    assert_close(found[:, 1:], wanted[:, 1:], "float32", DEPTH, function.__name__)
+
+
+def parameters(path):
+    program = _programs.read(*_programs.find(path))
+    return {value.name for value in _programs._parameters(program.pir)}
+
+
+def test_names_of_parameters(models, tmp_path):
+    """Those of what is as it was stay; what a BatchNorm was made of is gone."""
+    folder, _, _ = models
+    export.convert(folder / "shared weight", tmp_path / "fast", "fast", verify=False)
+    before, after = parameters(folder / "shared weight"), parameters(tmp_path / "fast")
+    (weight,) = (name for name in before if name.startswith("deform_conv2d") and ".w_" in name)
+    made = {f"{weight}_scaled", f"{weight}_scaled_", f"{weight}_bias", f"{weight}_bias_"}
+    assert after - before == made
+    assert {name.partition("_")[0] for name in before - after} == {"batch", "deform"}
+
+
+ALONE = {"fold": "two norms", "activation": "relu", "joined": "chunk", "constant": "no bias"}
+
+
+@pytest.mark.parametrize("saving", _fusing.SAVINGS)
+def test_one_saving_alone(models, saving):
+    folder, feed, wanted = models
+    program = _programs.read(*_programs.find(folder / ALONE[saving]))
+    assert _fusing.fuse(program, [saving]) == {saving: 1}
+    for one, other in zip(program.run(feed), wanted[ALONE[saving]]):
+        assert_close(one, other, "float32", DEPTH, saving)
+
+
+def test_without_fusing(models, tmp_path):
+    """The operator that can be trained; the other one says that it cannot be."""
+    folder, feed, wanted = models
+    assert export.convert(folder / "relu6", tmp_path / "kept", "fast", fuse=False).fused == {}
+    assert "paddle_dcn_v2" in operators(tmp_path / "kept")
+    export.convert(folder / "relu6", tmp_path / "fast", "fast", verify=False)
+    x = paddle.to_tensor(feed["x"])
+    for name in ("kept", "fast"):
+        layer = paddle.jit.load(str(tmp_path / name))
+        layer.train()
+        if name == "fast":
+            with pytest.raises(NotImplementedError, match="converted for inference has no grad"):
+                layer(x).sum().backward()
+            continue
+        layer(x).sum().backward()
+        trained = [each for each in layer.parameters() if not each.stop_gradient]
+        assert trained and all(parameter.grad is not None for parameter in trained)
+
+
+def test_command(models, tmp_path, capsys, monkeypatch):
+    folder, _, _ = models
+    for flags, said in (([], "fold 1, activation 1, constant 1"), (["--no-fuse"], None)):
+        arguments = ["convert", str(folder / "relu6"), "--to", "fast", "-o", str(tmp_path / "made")]
+        monkeypatch.setattr("sys.argv", ["paddle_dcn", *arguments, "--no-verify", *flags])
+        assert main() == 0
+        out = capsys.readouterr().out
+        assert (f"fused for inference: {said}" in out) if said else ("fused" not in out)
