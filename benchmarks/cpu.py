@@ -15,20 +15,17 @@ import functools
 import importlib.util
 import json
 import math
-import os
-import platform
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
-from statistics import geometric_mean, median
-from typing import Any
+from statistics import geometric_mean
 
 import numpy as np
 
+from benchmarks import contest
+from benchmarks.contest import Call, seconds
 from benchmarks.layers import LAYERS, Layer
 
 OURS, BUILTIN, ORT, OPENVINO, CONV = "ours", "builtin", "onnxruntime", "openvino", "plain conv"
@@ -37,10 +34,6 @@ FORWARD, TRAINING = "forward", "forward+backward"
 
 # All but one that Paddle's operator takes minutes for.
 _DEFAULT = [name for name in LAYERS if name != "big"]
-
-_ROUNDS = 7
-_SLOW_SECONDS = 1.0  # who takes longer is timed once; three times as long, by the compared call
-_THREADS_VARIABLE = "PADDLE_DCN_BENCH_THREADS"
 
 
 def _arrays(layer: Layer) -> dict[str, np.ndarray]:
@@ -62,7 +55,6 @@ def _rounded(array: np.ndarray, dtype: str) -> np.ndarray:
 
 # Each contestant: (layer, arrays, threads, training) -> a call that returns the outputs as arrays,
 # or None where it cannot run the layer.
-Call = Callable[[], Any]
 
 
 def _paddle_call(
@@ -230,24 +222,6 @@ CONTESTANTS = {
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
 
 
-def _seconds(call: Call) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def _compare(layer: Layer, name: str, ours: tuple, theirs: tuple, tolerance: float) -> None:
-    for i, (a, b) in enumerate(zip(ours, theirs)):
-        a, b = (np.asarray(v.astype("float32")) for v in (a, b))
-        scale = np.abs(b).max()
-        difference = np.abs(a - b).max()
-        if not difference <= tolerance * scale:
-            raise SystemExit(
-                f"{layer.name}: result {i} of {name} differs from ours by {difference:.3g} "
-                f"(largest value {scale:.3g}); nothing was timed"
-            )
-
-
 def measure(
     layer: Layer, threads: int, training: bool, peers: bool = True, dtype: str = "float32"
 ) -> dict[str, float]:
@@ -269,21 +243,11 @@ def measure(
         if call is not None:
             calls[name] = call
     ours = calls[OURS]()
-    times, first = {}, {}
-    for name, call in calls.items():
-        start = time.perf_counter()
-        results = call()
-        first[name] = time.perf_counter() - start
-        _compare(layer, name, ours, results, _TOLERANCE[dtype])
-        times[name] = [first[name]] if first[name] > 3 * _SLOW_SECONDS else []
-    for _ in range(_ROUNDS):
-        for name, call in calls.items():
-            if first[name] > _SLOW_SECONDS and times[name]:
-                continue
-            if first[name] < _SLOW_SECONDS / 5:
-                call()  # wakes its thread pool, puts those of the others to sleep
-            times[name].append(_seconds(call))
-    return {name: 1000 * median(seconds) for name, seconds in times.items()}
+
+    def check(name: str, results: tuple) -> None:
+        contest.compare(layer.name, name, "ours", ours, results, _TOLERANCE[dtype])
+
+    return contest.time_in_turn(calls, check)
 
 
 def _gemm_contestants(m: int, n: int, k: int) -> Iterator[Call]:
@@ -311,8 +275,8 @@ def peak_gflops() -> float:
     for size in ((256, 9984, 2304), (1024, 1024, 1024)):
         for call in _gemm_contestants(*size):
             call()
-            seconds = min(_seconds(call) for _ in range(5))
-            best = max(best, 2 * size[0] * size[1] * size[2] / seconds * 1e-9)
+            fastest = min(seconds(call) for _ in range(5))
+            best = max(best, 2 * size[0] * size[1] * size[2] / fastest * 1e-9)
     return best
 
 
@@ -361,24 +325,9 @@ def _child(options: argparse.Namespace, threads: int) -> None:
                 print(json.dumps(row), flush=True)
 
 
-def _run_children(options: argparse.Namespace) -> Iterator[dict]:
+def _results(options: argparse.Namespace) -> Iterator[dict]:
     for threads in options.threads:
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(threads),
-            "KMP_BLOCKTIME": "0",
-            "OMP_WAIT_POLICY": "PASSIVE",
-            _THREADS_VARIABLE: str(threads),
-        }
-        command = [sys.executable, "-m", "benchmarks.cpu", *sys.argv[1:]]
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as child:
-            for line in child.stdout:
-                yield json.loads(line)
-            errors = child.stderr.read()
-        if child.returncode:
-            raise SystemExit(f"the benchmark with {threads} threads failed:\n{errors[-2000:]}")
+        yield from contest.run_child("benchmarks.cpu", sys.argv[1:], threads)
 
 
 def line(result: dict, peak: dict[str, float]) -> str:
@@ -427,63 +376,25 @@ def _header(threads: int, dtype: str, training: bool, peak: dict[str, float]) ->
     )
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
-    return value
-
-
-def _stem(text: str) -> Path:
-    path = Path(text)
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path.parent} is not a folder")
-    return path
-
-
 def arguments(values: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.cpu", description=__doc__.splitlines()[0]
     )
-    cores = os.cpu_count() or 1
     parser.add_argument("--layers", nargs="+", choices=LAYERS, default=_DEFAULT, metavar="LAYER")
-    parser.add_argument(
-        "--threads", type=_count, nargs="+", default=sorted({1, min(2, cores)}), metavar="N"
-    )
     parser.add_argument(
         "--dtypes", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="DTYPE"
     )
-    parser.add_argument("--no-peers", action="store_true", help="time this operator only")
-    parser.add_argument(
-        "--output",
-        type=_stem,
-        metavar="STEM",
-        help="also write STEM.txt, .json and, of peers, .png",
-    )
+    contest.add_arguments(parser)
     return parser.parse_args(values)
-
-
-def _heading() -> str:
-    import paddle
-
-    import paddle_dcn
-
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (
-        f"{date.today()}, {names[0] if names else platform.processor()}, {platform.system()}, "
-        f"Python {platform.python_version()}, paddle_dcn {paddle_dcn.__version__}, "
-        f"Paddle {paddle.__version__}, NumPy {np.__version__}"
-    )
 
 
 def main(values: list[str] | None = None) -> int:
     """Print the tables, and write them if asked for."""
     options = arguments(values)
-    if _THREADS_VARIABLE in os.environ:
-        _child(options, int(os.environ[_THREADS_VARIABLE]))
+    threads = contest.threads_of_child()
+    if threads is not None:
+        _child(options, threads)
         return 0
     text = []
 
@@ -491,9 +402,9 @@ def main(values: list[str] | None = None) -> int:
         print(line, flush=True)
         text.append(line + "\n")
 
-    show(_heading())
+    show(contest.heading())
     tables, peaks = {}, {}
-    for result in _run_children(options):
+    for result in _results(options):
         threads = result["threads"]
         if "peak" in result:
             peaks[threads] = result["peak"]
@@ -518,20 +429,6 @@ def main(values: list[str] | None = None) -> int:
 
 def draw(results: list[dict], path: Path) -> None:
     """Draw the times of all contestants over ours, a panel for each mode and thread count."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise SystemExit('the picture needs matplotlib: pip install "paddle_dcn[bench]"') from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
-
-    parts = {}
-    for result in results:
-        key = (result["dtype"] == "bfloat16", result["training"], result["threads"])
-        parts.setdefault(key, []).append(result)
-    figure, axes = pyplot.subplots(
-        len(parts), 1, figsize=(11, 3.2 * len(parts)), squeeze=False, layout="constrained"
-    )
     colors = {
         BUILTIN: "#b0413e",
         ORT: "#4c72b0",
@@ -539,29 +436,14 @@ def draw(results: list[dict], path: Path) -> None:
         FLOAT32: "#8172b3",
         CONV: "#999999",
     }
-    for axis, (_, rows) in zip(axes[:, 0], sorted(parts.items())):
-        names = [name for name in colors if any(name in r["ms"] for r in rows)]
-        width = 0.8 / max(len(names), 1)
-        for i, name in enumerate(names):
-            ratios = [r["ms"].get(name, np.nan) / r["ms"][OURS] for r in rows]
-            positions = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
-            heights = [ratio - 1 for ratio in ratios]  # from 1, where both are equally fast
-            axis.bar(positions, heights, width, 1, label=name, color=colors[name])
-        axis.axhline(1, color="black", linewidth=1)
-        axis.set_yscale("log")
-        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_locator(ticker.NullLocator())
-        axis.set_xticks(range(len(rows)), [r["layer"] for r in rows], rotation=20, ha="right")
-        axis.set_ylabel("time over ours")
-        mode = TRAINING if rows[0]["training"] else FORWARD
-        threads = rows[0]["threads"]
-        plural = "s" if threads > 1 else ""
-        axis.set_title(f"{mode}, {rows[0]['dtype']}, {threads} thread{plural}", loc="left")
-        axis.grid(axis="y", alpha=0.3)
-        axis.set_axisbelow(True)
-        axis.legend(ncols=4, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
-    figure.savefig(path, dpi=120)
+    panels = {}
+    for each in sorted(
+        results, key=lambda r: (r["dtype"] == "bfloat16", r["training"], r["threads"])
+    ):
+        mode, threads = TRAINING if each["training"] else FORWARD, each["threads"]
+        title = f"{mode}, {each['dtype']}, {threads} thread{'s' * (threads > 1)}"
+        panels.setdefault(title, {})[each["layer"]] = each["ms"]
+    contest.draw(panels, OURS, colors, path)
 
 
 if __name__ == "__main__":
