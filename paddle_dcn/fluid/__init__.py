@@ -27,6 +27,8 @@ Examples:
     >>> paddle.disable_static()
 """
 
+import sys
+
 from . import (
     backward,
     clip,
@@ -44,11 +46,12 @@ from . import (
     reader,
     regularizer,
 )
-from ._moved import MOVED, module_getattr
+from ._moved import MOVED, find, module_getattr
 from .data_feeder import DataFeeder
 from .executor import CompiledProgram, ExecutionStrategy, Executor
 from .framework import Variable
 from .input import embedding, one_hot
+from .io import load, load_program_state
 from .reader import DataLoader, PyReader
 
 __all__ = [
@@ -71,6 +74,8 @@ __all__ = [
     "layer_helper",
     "layer_helper_base",
     "layers",
+    "load",
+    "load_program_state",
     "one_hot",
     "optimizer",
     "param_attr",
@@ -78,5 +83,10 @@ __all__ = [
     "regularizer",
     *MOVED["fluid"],
 ]
+
+# Attributes that scripts import as the modules they were.
+for _name in ("core", "unique_name"):
+    sys.modules[f"{__name__}.{_name}"] = find(MOVED["fluid"][_name])
+sys.modules[f"{__name__}.layers.utils"] = find(MOVED["fluid.layers"]["utils"])
 
 __getattr__ = module_getattr(__name__)

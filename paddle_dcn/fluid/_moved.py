@@ -11,7 +11,7 @@ import paddle
 # Names that current Paddle has unchanged in another place. They are looked up when they are used,
 # because Paddle rebinds some of them when it changes its kind of program.
 _PROGRAMS = "Program default_main_program default_startup_program name_scope program_guard"
-_STATE = "load load_program_state save set_program_state"
+_STATE = "save set_program_state"
 _PLACES = {
     "fluid": {
         "paddle": (
@@ -51,6 +51,8 @@ MOVED["fluid"]["LoDTensor"] = f"paddle.base.core.{_dense}"
 _CHANGED = {
     "fluid": {
         "ParallelExecutor": "paddle_dcn.fluid.CompiledProgram",
+        "compiler": "paddle_dcn.fluid.executor",
+        "contrib": "paddle.static.amp",
         "disable_dygraph": "paddle.enable_static",
         "dygraph": "paddle.nn",
         "enable_dygraph": "paddle.disable_static",
@@ -68,6 +70,7 @@ _CHANGED = {
         "Categorical": "paddle.distribution.Categorical",
         "DynamicRNN": "paddle.nn.RNN",
         "GRUCell": "paddle.nn.GRUCell",
+        "Assert": "paddle.static.nn.control_flow.Assert",
         "IfElse": "paddle_dcn.fluid.layers.cond",
         "LSTMCell": "paddle.nn.LSTMCell",
         "Normal": "paddle.distribution.Normal",
@@ -77,12 +80,14 @@ _CHANGED = {
         "array_length": "paddle.tensor.array_length",
         "array_read": "paddle.tensor.array_read",
         "array_write": "paddle.tensor.array_write",
-        "auc": "paddle.metric.Auc",
+        "auc": "paddle.static.auc",
         "bilinear_tensor_product": "paddle.nn.Bilinear",
         "conv3d_transpose": "paddle.nn.Conv3DTranspose",
         "cos_sim": "paddle.nn.functional.cosine_similarity",
         "create_array": "paddle.tensor.create_array",
         "create_py_reader_by_data": "paddle_dcn.fluid.io.DataLoader",
+        "distributions": "paddle.distribution",
+        "resize_linear": "paddle_dcn.fluid.layers.image_resize",
         "crf_decoding": "paddle.text.viterbi_decode",
         "double_buffer": "paddle_dcn.fluid.io.DataLoader",
         "dynamic_gru": "paddle.nn.GRU",
@@ -108,9 +113,15 @@ _CHANGED = {
         "warpctc": "paddle.nn.functional.ctc_loss",
     },
     "fluid.optimizer": {
-        "LambOptimizer": "paddle.optimizer.Lamb",
+        "LarsMomentum": "paddle.incubate.optimizer.LarsMomentumOptimizer",
         "LookaheadOptimizer": "paddle.incubate.LookAhead",
     },
+}
+# What of these computes something else for the same arguments.
+_DIFFERENT = {
+    "lrn": "which divides alpha by n",
+    "space_to_depth": "which orders the channels otherwise",
+    "unique": "which sorts",
 }
 # What of these refuses the tensors of programs of Paddle 2's kind, as about thirty of Paddle's
 # functions do.
@@ -129,7 +140,6 @@ _CURRENT_ONLY = {
 }
 # What only programs of Paddle 2's kind take.
 _OLD_ONLY = {
-    "paddle.static.ExponentialMovingAverage",
     *(
         f"paddle.static.nn.{name}"
         for name in (
@@ -180,6 +190,7 @@ def module_getattr(module: str) -> Callable[[str], Any]:
             new = _CHANGED.get(old, {}).get(name) or next(filter(find, places), None)
             whose = "" if new is None or new.startswith("paddle_dcn.") else " of current Paddle"
             message += f": use {new}{whose}" if new else ", nor has current Paddle"
+            message += f", {_DIFFERENT[name]}" if name in _DIFFERENT else ""
             current = paddle.framework.in_dynamic_or_pir_mode()
             if new in (_OLD_ONLY if current else _CURRENT_ONLY):
                 how = "with" if current else "without"

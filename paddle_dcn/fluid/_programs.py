@@ -128,6 +128,7 @@ def _named(operation: Any) -> list[str]:
 def _install() -> None:
     program_class, block_class = _PIR.Program, _PIR.Block
     plain_clone, plain_name, plain_bool = program_class.clone, Value.name, Value.__bool__
+    plain_parameters = block_class.all_parameters
 
     def clone(self: Any, for_test: Any = None) -> Any:
         """Copy the program; `for_test=True` leaves training out.
@@ -135,8 +136,8 @@ def _install() -> None:
         Such a copy has no backward pass and no optimizer, and its layers behave as in tests. Paddle
         itself calls this with nothing, or with a mapping from old to new tensors.
         """
-        if not isinstance(for_test, bool):
-            return plain_clone(self) if for_test is None else plain_clone(self, for_test)
+        if for_test is not None and not isinstance(for_test, bool):
+            return plain_clone(self, for_test)
         for operation in self.global_block().ops:
             _named(operation)
         copy = plain_clone(self)
@@ -148,8 +149,11 @@ def _install() -> None:
 
     def all_parameters(self: Any) -> list[Any]:
         """Return the parameters of the program in the order of their creation."""
-        parameters = self.global_block().all_parameters()
-        return sorted(parameters, key=lambda parameter: parameter.get_defining_op().id())
+        return self.global_block().all_parameters()
+
+    def parameters_of_block(self: Any) -> list[Any]:
+        """Return the parameters of the block in the order of their creation."""
+        return sorted(plain_parameters(self), key=lambda value: value.get_defining_op().id())
 
     def var(self: Any, name: str) -> Any:
         """Return the tensor of the block that has this name."""
@@ -192,6 +196,7 @@ def _install() -> None:
     Value.__bool__ = true
     program_class.clone = clone
     program_class.all_parameters = all_parameters
+    block_class.all_parameters = parameters_of_block
     block_class.var = var
     block_class.has_var = has_var
     Value.name = property(name, plain_name.fset, doc=name.__doc__)

@@ -8,6 +8,7 @@ from typing import Any
 
 import paddle
 
+from ..static import _operators
 from . import _programs
 from ._moved import module_getattr
 from .executor import CompiledProgram
@@ -18,9 +19,11 @@ __all__ = [
     "PyReader",
     "is_parameter",
     "is_persistable",
+    "load",
     "load_inference_model",
     "load_params",
     "load_persistables",
+    "load_program_state",
     "load_vars",
     "save_inference_model",
     "save_params",
@@ -209,6 +212,59 @@ def load_persistables(
     See :func:`load_vars`.
     """
     load_vars(executor, dirname, main_program, filename=filename)
+
+
+def load(program: Any, model_path: str, executor: Any = None, var_list: Any = None) -> None:
+    """Read what `save` wrote, or the files that :func:`load_vars` reads.
+
+    Args:
+        program: The program.
+        model_path: What `save` was given; else a folder with a file for each variable, or one file
+            with those of `var_list`.
+        executor: The executor that ran the startup program.
+        var_list: The variables; None is all that persist between runs and, in a folder, have a
+            file.
+
+    Raises:
+        RuntimeError: as :func:`load_vars`.
+        ValueError: one file without `var_list`, or as :func:`load_vars`.
+    """
+    if _is_saved_state(model_path):
+        paddle.static.load(program, model_path, executor, var_list)
+    elif os.path.isdir(model_path):
+        names = os.listdir(model_path)
+        variables = var_list or [v for v in _programs.persistables(program) if v.name in names]
+        load_vars(executor, model_path, program, variables)
+    else:
+        if var_list is None:
+            raise ValueError(f"var_list: expected the variables in {model_path!r}, got None")
+        folder, name = os.path.split(model_path)
+        load_vars(executor, folder, program, var_list, filename=name)
+
+
+def load_program_state(model_path: str, var_list: Any = None) -> dict[str, Any]:
+    """Return the arrays, by the variables' names, that :func:`load` reads; for `set_program_state`.
+
+    Without `var_list` those of all files in a folder.
+    """
+    if _is_saved_state(model_path) or _operators.in_old_program():
+        return paddle.static.load_program_state(model_path, var_list)
+    with paddle.pir_utils.OldIrGuard():  # in other programs Paddle's function reads nothing
+        if var_list is not None:
+            block, convert = paddle.static.Program().global_block(), paddle.base.data_feeder
+            var_list = [
+                block.create_var(
+                    name=item.name, shape=[*item.shape], dtype=convert.convert_dtype(item.dtype)
+                )
+                for item in var_list
+            ]
+        return paddle.static.load_program_state(model_path, var_list)
+
+
+def _is_saved_state(path: str) -> bool:
+    """Tell whether this is the path of a state, as `paddle.static.save` wrote it."""
+    prefix = path[: -len(".pdparams")] if path.endswith(".pdparams") else path
+    return os.path.exists(f"{prefix}.pdparams") or not os.path.exists(path)
 
 
 def is_parameter(var: Any) -> bool:

@@ -1,7 +1,6 @@
 """`fluid.layer_helper` of Paddle 1.x, which networks with parameters of their own name."""
 
-from paddle.base.layer_helper import LayerHelper
-
+from ..static._parameters import SharingHelper as LayerHelper
 from ._moved import module_getattr
 
 __all__ = ["LayerHelper"]

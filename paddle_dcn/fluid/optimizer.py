@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import paddle
+from paddle.utils import unique_name
 
+from ..static import _operators
 from . import _programs
 from ._moved import module_getattr
+from .layers.tensor import assign, create_global_var
 
 # Arguments that current Paddle calls differently.
 _RENAMED = {"parameter_list": "parameters", "regularization": "weight_decay"}
@@ -38,7 +44,7 @@ def _with_old_arguments(modern: type, order: str) -> type:
             inspect.Parameter(
                 name,
                 inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                default=defaults[_RENAMED.get(name, name)].default,
+                default=getattr(defaults.get(_RENAMED.get(name, name)), "default", None),
             )
             for name in order.split()
         ]
@@ -56,10 +62,55 @@ def _with_old_arguments(modern: type, order: str) -> type:
                 given["learning_rate"] = 0.0
             elif isinstance(rate, int):
                 given["learning_rate"] = float(rate)
-            super().__init__(**{_RENAMED.get(name, name): given[name] for name in given})
+            known = {_RENAMED.get(name, name): given[name] for name in given}
+            decay = None if "weight_decay" in defaults else known.pop("weight_decay", None)
+            super().__init__(**known)
+            if decay is not None:  # Lamb has one of its own, and current Paddle no other
+                self.regularization = decay
             if hasattr(rate, "stop_gradient"):
                 # Paddle looks here for the tensor that it would make of a number.
                 self._learning_rate_map[rate.block.program] = rate
+
+        def _create_global_learning_rate(self) -> None:
+            program = paddle.static.default_main_program()
+            known = self._global_learning_rate() is not None or paddle.in_dynamic_mode()
+            if isinstance(self._learning_rate, float) and not known:
+                # Paddle's has no dimension, and does not load from files of 1.x.
+                name, rate = unique_name.generate("learning_rate"), self._learning_rate
+                dtype = "float64" if "64" in str(self._dtype) else "float32"
+                tensor = create_global_var([1], rate, dtype, persistable=True, name=name)
+                self._learning_rate_map[program] = tensor
+            super()._create_global_learning_rate()
+
+        def backward(
+            self,
+            loss: Any,
+            startup_program: Any = None,
+            parameter_list: Any = None,
+            no_grad_set: Any = None,
+            callbacks: Any = None,
+            parameters: Any = None,
+        ) -> list[tuple[Any, Any]]:
+            """Add the backward pass alone; see :meth:`minimize`.
+
+            `apply_gradients` adds the rest. `parameters` is Paddle's word for `parameter_list`.
+            """
+            program = loss.block.program
+            if self._grad_clip is None:
+                self._grad_clip = getattr(program, "_gradient_clip", None)
+            if no_grad_set is not None and _programs.is_pir(program):
+                no_grad_set = set(_programs.tensors(program, no_grad_set))
+            parameters = _parameters(parameter_list or parameters, loss)
+            with _programs.Marked(program, _programs.BACKWARD):
+                pairs = super().backward(loss, startup_program, parameters, no_grad_set, callbacks)
+            if _programs.is_pir(program):
+                _programs.name_gradients(pairs)
+            return pairs
+
+        def apply_gradients(self, params_grads: Any) -> Any:
+            """Add the update of parameters by gradients, pairs of both."""
+            with _programs.Marked(paddle.static.default_main_program(), _programs.BACKWARD):
+                return super().apply_gradients(params_grads)
 
         def minimize(
             self,
@@ -80,15 +131,8 @@ def _with_old_arguments(modern: type, order: str) -> type:
             """
             parameters = _parameters(parameter_list, loss)
             program = loss.block.program
-            if self._grad_clip is None:
-                self._grad_clip = getattr(program, "_gradient_clip", None)
-            if no_grad_set is not None and _programs.is_pir(program):
-                no_grad_set = set(_programs.tensors(program, no_grad_set))
             with _programs.Marked(program, _programs.BACKWARD):
-                found = super().minimize(loss, startup_program, parameters, no_grad_set)
-            if _programs.is_pir(program):
-                _programs.name_gradients(found[1])
-            return found
+                return super().minimize(loss, startup_program, parameters, no_grad_set)
 
     Optimizer.__name__ = Optimizer.__qualname__ = modern.__name__
     Optimizer.__doc__ = (
@@ -128,6 +172,136 @@ class Adadelta(
         return paddle.ones_like(super()._create_param_lr(param_and_grad))
 
 
+Lamb = _with_old_arguments(
+    paddle.optimizer.Lamb,
+    "learning_rate lamb_weight_decay beta1 beta2 epsilon parameter_list regularization grad_clip "
+    "exclude_from_weight_decay_fn name",
+)
+
+
+class ModelAverage(paddle.incubate.ModelAverage):
+    """`paddle.incubate.ModelAverage` with the arguments of Paddle 1.x."""
+
+    def __init__(
+        self,
+        average_window_rate: float,
+        min_average_window: int = 10000,
+        max_average_window: int = 10000,
+        regularization: Any = None,
+        name: str | None = None,
+    ) -> None:
+        """Average the parameters of the default program; `regularization` is not used."""
+        super().__init__(
+            average_window_rate,
+            min_average_window=min_average_window,
+            max_average_window=max_average_window,
+            name=name,
+        )
+
+
+class ExponentialMovingAverage:
+    """Averages of a program's parameters in which older values count less and less.
+
+    After t runs the average of a parameter is that of its values so far, the one of k runs ago with
+    weight decay^k. It is kept in the variable `<name><parameter>_ema_0`.
+
+    Examples:
+        >>> import numpy as np
+        >>> import paddle
+        >>> import paddle_dcn.fluid as fluid
+        >>> paddle.enable_static()
+        >>> with fluid.program_guard(fluid.Program(), fluid.Program()):
+        ...     one = fluid.initializer.Constant(1.0)
+        ...     w = fluid.layers.create_parameter([1], "float32", "w", default_initializer=one)
+        ...     _ = fluid.optimizer.SGD(0.5).minimize(fluid.layers.mean(w))
+        ...     average = fluid.optimizer.ExponentialMovingAverage(0.5)
+        ...     average.update()
+        ...     executor = fluid.Executor(fluid.CPUPlace())
+        ...     _ = executor.run(fluid.default_startup_program())
+        ...     _ = [executor.run() for _ in range(2)]  # w is 0.5, then 0
+        ...     value = fluid.global_scope().find_var("w").get_tensor()
+        ...     with average.apply(executor):
+        ...         print(np.array(value).round(4))
+        ...     print(np.array(value))
+        [0.1667]
+        [0.]
+        >>> paddle.disable_static()
+    """
+
+    def __init__(self, decay: float = 0.999, thres_steps: Any = None, name: str | None = None):
+        """Take the decay, of the parameters of the default program.
+
+        `thres_steps`, a tensor t, limits the decay to (t + 1) / (t + 10). `name` begins the
+        variables' names.
+        """
+        self._program, self._name = paddle.static.default_main_program(), name or ""
+        self._averages: dict[str, str] = {}
+        self._saved: dict[str, Any] = {}
+        with _programs.Marked(self._program, _programs.SCHEDULE):
+            self._rate = create_global_var(
+                [1], decay, "float32", True, name=unique_name.generate("scheduled_ema_decay_rate")
+            )
+            if thres_steps is not None:
+                step = thres_steps.astype("float32")
+                least = paddle.divide(step + 1.0, step + 10.0)
+                limit = paddle.full_like(least, decay)
+                assign(_operators.minimum(least, limit), self._rate)
+        self._steps = self._counter()
+
+    def _counter(self) -> Any:
+        name = unique_name.generate("@EMA_STEP_COUNTER@")
+        return create_global_var([1], 0, "int64", True, name=name)
+
+    def update(self) -> None:
+        """Have each run of the program that follows move the averages."""
+        program = self._program
+        with program._lr_schedule_guard(), _programs.Marked(program, _programs.SCHEDULE):
+            paddle.increment(self._steps, 1.0)
+            for parameter in program.global_block().all_parameters():
+                if not getattr(parameter, "trainable", True):
+                    continue
+                average = create_global_var(
+                    [*parameter.shape],
+                    0.0,
+                    "float64" if "64" in str(parameter.dtype) else "float32",
+                    True,
+                    name=unique_name.generate(f"{self._name}{parameter.name}_ema"),
+                )
+                self._averages[parameter.name] = average.name
+                moved = average * self._rate + parameter * (1.0 - self._rate)
+                assign(moved, average)
+
+    @contextlib.contextmanager
+    def apply(self, executor: Any, need_restore: bool = True) -> Iterator[None]:
+        """Put the averages in the place of the parameters, inside a `with` block.
+
+        `need_restore=False` leaves them there until :meth:`restore`.
+        """
+        self._place = executor.place
+        steps = int(self._value(self._steps.name)[0])
+        weight = 1.0 - float(self._value(self._rate.name)[0]) ** steps if steps else 1.0
+        for parameter, average in self._averages.items():
+            self._saved[parameter] = self._value(parameter)
+            self._set(parameter, self._value(average) / self._saved[parameter].dtype.type(weight))
+        try:
+            yield
+        finally:
+            if need_restore:
+                self.restore(executor)
+
+    def restore(self, executor: Any) -> None:
+        """Put the parameters back that :meth:`apply` replaced."""
+        while self._saved:
+            self._set(*self._saved.popitem())
+
+    @staticmethod
+    def _value(name: str) -> Any:
+        return np.array(paddle.static.global_scope().find_var(name).get_tensor())
+
+    def _set(self, name: str, array: Any) -> None:
+        paddle.static.global_scope().find_var(name).get_tensor().set(array, self._place)
+
+
 RMSProp = _with_old_arguments(
     paddle.optimizer.RMSProp, f"learning_rate rho epsilon momentum centered {_LAST}"
 )
@@ -139,6 +313,7 @@ AdamOptimizer = Adam
 AdamaxOptimizer = Adamax
 AdadeltaOptimizer = Adadelta
 RMSPropOptimizer = RMSProp
+LambOptimizer = Lamb
 
 __all__ = [
     "SGD",
@@ -150,6 +325,10 @@ __all__ = [
     "AdamOptimizer",
     "Adamax",
     "AdamaxOptimizer",
+    "ExponentialMovingAverage",
+    "Lamb",
+    "LambOptimizer",
+    "ModelAverage",
     "Momentum",
     "MomentumOptimizer",
     "RMSProp",

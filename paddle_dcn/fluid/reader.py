@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle.base.data_feeder import DataFeeder
 
 from ..static._parameters import require_static
 from ._moved import module_getattr
+from .data_feeder import DataFeeder
 
 __all__ = ["DataLoader", "PyReader"]
 

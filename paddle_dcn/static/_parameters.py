@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import paddle
@@ -52,6 +53,54 @@ def _first_operation(program: Any) -> int:
     return -1 if block.empty() else block.front().id()
 
 
+class SharingHelper(LayerHelper):
+    """Paddle's helper, whose parameters layers of the same name share, as in Paddle 1.x."""
+
+    def create_parameter(
+        self,
+        attr: Any,
+        shape: Any,
+        dtype: Any = None,
+        is_bias: bool = False,
+        default_initializer: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Create a parameter, or find the one that an earlier layer created under the same name.
+
+        Paddle's programs would get a second parameter of that name, which an optimizer then updates
+        twice a step.
+        """
+        attr = paddle.ParamAttr._to_attr(copy.deepcopy(attr))
+        settings = {"is_bias": is_bias, "default_initializer": default_initializer, **kwargs}
+        if not attr or paddle.in_dynamic_mode():
+            return super().create_parameter(attr, shape, dtype, **settings)
+        program, shape = paddle.static.default_main_program(), [int(size) for size in shape]
+        old = _operators.in_old_program()
+        if isinstance(attr, paddle.static.WeightNormParamAttr):
+            if old:
+                return super().create_parameter(attr, shape, dtype, **settings)
+            raise NotImplementedError(
+                "WeightNormParamAttr: current Paddle has it only in programs that are built with "
+                "FLAGS_enable_pir_api=0"
+            )
+        if attr.name is None:  # Paddle 3 counts in programs of Paddle 2's kind, whatever the guard
+            attr.name = unique_name.generate(f"{self.name}.{'b' if is_bias else 'w'}")
+        found = find_parameter(program, attr.name)
+        if found is not None:
+            if list(found.shape) != shape:
+                raise ValueError(
+                    f"{attr.name}: expected shape {shape}, but the program has a parameter of that "
+                    f"name of shape {[*found.shape]}"
+                )
+            return found
+        known = None if old else _known_parameters(program)
+        created = super().create_parameter(attr, shape, dtype, **settings)
+        if known is not None:
+            known[created.name] = created
+            program._first_operation = _first_operation(program)
+        return created
+
+
 class Parameters:
     """Creates the parameters of one layer.
 
@@ -61,7 +110,7 @@ class Parameters:
 
     def __init__(self, layer_type: str, name: str | None, dtype: Any) -> None:
         # The helper would count its layers regardless of unique_name.guard(), as 1.x does not.
-        self._helper = LayerHelper(layer_type, name=name or unique_name.generate(layer_type))
+        self._helper = SharingHelper(layer_type, name=name or unique_name.generate(layer_type))
         self._dtype = dtype
 
     def weight(
@@ -70,32 +119,9 @@ class Parameters:
         """Create a weight; it starts as `default` says, or with Xavier's uniform values."""
         names = _checks.Names(weight_attr=attr_name)
         _checks.check_weight_attr(attr, names, AssertionError)  # which the originals raise
-        return self._create(attr, shape, default_initializer=default)
+        return self._helper.create_parameter(attr, shape, self._dtype, default_initializer=default)
 
     def bias(self, attr: Any, shape: list[int]) -> Any:
         """Create a bias of zeros; None where `attr` is False."""
         _checks.check_attr("bias_attr", attr)
-        return None if attr is False else self._create(attr, shape, is_bias=True)
-
-    def _create(self, attr: Any, shape: list[int], **kwargs: Any) -> Any:
-        """Create a parameter, or find the one that an earlier layer created under the same name.
-
-        Paddle's programs would get a second parameter of that name, which an optimizer then updates
-        twice a step.
-        """
-        program = paddle.static.default_main_program()
-        name = getattr(paddle.ParamAttr._to_attr(attr), "name", None)
-        found = None if name is None else find_parameter(program, name)
-        if found is not None:
-            if list(found.shape) != shape:
-                raise ValueError(
-                    f"{name}: expected shape {shape}, but the program has a parameter of that "
-                    f"name of shape {[*found.shape]}"
-                )
-            return found
-        known = None if _operators.in_old_program() else _known_parameters(program)
-        created = self._helper.create_parameter(attr=attr, shape=shape, dtype=self._dtype, **kwargs)
-        if known is not None:
-            known[created.name] = created
-            program._first_operation = _first_operation(program)
-        return created
+        return self._helper.create_parameter(attr, shape, self._dtype, is_bias=True)

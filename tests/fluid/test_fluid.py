@@ -249,6 +249,10 @@ OPTIMIZERS = {
     "Adam": "beta1 beta2 epsilon parameter_list regularization grad_clip name lazy_mode",
     "Adamax": "beta1 beta2 epsilon parameter_list regularization grad_clip name",
     "Adadelta": "epsilon rho parameter_list regularization grad_clip name",
+    "Lamb": (
+        "lamb_weight_decay beta1 beta2 epsilon parameter_list regularization grad_clip "
+        "exclude_from_weight_decay_fn name"
+    ),
     "RMSProp": "rho epsilon momentum centered parameter_list regularization grad_clip name",
 }
 
@@ -535,15 +539,15 @@ MOVED = [
     ("layers", "sequence_pad", "nor has current Paddle"),
     ("optimizer", "LarsMomentumOptimizer", "use paddle.incubate.optimizer.LarsMomentumOptimizer"),
     ("optimizer", "RecomputeOptimizer", "use paddle.incubate.optimizer.RecomputeOptimizer"),
-    ("optimizer", "ExponentialMovingAverage", "use paddle.static.ExponentialMovingAverage"),
     ("", "create_lod_tensor", "use paddle.base.create_lod_tensor"),
-    ("optimizer", "LambOptimizer", "use paddle.optimizer.Lamb of current Paddle"),
+    ("layers", "unique", "use paddle.unique of current Paddle, which sorts"),
     ("optimizer", "FtrlOptimizer", "nor has current Paddle"),
     ("initializer", "Orthogonal", "use paddle.nn.initializer.Orthogonal of current Paddle"),
     ("regularizer", "Dropout", "nor has current Paddle"),
     ("framework", "in_dygraph_mode", "use paddle.in_dynamic_mode of current Paddle"),
     ("", "dygraph", "use paddle.nn of current Paddle"),
-    ("", "contrib", "nor has current Paddle"),
+    ("", "contrib", "use paddle.static.amp of current Paddle"),
+    ("", "nets", "nor has current Paddle"),
 ]
 
 

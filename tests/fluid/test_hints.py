@@ -14,19 +14,20 @@ pytestmark = needs_paddle_3
 
 # The functions and classes of `fluid.layers` in Paddle 1.8 that are not here.
 GONE = """
-BasicDecoder BeamSearchDecoder Categorical DecodeHelper Decoder DynamicRNN GRUCell
+Assert BasicDecoder BeamSearchDecoder Categorical DecodeHelper Decoder DynamicRNN GRUCell
 GreedyEmbeddingHelper IfElse LSTMCell MultivariateNormalDiag Normal RNNCell SampleEmbeddingHelper
 StaticRNN TrainingHelper Uniform add_position_encoding addcmul allclose arange
 array_length array_read array_write auc beam_search beam_search_decode bilinear_tensor_product
 bpr_loss center_loss chunk_eval clamp continuous_value_model conv3d_transpose cos_sim create_array
 create_py_reader_by_data crf_decoding cross ctc_greedy_decoder data_norm deformable_roi_pooling
-detection_map dot double_buffer dynamic_gru dynamic_lstm dynamic_lstmp edit_distance
+detection_map distributions dot double_buffer dynamic_gru dynamic_lstm dynamic_lstmp edit_distance
 elementwise_equal filter_by_instag flip fsp_matrix full_like gather_tree
 get_tensor_from_selected_rows gru_unit hash hsigmoid im2sequence index_select inplace_abn
 interpolate kron linear_chain_crf load lod_append lod_reset log1p log_softmax logsumexp lrn lstm
 lstm_unit masked_select mean_iou merge_selected_rows multiplex nce nonzero npair_loss
 pad_constant_like py_reader randint randn random_crop randperm read_file
-reorder_lod_tensor_by_rank rnn roll row_conv sampled_softmax_with_cross_entropy sampling_id
+reorder_lod_tensor_by_rank resize_linear rnn roll row_conv
+sampled_softmax_with_cross_entropy sampling_id
 scatter_nd scatter_nd_add sequence_concat sequence_conv sequence_enumerate sequence_expand
 sequence_expand_as sequence_first_step sequence_last_step sequence_mask sequence_pad sequence_pool
 sequence_reshape sequence_reverse sequence_scatter sequence_slice sequence_softmax sequence_unpad
@@ -68,7 +69,10 @@ CALLS = {
     "paddle.log1p": lambda f: f(x(2)),
     "paddle.logsumexp": lambda f: f(x(2)),
     "paddle.masked_select": lambda f: f(x(2), x(2) > 0),
-    "paddle.metric.Auc": lambda f: f(),
+    "paddle.static.auc": callable,
+    "paddle.static.nn.control_flow.Assert": lambda f: f(x(1) > 0),
+    "paddle.distribution": inspect.ismodule,
+    "paddle_dcn.fluid.layers.image_resize": lambda f: f(x(1, 1, 2, 2), [4, 4]),
     "paddle.multinomial": lambda f: f(x(2)),
     "paddle.multiplex": lambda f: f([x(2, 3), x(2, 3)], x(2, 1, dtype="int32")),
     "paddle.nn.BeamSearchDecoder": lambda f: f(paddle.nn.GRUCell(2, 2), 0, 1, 2),

@@ -739,7 +739,7 @@ CASES = {
         [C],
         lambda x: 1.5 + x,
     ),
-    "is_empty": (layers.is_empty, [X], lambda x: False),
+    "is_empty": (layers.is_empty, [X], lambda x: [False]),
     "Print": (lambda x: layers.Print(x, message="x"), [C], lambda x: x),
     # --- detection
     "yolo_box": (

@@ -767,3 +767,183 @@ def test_parameters_are_looked_up_once(monkeypatch):
         assert fluid.layers.create_parameter([4, 4], "float32", name="of_paddle").is_same(first)
         assert fluid.framework._get_var("w3").shape == [4, 4]
         assert len(looked) <= 2
+
+
+# --- programs ------------------------------------------------------------------------------------
+
+
+def test_parameters_are_shared(kind):
+    """By name, by a helper of one's own, and by names that count anew; one step moves them once."""
+    from paddle_dcn.fluid.layer_helper import LayerHelper
+
+    def own(x):
+        helper = LayerHelper("own", param_attr=ParamAttr(name="w"))
+        return layers.mean(x * helper.create_parameter(helper.param_attr, [3], "float32"))
+
+    def again(x):
+        with fluid.unique_name.guard():
+            return layers.mean(layers.fc(x, 1, bias_attr=False))
+
+    with programs_1x(kind) as executor:
+        x = fluid.data("x", [None, 3])
+        loss = own(x) + own(x) * 2.0 + again(x) + again(x) * 2.0
+        fluid.optimizer.Adam(0.125).minimize(loss)
+        parameters = fluid.default_main_program().global_block().all_parameters()
+        names = [parameter.name for parameter in parameters]
+        assert names == ["w", "fc_0.w_0"]  # in the order of their creation
+        initialize(executor)
+        before = [value(name) for name in names]
+        executor.run(feed={"x": np.ones((4, 3), "float32")})
+        for name, array in zip(names, before):
+            # Adam's first step is the rate, but for epsilon over the gradient, which is 1.
+            np.testing.assert_allclose(array - value(name), 0.125, rtol=1e-5)
+
+
+def test_default_names_count_by_guard(kind):
+    """A second program of the process goes on counting; a guard's prefix comes before each part."""
+    with programs_1x(kind):
+        found = []
+        for _ in range(2):
+            with fluid.program_guard(fluid.Program(), fluid.Program()):
+                layers.fc(fluid.data("x", [None, 3]), 2, name="foo", bias_attr=False)
+                found += [p.name for p in fluid.default_main_program().all_parameters()]
+        with fluid.unique_name.guard("g_"):
+            layers.fc(fluid.data("x", [None, 3]), 2, bias_attr=False)
+            found += [p.name for p in fluid.default_main_program().all_parameters()]
+        assert found == ["foo.w_0", "foo.w_1", "g_g_fc_0.w_0"]
+
+
+@pytest.mark.parametrize("way", ["folder", "one file", "load"])
+def test_program_state_of_files(kind, way, tmp_path):
+    with programs_1x(kind) as executor:
+        layers.fc(fluid.data("x", [None, 3]), 2, param_attr="w", bias_attr="b")
+        program = fluid.default_main_program()
+        initialize(executor)
+        saved = value("w")
+        filename = "all" if way == "one file" else None
+        fluid.io.save_params(executor, str(tmp_path), program, filename)
+        tensor = fluid.global_scope().find_var("w").get_tensor()
+        tensor.set(np.zeros((3, 2), "float32"), fluid.CPUPlace())
+        if way == "load":
+            fluid.load(program, str(tmp_path), executor)
+        else:
+            parameters = program.all_parameters() if filename else None
+            path = tmp_path / filename if filename else tmp_path
+            state = fluid.io.load_program_state(str(path), parameters)
+            assert sorted(state) == ["b", "w"]
+            fluid.io.set_program_state(program, state)
+        np.testing.assert_array_equal(value("w"), saved)
+
+
+def test_counts_of_accuracy(kind):
+    with programs_1x(kind) as executor:
+        scores, labels = fluid.data("p", [None, 4]), fluid.data("l", [None, 1], "int64")
+        correct, total = (layers.create_tensor("int64") for _ in range(2))
+        share = layers.accuracy(scores, labels, correct=correct, total=total)
+        feed = {"p": np.eye(4, dtype="float32"), "l": np.array([[0], [1], [2], [0]])}
+        assert executor.run(feed=feed, fetch_list=[share, correct, total]) == [0.75, 3, 4]
+
+
+def test_constant_rate_has_a_dimension(kind):
+    """As in the files that 1.x saved."""
+    with programs_1x(kind) as executor:
+        fluid.optimizer.SGD(0.5).minimize(layers.mean(layers.fc(fluid.data("x", [None, 3]), 2)))
+        initialize(executor)
+        feed = {"x": np.ones((1, 3), "float32")}
+        (rate,) = executor.run(feed=feed, fetch_list=["learning_rate_0"])
+        np.testing.assert_array_equal(rate, np.array([0.5], "float32"))
+
+
+def test_results_of_plain_clones(kind):
+    with programs_1x(kind) as executor:
+        out = layers.fc(fluid.data("x", [None, 3]), 5)
+        copy = fluid.default_main_program().clone()
+        fluid.optimizer.SGD(0.1).minimize(layers.mean(out))
+        initialize(executor)
+        (found,) = executor.run(copy, feed={"x": np.ones((2, 3), "float32")}, fetch_list=[out])
+        assert found.shape == (2, 5)
+
+
+def test_backward_and_apply_gradients(kind):
+    with programs_1x(kind) as executor:
+        x = fluid.data("x", [None, 3])
+        optimizer = fluid.optimizer.SGD(0.5)
+        loss = layers.mean(layers.fc(x, 1, param_attr=ParamAttr("w", Constant(0.0))))
+        optimizer.apply_gradients(optimizer.backward(loss))
+        initialize(executor)
+        feed = fluid.DataFeeder(["x"], fluid.CPUPlace(), fluid.default_main_program())
+        feed = feed.feed([([1, 2, 3],)])
+        (gradient,) = executor.run(feed=feed, fetch_list=["w@GRAD"])
+        np.testing.assert_array_equal(gradient, [[1], [2], [3]])
+        np.testing.assert_array_equal(value("w"), [[-0.5], [-1], [-1.5]])
+
+
+@pytest.mark.parametrize("frozen", ["scale", "shift"])
+@pytest.mark.parametrize("norm", ["batch_norm", "instance_norm"])
+def test_half_frozen_norm(norm, frozen, kind):
+    """The other one learns: with ones and zeros, the mean of squares is 1, its gradient 2 and 0."""
+    with programs_1x(kind) as executor:
+        x = fluid.data("x", [None, 3, 5, 5])
+        x.stop_gradient = False
+        attrs = [ParamAttr(n, trainable=n != frozen) for n in ("scale", "shift")]
+        out = getattr(layers, norm)(x, param_attr=attrs[0], bias_attr=attrs[1])
+        moved = out + layers.assign(np.ones([1, 3, 1, 1], "float32"))
+        loss = layers.reduce_sum(layers.reduce_mean(layers.square(moved), [0, 2, 3]))
+        fluid.optimizer.SGD(0.25).minimize(loss)
+        initialize(executor)
+        executor.run(feed={"x": RNG.normal(size=(2, 3, 5, 5)).astype("float32")})
+        # Variances are divided by themselves and epsilon, 1e-5.
+        wanted = [1, -0.5] if frozen == "scale" else [0.5, 0]
+        np.testing.assert_allclose(value("scale"), np.full(3, wanted[0]), atol=1e-4)
+        np.testing.assert_allclose(value("shift"), np.full(3, wanted[1]), atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"groups": 4}, {"dilation": [1, 2]}], ids=str)
+def test_groups_and_dilation_of_conv2d_transpose(settings, kind):
+    x = RNG.normal(size=(2, 4, 5, 6)).astype("float32")
+    with programs_1x(kind) as executor:
+        image = fluid.data("x", x.shape)
+        out = layers.conv2d_transpose(
+            image, 4, filter_size=3, stride=2, bias_attr=False, **settings
+        )
+        initialize(executor)
+        weight = value("conv2d_transpose_0.w_0")
+        (found,) = executor.run(feed={"x": x}, fetch_list=[out])
+    layer = paddle.nn.Conv2DTranspose(4, 4, 3, 2, bias_attr=False, **settings)
+    layer.weight.set_value(weight)
+    np.testing.assert_allclose(found, layer(paddle.to_tensor(x)).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("need_restore", [True, False])
+def test_exponential_moving_average(need_restore, kind):
+    """Of 0.5, 0 and -0.5 with decay 0.5, over 1 - 0.5^3."""
+    with programs_1x(kind) as executor:
+        w = layers.create_parameter([2], "float32", "w", default_initializer=Constant(1.0))
+        fluid.optimizer.SGD(0.5).minimize(layers.reduce_sum(w))
+        average = fluid.optimizer.ExponentialMovingAverage(0.5)
+        average.update()
+        test = fluid.default_main_program().clone(for_test=True)
+        initialize(executor)
+        for _ in range(3):
+            executor.run(fetch_list=[w])
+        executor.run(test, fetch_list=["w"])
+        with average.apply(executor, need_restore):
+            inside = value("w")
+        np.testing.assert_allclose(inside, (0.5 * 0.125 - 0.5 * 0.5) / 0.875, rtol=1e-6)
+        if not need_restore:
+            np.testing.assert_array_equal(value("w"), inside)
+            average.restore(executor)
+        np.testing.assert_array_equal(value("w"), [-0.5, -0.5])
+
+
+def test_model_average(kind):
+    with programs_1x(kind) as executor:
+        w = layers.create_parameter([2], "float32", "w", default_initializer=Constant(1.0))
+        fluid.optimizer.SGD(0.5).minimize(layers.reduce_sum(w))
+        average = fluid.optimizer.ModelAverage(1.0, 10, 10)
+        initialize(executor)
+        for _ in range(3):
+            executor.run(fetch_list=[w])
+        with average.apply(executor):
+            np.testing.assert_array_equal(value("w"), [0, 0])
+        np.testing.assert_array_equal(value("w"), [-0.5, -0.5])

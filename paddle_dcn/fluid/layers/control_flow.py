@@ -14,6 +14,7 @@ from paddle.utils import map_structure
 
 from ...static import _operators
 from .. import _programs
+from ._common import at_least_1d
 from .tensor import create_global_var
 
 __all__ = [
@@ -155,9 +156,9 @@ class Switch:
         ...     y = fluid.layers.create_global_var([1], 0.0, "float32", persistable=True)
         ...     with fluid.layers.Switch() as switch:
         ...         with switch.case(x < 1.0):
-        ...             fluid.layers.assign(x * 10.0, y)
+        ...             _ = fluid.layers.assign(x * 10.0, y)
         ...         with switch.default():
-        ...             fluid.layers.assign(x, y)
+        ...             _ = fluid.layers.assign(x, y)
         ...     executor = fluid.Executor(fluid.CPUPlace())
         ...     _ = executor.run(fluid.default_startup_program())
         ...     feeds = [{"x": np.array([number], "float32")} for number in (0.5, 3)]
@@ -234,7 +235,7 @@ def while_loop(
 
 def is_empty(x: Any, cond: Any = None) -> Any:
     """Return whether a tensor has no elements; a tensor `cond` takes the result."""
-    empty = paddle.equal(paddle.numel(x), paddle.zeros([], "int64"))
+    empty = at_least_1d(paddle.equal(paddle.numel(x), paddle.zeros([], "int64")))
     return empty if cond is None else paddle.assign(empty, cond)
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import paddle
 
+from ...static import _operators
 from ._common import at_least_1d
+from .tensor import assign
 
 __all__ = ["accuracy"]
 
@@ -18,7 +20,13 @@ def accuracy(input: Any, label: Any, k: int = 1, correct: Any = None, total: Any
         input: Scores [N, C].
         label: The right classes [N, 1], int64.
         k: How many scores count.
-        correct: Not used.
-        total: Not used.
+        correct: A tensor that takes the number of these examples, [1].
+        total: A tensor that takes the number of all of them, [1].
     """
+    if correct is not None:
+        places = paddle.topk(input, k)[1]
+        hits = _operators.sum(paddle.equal(places, label).astype("int64"), None, False)
+        assign(at_least_1d(hits).astype(correct.dtype), correct)
+    if total is not None:
+        assign(paddle.shape(input)[:1].astype(total.dtype), total)
     return at_least_1d(paddle.static.accuracy(input, label, k))

@@ -385,9 +385,8 @@ def conv2d_transpose(
         bias,
         stride,
         padding,
-        0,
-        groups,
-        dilation,
+        dilation=dilation,
+        groups=groups,
         output_size=sizes,
         data_format=data_format,
     )
@@ -616,12 +615,14 @@ def batch_norm(
         for statistic, start in ((moving_mean_name, 0.0), (moving_variance_name, 1.0))
     )
     mean.stop_gradient = variance.stop_gradient = True
+    # Paddle's gradient of the operator is of both of these, or of neither.
+    together = scale.stop_gradient == shift.stop_gradient
     out = F.batch_norm(
         input,
         mean,
         variance,
-        scale,
-        shift,
+        scale if together else paddle.ones([channels], scale.dtype),
+        shift if together else paddle.zeros([channels], shift.dtype),
         training=not is_test,
         momentum=momentum,
         epsilon=epsilon,
@@ -629,6 +630,8 @@ def batch_norm(
         # False would mean the statistics of the batch even in tests.
         use_global_stats=use_global_stats or None,
     )
+    if not together:
+        out = affine_channel(out, scale, shift, data_layout)
     return activated(out, act)
 
 
@@ -709,7 +712,8 @@ def instance_norm(
     parameters = Parameters("instance_norm", name, input.dtype)
     scale = parameters.weight(param_attr, [channels], Constant(1.0))
     shift = parameters.bias(bias_attr, [channels])
-    if input.stop_gradient:  # Paddle's gradient of the operator cannot do without that of its input
+    # Paddle's gradient of the operator is of its input, and of both of these or of neither.
+    if input.stop_gradient or scale.stop_gradient != shift.stop_gradient:
         return affine_channel(F.instance_norm(input, eps=epsilon), scale, shift)
     return F.instance_norm(input, weight=scale, bias=shift, eps=epsilon)
 
