@@ -145,15 +145,30 @@ def _operation(
     return list(made.values())
 
 
-def multiclass_nms(boxes: Any, scores: Any, settings: dict[str, Any]) -> list[Any]:
-    """Keep the best boxes of each class; return them, their places and how many each image has.
-
-    The settings are in the operator's order.
-    """
+def multiclass_nms(
+    boxes: Any,
+    scores: Any,
+    score_threshold: float,
+    nms_top_k: int,
+    keep_top_k: int,
+    nms_threshold: float,
+    normalized: bool,
+    nms_eta: float,
+    background_label: int,
+) -> list[Any]:
+    """Keep the best boxes of each class; return them, their places and how many each image has."""
     return _operation(
         "multiclass_nms3",
         {"BBoxes": boxes, "Scores": scores, "RoisNum": None},
-        settings,
+        {
+            "score_threshold": score_threshold,
+            "nms_top_k": nms_top_k,
+            "keep_top_k": keep_top_k,
+            "nms_threshold": nms_threshold,
+            "normalized": normalized,
+            "nms_eta": nms_eta,
+            "background_label": background_label,
+        },
         {"Out": boxes.dtype, "Index": "int32", "NmsRoisNum": "int32"},
     )
 

@@ -255,16 +255,10 @@ def multiclass_nms(
     for argument, tensor in (("bboxes", bboxes), ("scores", scores)):
         if len(tensor.shape) != 3:
             raise ValueError(f"{argument}: expected 3-D, got {len(tensor.shape)}-D")
-    settings = {
-        "score_threshold": score_threshold,
-        "nms_top_k": nms_top_k,
-        "keep_top_k": keep_top_k,
-        "nms_threshold": nms_threshold,
-        "normalized": normalized,
-        "nms_eta": nms_eta,
-        "background_label": background_label,
-    }
-    return _operators.multiclass_nms(bboxes, scores, settings)[0]
+    limits = score_threshold, nms_top_k, keep_top_k, nms_threshold
+    return _operators.multiclass_nms(
+        bboxes, scores, *limits, normalized, nms_eta, background_label
+    )[0]
 
 
 def detection_output(
@@ -299,17 +293,11 @@ def detection_output(
         [n, 6], in each row class, score and corners, image after image.
     """
     boxes = box_coder(prior_box, prior_box_var, loc, "decode_center_size")
-    settings = {
-        "score_threshold": score_threshold,
-        "nms_top_k": nms_top_k,
-        "keep_top_k": keep_top_k,
-        "nms_threshold": nms_threshold,
-        "normalized": True,
-        "nms_eta": nms_eta,
-        "background_label": background_label,
-    }
+    limits = score_threshold, nms_top_k, keep_top_k, nms_threshold
     scores = paddle.transpose(F.softmax(scores), [0, 2, 1])
-    out, index, _ = _operators.multiclass_nms(boxes, scores, settings)
+    out, index, _ = _operators.multiclass_nms(
+        boxes, scores, *limits, True, nms_eta, background_label
+    )
     out.stop_gradient = index.stop_gradient = True
     return (out, index) if return_index else out
 

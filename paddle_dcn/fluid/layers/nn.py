@@ -261,22 +261,7 @@ def conv2d(
         [-1, 8, 32, 32]
         >>> paddle.disable_static()
     """
-    return _convolve(
-        "conv2d",
-        input,
-        num_filters,
-        filter_size,
-        stride,
-        padding,
-        dilation,
-        groups,
-        param_attr,
-        bias_attr,
-        use_cudnn,
-        act,
-        name,
-        data_format,
-    )
+    return _convolve("conv2d", **locals())
 
 
 def conv3d(
@@ -295,22 +280,7 @@ def conv3d(
     data_format: str = "NCDHW",
 ) -> Any:
     """Add a convolution of volumes [N, C, D, H, W]; the arguments are those of :func:`conv2d`."""
-    return _convolve(
-        "conv3d",
-        input,
-        num_filters,
-        filter_size,
-        stride,
-        padding,
-        dilation,
-        groups,
-        param_attr,
-        bias_attr,
-        use_cudnn,
-        act,
-        name,
-        data_format,
-    )
+    return _convolve("conv3d", **locals())
 
 
 def conv2d_transpose(
@@ -806,6 +776,7 @@ def _pool(
     ceil_mode: bool,
     exclusive: bool,
     data_format: str,
+    **unused: Any,
 ) -> Any:
     if pool_type not in ("max", "avg"):
         raise ValueError(f"pool_type: expected 'max' or 'avg', got {pool_type!r}")
@@ -874,18 +845,7 @@ def pool2d(
     Raises:
         ValueError: an unknown `pool_type`, or no positive `pool_size`.
     """
-    return _pool(
-        2,
-        input,
-        pool_size,
-        pool_type,
-        pool_stride,
-        pool_padding,
-        global_pooling,
-        ceil_mode,
-        exclusive,
-        data_format,
-    )
+    return _pool(2, **locals())
 
 
 def pool3d(
@@ -902,18 +862,7 @@ def pool3d(
     data_format: str = "NCDHW",
 ) -> Any:
     """Return the maximum or the mean of windows of volumes, [N, C, D, H, W]; see :func:`pool2d`."""
-    return _pool(
-        3,
-        input,
-        pool_size,
-        pool_type,
-        pool_stride,
-        pool_padding,
-        global_pooling,
-        ceil_mode,
-        exclusive,
-        data_format,
-    )
+    return _pool(3, **locals())
 
 
 def _adaptive_pool(
@@ -1075,17 +1024,7 @@ def resize_bilinear(
     data_format: str = "NCHW",
 ) -> Any:
     """Call :func:`image_resize` with `resample="BILINEAR"`."""
-    return image_resize(
-        input,
-        out_shape,
-        scale,
-        name,
-        "BILINEAR",
-        actual_shape,
-        align_corners,
-        align_mode,
-        data_format,
-    )
+    return image_resize(**locals(), resample="BILINEAR")
 
 
 def resize_trilinear(
@@ -1099,17 +1038,7 @@ def resize_trilinear(
     data_format: str = "NCDHW",
 ) -> Any:
     """Call :func:`image_resize` with `resample="TRILINEAR"`."""
-    return image_resize(
-        input,
-        out_shape,
-        scale,
-        name,
-        "TRILINEAR",
-        actual_shape,
-        align_corners,
-        align_mode,
-        data_format,
-    )
+    return image_resize(**locals(), resample="TRILINEAR")
 
 
 def resize_nearest(
@@ -1122,9 +1051,7 @@ def resize_nearest(
     data_format: str = "NCHW",
 ) -> Any:
     """Call :func:`image_resize` with `resample="NEAREST"`."""
-    return image_resize(
-        input, out_shape, scale, name, "NEAREST", actual_shape, align_corners, 1, data_format
-    )
+    return image_resize(**locals(), resample="NEAREST")
 
 
 def image_resize_short(input: Any, out_short_len: int, resample: str = "BILINEAR") -> Any:
