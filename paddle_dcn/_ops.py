@@ -9,7 +9,7 @@ from paddle.base.framework import OpProtoHolder
 from paddle.base.layer_helper import LayerHelper
 
 from . import _library  # noqa: F401  (registers the operators)
-from ._checks import Call, Inference
+from ._checks import Attributes, Call, Inference
 
 
 def _append(name: str, *arguments):
@@ -51,9 +51,28 @@ def deform_conv2d(call: Call) -> Tensor:
         if tensor is not None and not (dynamic and tensor.stop_gradient):
             gradient_mask |= bit
     bias = _no_bias(weight) if bias is None else bias
+    if dynamic and x.is_dist():
+        attributes = _of_one_process(call)
     if mask is None:
         return run_raw("paddle_dcn_v1", x, offset, weight, bias, *attributes, gradient_mask)
     return run_raw("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes, gradient_mask)
+
+
+def _of_one_process(call: Call) -> Attributes:
+    """Return the attributes of what each process computes of a call with distributed tensors.
+
+    Where channels and offsets are spread over a mesh dimension by whole deformable groups, and not
+    filters, each has its share of the groups. `custom_ops/paddle/spmd.h` sees that by the number.
+    """
+    x, offset, mask, weight, _, attributes = call
+    groups, last = attributes.deformable_groups, attributes.data_format == "NHWC"
+    others = [each.placements or () for each in (weight, offset, mask) if each is not None]
+    for processes, channels, filters, *planes in zip(x.process_mesh.shape, x.placements, *others):
+        spread = channels.is_shard(3 if last else 1) and all(each.is_shard(1) for each in planes)
+        whole = attributes.groups == 1 and groups % processes == 0
+        if spread and whole and not filters.is_shard(0):
+            return attributes._replace(deformable_groups=groups // processes)
+    return attributes
 
 
 def infer(call: Call, inference: Inference) -> Tensor:

@@ -19,7 +19,7 @@ def free_endpoint():
     "worker", ["data_parallel.py", pytest.param("sharded_tensors.py", marks=needs_paddle_3)]
 )
 def test_two_processes_agree_with_one(worker):
-    """Each process has a part of the images; results are those of all the images at once.
+    """Each process has a part of the tensors; results are those of whole ones.
 
     The processes are started here because Paddle's launcher waits ten seconds before it ends.
     """

@@ -1,53 +1,115 @@
-"""One of two processes that each hold half of the images of sharded tensors."""
+"""One of two processes that each hold a part of sharded tensors; run by test_data_parallel."""
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 
-from paddle_dcn import deform_conv2d
+from paddle_dcn import deform_conv2d, deform_conv2d_reference
 
-SHARD, WHOLE = dist.Shard(0), dist.Replicate()
-INPUTS = {
-    "x": ([4, 3, 6, 7], SHARD),
-    "offset": ([4, 18, 6, 7], SHARD),
-    "mask": ([4, 9, 6, 7], WHOLE),  # the operator takes its share
-    "weight": ([5, 3, 3, 3], WHOLE),
-    "bias": ([5], WHOLE),
+# How a tensor is placed: on an axis (of NCHW), or like this.
+WHOLE, SUM = "whole", "sum"
+
+# What is spread over a mesh dimension, and how that leaves the output and the gradients of INPUTS.
+RESULTS = {
+    "images": (0, 0, 0, 0, SUM, SUM),
+    "filters": (1, SUM, SUM, SUM, 0, 0),
+    "deformable groups": (SUM, 1, 1, 1, 1, WHOLE),
+    "nothing": (WHOLE,) * 6,
 }
+INPUTS = ("x", "offset", "mask", "weight", "bias")
+
+# For each dimension of the mesh its processes, how the inputs are placed on it, and what is then
+# spread over it: everything else has to be gathered.
+ROWS = [
+    [(2, (WHOLE, WHOLE, WHOLE, WHOLE, WHOLE), "nothing")],
+    [(2, (0, 0, 0, WHOLE, WHOLE), "images")],
+    [(2, (0, 0, WHOLE, 1, 0), "images")],
+    [(2, (WHOLE, 0, WHOLE, WHOLE, WHOLE), "images")],
+    [(2, (WHOLE, WHOLE, WHOLE, 0, 0), "filters")],
+    [(2, (1, WHOLE, WHOLE, 0, WHOLE), "filters")],
+    [(2, (1, 1, 1, 1, WHOLE), "deformable groups")],
+    [(2, (1, 1, 1, WHOLE, 0), "deformable groups")],
+    [(2, (1, 1, 1, 0, 0), "filters")],
+    [(2, (1, WHOLE, WHOLE, WHOLE, WHOLE), "nothing")],
+    [(2, (2, 2, 2, 2, WHOLE), "nothing")],
+    [(2, (SUM, WHOLE, WHOLE, WHOLE, WHOLE), "nothing")],
+    [(1, (0, 0, 0, WHOLE, WHOLE), "images"), (2, (WHOLE, WHOLE, WHOLE, 0, 0), "filters")],
+    [(1, (0, 0, 0, WHOLE, WHOLE), "images"), (2, (1, 1, 1, 1, WHOLE), "deformable groups")],
+]
+# Arguments beside the tensors, absent tensors, and what cannot be spread.
+KINDS = [
+    ({"deformable_groups": 2}, (), ()),
+    ({"deformable_groups": 2}, ("mask", "bias"), ()),
+    ({"deformable_groups": 2, "data_format": "NHWC"}, (), ()),
+    ({}, (), ("deformable groups",)),
+    ({"deformable_groups": 2, "groups": 2}, (), ("deformable groups", "filters")),
+]
 
 
-def run(tensors):
-    for tensor in tensors.values():
-        tensor.stop_gradient = False
-    out = deform_conv2d(**tensors, padding=1)
-    (out**2).mean().backward()
-    return out
+def placement(place, last):
+    if place in (WHOLE, SUM):
+        return dist.Replicate() if place == WHOLE else dist.Partial()
+    return dist.Shard((0, 3, 1, 2)[place] if last else place)
+
+
+def check(rng, row, arguments, absent, gathered):
+    """Hold output and gradients of a sharded call, and their metadata, against a whole call's."""
+    sizes, inputs, spread = zip(*row)
+    spread = ["nothing" if each in gathered else each for each in spread]
+    mesh = dist.ProcessMesh(np.arange(2).reshape(sizes), [f"d{i}" for i in range(len(sizes))])
+    last = arguments.get("data_format") == "NHWC"
+    planes = 9 * arguments.get("deformable_groups", 1)
+    image = [4, 6, 7, 4] if last else [4, 4, 6, 7]
+    shapes = [image, [4, 2 * planes, 6, 7], [4, planes, 6, 7]]
+    shapes += [[6, 4 // arguments.get("groups", 1), 3, 3], [6]]
+
+    def places(name, of_dimensions):
+        return [placement(each, last and name in ("x", "out")) for each in of_dimensions]
+
+    alone, sharded = {}, {}
+    for name, shape, on in zip(INPUTS, shapes, zip(*inputs)):
+        if name in absent:
+            continue
+        array = paddle.to_tensor(rng.normal(0, 1, shape).astype("float32"))
+        alone[name] = array
+        sharded[name] = dist.shard_tensor(array, mesh, places(name, [WHOLE] * len(row)))
+        sharded[name] = dist.reshard(sharded[name], mesh, places(name, on)).detach()
+    results = []
+    for function, tensors in ((deform_conv2d_reference, alone), (deform_conv2d, sharded)):
+        for tensor in tensors.values():
+            tensor.stop_gradient = False
+        out = function(**tensors, **arguments, padding=1)
+        (out**2).mean().backward()
+        results.append([("out", out), *((name, each.grad) for name, each in tensors.items())])
+
+    for (name, wanted), (_, actual) in zip(*results):
+        index = 0 if name == "out" else 1 + INPUTS.index(name)
+        on = [RESULTS[each][index] for each in spread]
+        assert actual.placements == places(name, on), (name, actual.placements)
+        shape = list(wanted.shape)
+        for size, place in zip(sizes, places(name, on)):
+            if place.is_shard():
+                shape[place.get_dim()] //= size
+        assert actual._local_shape == list(actual._local_value().shape) == shape, name
+        dist.reshard(actual, mesh, actual.placements)  # fails where the metadata are not its own
+        if set(on) == {WHOLE}:  # from others, Paddle cannot do it on the CPU, whoever made them
+            dist.reshard(actual, mesh, places(name, [0] + [WHOLE] * (len(row) - 1)))
+        whole = dist.reshard(actual, mesh, places(name, [WHOLE] * len(row)))._local_value()
+        np.testing.assert_allclose(
+            whole.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-6, err_msg=name
+        )
 
 
 def main():
     dist.init_parallel_env()
-    rank, mesh = dist.get_rank(), dist.ProcessMesh([0, 1], dim_names=["images"])
     rng = np.random.default_rng(0)
-    arrays = {n: rng.normal(0, 1, shape).astype("float32") for n, (shape, _) in INPUTS.items()}
-
-    alone = {name: paddle.to_tensor(array) for name, array in arrays.items()}
-    expected = run(alone)
-    sharded = {
-        name: dist.shard_tensor(paddle.to_tensor(array), mesh, [INPUTS[name][1]])
-        for name, array in arrays.items()
-    }
-    out = run(sharded)
-
-    assert out.placements == [SHARD]
-    assert out._local_shape == [2, 5, 6, 7]
-    results = {"out": (out, expected)}
-    results |= {name: (sharded[name].grad, alone[name].grad) for name in INPUTS}
-    for name, (actual, wanted) in results.items():
-        whole = dist.reshard(actual, mesh, [WHOLE])._local_value()
-        np.testing.assert_allclose(
-            whole.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-6, err_msg=name
-        )
-    print(f"rank {rank} of {dist.get_world_size()} agrees")
+    for row in ROWS:
+        for kind in KINDS:
+            try:
+                check(rng, row, *kind)
+            except Exception as error:
+                raise AssertionError(f"{row} {kind}") from error
+    print(f"rank {dist.get_rank()} of {dist.get_world_size()} agrees")
 
 
 if __name__ == "__main__":
