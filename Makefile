@@ -1,5 +1,5 @@
-# demo, test, clients, cuda-check, sanitize, bench, lint: each works from a fresh clone and sets
-# up what it needs in .venv.
+# demo, distributed, test, clients, cuda-check, sanitize, bench, lint: each works from a fresh clone
+# and sets up what it needs in .venv.
 # `make test PADDLE=2.6.2` does the same for another Paddle, in .venv-2.6.2.
 
 DEFAULT := 3.3.1
@@ -9,10 +9,14 @@ PYTHON := $(VENV)/bin/python
 REQUIREMENTS := "paddlepaddle==$(PADDLE)" $(if $(filter 2.%,$(PADDLE)),"numpy<2")
 SOURCES := $(shell find custom_ops -type f) setup.py pyproject.toml paddle_dcn/_build.py
 
-.PHONY: demo test clients cuda-check sanitize bench lint clean
+.PHONY: demo distributed test clients cuda-check sanitize bench lint clean
 
 demo: $(VENV)/.demo
 	$(PYTHON) examples/demo.py
+
+# Training on one process, on two, and on two of which one is killed.
+distributed: $(VENV)/.demo
+	$(PYTHON) examples/distributed.py --check
 
 test: $(VENV)/.test
 	$(PYTHON) -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(ARGS)
