@@ -7,6 +7,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "double_backward.h"
 #include "errors.h"
 #include "paddle/phi/core/dense_tensor.h"
 #include "run_on_device.h"
@@ -150,9 +151,36 @@ void inference_backward_kernel(Context*) {
   PADDLE_THROW(
       phi::errors::Unimplemented("paddle_dcn: a model converted for inference has no gradients"));
 }
-void double_backward_kernel(Context*) {
-  PADDLE_THROW(phi::errors::Unimplemented(
-      "paddle_dcn: deform_conv2d has no second-order gradients; deform_conv2d_reference has them"));
+
+template <bool modulated>
+void double_backward_kernel(Context* context) {
+  report_errors([context] {
+    const Attributes attributes = Attributes::read(context->Attrs(), Operator::kBackward);
+    const Inputs in = read_inputs(*context, attributes, Operator::kBackward, modulated);
+    size_t input = modulated ? 5 : 4;
+    // Of a gradient that nobody differentiates, there is none.
+    const auto factor = [&] {
+      const Tensor& tensor = context->InputAt(input++);
+      if (!tensor.initialized()) return Tensor();
+      return undo_onednn_layout("factor", tensor, attributes);
+    };
+    Derivatives factors;
+    factors.x = factor();
+    factors.offset = factor();
+    if (modulated) factors.mask = factor();
+    factors.weight = factor();
+    factors.bias = factor();
+    const Derivatives result = double_backward(in, factors, attributes);
+    size_t output = 0;
+    const auto assign = [&](const Tensor& tensor) {
+      paddle::AssignTensorImpl(tensor, context->MutableOutputAt(output++));
+    };
+    assign(result.x);
+    assign(result.offset);
+    if (modulated) assign(result.mask);
+    assign(result.weight);
+    assign(result.grad_out);
+  });
 }
 
 // A dimension of a static program, -1 where it is known only at run time.
@@ -189,6 +217,20 @@ std::vector<Shape> backward_shape(const std::vector<Shape>& inputs,
   return gradients;
 }
 
+// Of x, offset, mask, weight and out's gradient: as these inputs.
+template <bool modulated>
+std::vector<Shape> double_backward_shape(const std::vector<Shape>& inputs,
+                                         const std::vector<std::vector<Shape>>&,
+                                         const std::vector<paddle::any>&) {
+  return {inputs.begin(), inputs.begin() + (modulated ? 5 : 4)};
+}
+template <bool modulated>
+std::vector<phi::DataType> double_backward_dtype(const std::vector<phi::DataType>& inputs,
+                                                 const std::vector<std::vector<phi::DataType>>&,
+                                                 const std::vector<paddle::any>&) {
+  return {inputs.begin(), inputs.begin() + (modulated ? 5 : 4)};
+}
+
 std::vector<phi::DataType> forward_dtype(const std::vector<phi::DataType>& inputs,
                                          const std::vector<std::vector<phi::DataType>>&,
                                          const std::vector<paddle::any>&) {
@@ -209,6 +251,7 @@ std::vector<phi::DataType> backward_dtype(const std::vector<phi::DataType>& inpu
 }  // namespace dcn
 
 using paddle::Grad;
+using paddle::New;
 namespace binding = dcn::binding;
 using dcn::binding::Attributes;
 using dcn::binding::Operator;
@@ -246,14 +289,23 @@ PD_BUILD_GRAD_OP(paddle_dcn_v2)
     .SetInferDtypeFn(binding::backward_dtype<true>) DCN_SPMD(binding::backward_spmd<true>);
 
 PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v1)
-    .Inputs({"x", Grad("out"), Grad(Grad("x"))})
-    .Outputs({Grad(Grad("out"))})
-    .SetKernelFn(binding::double_backward_kernel);
+    .Inputs({"x", "offset", "weight", Grad("out"), Grad(Grad("x")), Grad(Grad("offset")),
+             Grad(Grad("weight")), Grad(Grad("bias"))})
+    .Outputs({New(Grad("x")), New(Grad("offset")), New(Grad("weight")), Grad(Grad("out"))})
+    .Attrs(Attributes::declarations(Operator::kBackward))
+    .SetKernelFn(binding::double_backward_kernel<false>)
+    .SetInferShapeFn(binding::double_backward_shape<false>)
+    .SetInferDtypeFn(binding::double_backward_dtype<false>);
 
 PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v2)
-    .Inputs({"x", Grad("out"), Grad(Grad("x"))})
-    .Outputs({Grad(Grad("out"))})
-    .SetKernelFn(binding::double_backward_kernel);
+    .Inputs({"x", "offset", "mask", "weight", Grad("out"), Grad(Grad("x")), Grad(Grad("offset")),
+             Grad(Grad("mask")), Grad(Grad("weight")), Grad(Grad("bias"))})
+    .Outputs({New(Grad("x")), New(Grad("offset")), New(Grad("mask")), New(Grad("weight")),
+              Grad(Grad("out"))})
+    .Attrs(Attributes::declarations(Operator::kBackward))
+    .SetKernelFn(binding::double_backward_kernel<true>)
+    .SetInferShapeFn(binding::double_backward_shape<true>)
+    .SetInferDtypeFn(binding::double_backward_dtype<true>);
 
 // Forward alone, with what the layers around a convolution do: see Problem. The mask may be absent.
 PD_BUILD_OP(paddle_dcn_inference)

@@ -28,7 +28,7 @@ struct Attributes {
   // Of paddle_dcn_inference; see Problem.
   bool joined = false;
   float negative_slope = 1, upper_bound = 0;  // 0: none, since JSON has no infinity
-  bool constant = false;                       // the weight never changes
+  bool constant = false;                      // the weight never changes
 
   // Calls f(name, member) in the operators' order. The names are part of saved programs, so the
   // last one keeps the spelling that the first ones were saved with.
