@@ -1,7 +1,8 @@
-"""What `paddle.jit.to_static` must know of this package: what to leave alone, how it fails."""
+"""What Paddle must know of this package where it traces: what to leave alone, how it fails."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -57,3 +58,33 @@ def breaks_graph(error: Exception) -> Exception:
     if SotExtraInfo is not None and not paddle.in_dynamic_mode():
         SotExtraInfo(need_breakgraph=True).attach(error)
     return error
+
+
+def _refuse_second_derivatives() -> None:
+    """Let Paddle 3's programs raise an error instead of taking gradients of ours for constants.
+
+    They do so with all custom operators; where told that these are none, they cannot differentiate
+    them, although the operator is there.
+    """
+    original = getattr(core, "call_vjp", None)
+    if original is None:  # Paddle 2's programs differentiate them
+        return
+
+    @functools.wraps(original)
+    def call_vjp(op: Any, inputs: Any, outputs: Any, out_grads: Any, constants: Any) -> Any:
+        if op.name() in ("custom_op.paddle_dcn_v1_grad", "custom_op.paddle_dcn_v2_grad"):
+            raise NotImplementedError(
+                "deform_conv2d has no second derivatives in to_static and static programs, only in "
+                "dynamic mode; deform_conv2d_reference has them everywhere"
+            )
+        gradients = original(op, inputs, outputs, out_grads, constants)
+        if op.name() in ("custom_op.paddle_dcn_v1", "custom_op.paddle_dcn_v2"):
+            for gradient, constant in zip(gradients, constants):
+                for value, stops in zip(gradient, constant):
+                    value.stop_gradient = stops
+        return gradients
+
+    core.call_vjp = call_vjp
+
+
+_refuse_second_derivatives()

@@ -98,6 +98,9 @@ def deform_conv2d(
     x, weight and bias are cast as those of conv2d are (custom lists may name `deform_conv2d`); a
     float32 offset or mask stays float32, so that positions keep their accuracy.
 
+    In dynamic mode it has second derivatives (`paddle.grad` with `create_graph=True`), but no third
+    ones: what depends on inputs through second derivatives counts as constant.
+
     Args:
         x: The images, [N, C, H, W], or [N, H, W, C] with `data_format="NHWC"`; float16, bfloat16,
             float32 or float64. N may be 0.

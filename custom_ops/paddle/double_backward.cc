@@ -11,7 +11,8 @@
 //   weight)
 //                                            - f(x, offset with a on the row before, ...)
 //
-// whose derivative by a itself is 0. So forward and backward of these problems is all it takes.
+// whose derivative by a itself is 0. So forward and backward of these problems are all it takes: up
+// to seven of each, and memory for a dozen tensors of the size of offset.
 #include "double_backward.h"
 
 #include <algorithm>
@@ -51,10 +52,18 @@ class Sum {
 class DoubleBackward {
  public:
   DoubleBackward(const Inputs& inputs, const Attributes& attributes)
-      : in_(inputs), attributes_(attributes), problem_(make_problem(inputs, attributes)) {}
+      : given_(inputs), attributes_(attributes), problem_(make_problem(inputs, attributes)) {
+    in_.x = widen(inputs.x);
+    in_.offset = widen(inputs.offset);
+    in_.mask = widen(inputs.mask);
+    in_.weight = widen(inputs.weight);
+    in_.grad_out = widen(inputs.grad_out);
+  }
 
-  Derivatives run(const Derivatives& factors) {
+  Derivatives run(const Derivatives& given) {
     if (problem_.batch > 0) {
+      const Derivatives factors{widen(given.x),      widen(given.offset), widen(given.mask),
+                                widen(given.weight), widen(given.bias),   Tensor()};
       if (factors.x.defined()) {
         include({factors.x, in_.offset, in_.mask, in_.weight}, kOffset | kMask | kWeight);
       }
@@ -73,16 +82,23 @@ class DoubleBackward {
       if (factors.offset.defined()) include_offset(factors.offset);
     }
     Derivatives result;
-    result.x = x_.like(in_.x);
-    result.offset = offset_.like(in_.offset);
-    if (in_.mask.defined()) result.mask = mask_.like(in_.mask);
-    result.weight = weight_.like(in_.weight);
-    result.grad_out = out_.like(in_.grad_out);
+    result.x = x_.like(given_.x);
+    result.offset = offset_.like(given_.offset);
+    if (given_.mask.defined()) result.mask = mask_.like(given_.mask);
+    result.weight = weight_.like(given_.weight);
+    result.grad_out = out_.like(given_.grad_out);
     return result;
   }
 
  private:
   using Shape = std::vector<int64_t>;
+
+  // To float32 from half types, which cannot hold positions and have no arithmetic on the CPU.
+  Tensor widen(const Tensor& tensor) const {
+    const bool wide = problem_.dtype == DataType::kFloat64;
+    const auto dtype = wide ? phi::DataType::FLOAT64 : phi::DataType::FLOAT32;
+    return !tensor.defined() || tensor.dtype() == dtype ? tensor : op::cast(tensor, dtype);
+  }
 
   // Adds f of these operands, and its gradients for which there is a bit.
   void include(const Operands& operands, int bits) {
@@ -95,21 +111,15 @@ class DoubleBackward {
   }
 
   void include_offset(const Tensor& given) {
-    // Half types cannot hold positions.
-    const bool wide = problem_.dtype == DataType::kFloat64;
-    const auto dtype = wide ? phi::DataType::FLOAT64 : phi::DataType::FLOAT32;
     const Problem& p = problem_;
     const Shape planes{p.batch, p.deformable_groups, p.taps(), 2, p.out_height, p.out_width};
-    const auto apart = [&](const Tensor& tensor) {
-      return op::reshape(tensor.dtype() == dtype ? tensor : op::cast(tensor, dtype), planes);
-    };
-    const Tensor offset = apart(in_.offset), factors = apart(given);
-    const Tensor origin = origins(dtype);
+    const Tensor offset = op::reshape(in_.offset, planes), factors = op::reshape(given, planes);
+    const Tensor origin = origins();
     const Tensor position = op::add(offset, origin);
     const Tensor before = op::subtract(op::floor(position), origin);
-    const Tensor outside = op::full({1}, -1, dtype, in_.x.place());
-    const Tensor moved =
-        op::multiply(factors, op::cast(op::greater_than(position, outside), dtype));
+    const Tensor outside = op::full({1}, -1, offset.dtype(), offset.place());
+    const Tensor inside = op::cast(op::greater_than(position, outside), offset.dtype());
+    const Tensor moved = op::multiply(factors, inside);
     for (const int axis : {0, 1}) {
       const auto along = [&](const Tensor& tensor) {
         const Shape shape{p.batch, p.deformable_groups * p.taps(), p.out_height, p.out_width};
@@ -122,8 +132,7 @@ class DoubleBackward {
         return op::reshape(joined, in_.offset.shape());
       };
       const Tensor factor = along(moved);
-      const Tensor mask =
-          in_.mask.defined() ? op::multiply(factor, op::cast(in_.mask, dtype)) : factor;
+      const Tensor mask = in_.mask.defined() ? op::multiply(factor, in_.mask) : factor;
       const Tensor after = op::scale(before, 1.0, 1.0);
       for (const bool next : {true, false}) {
         const Tensor& row = next ? after : before;
@@ -145,7 +154,7 @@ class DoubleBackward {
   }
 
   // Where each tap samples without its offset: [1, 1, kh * kw, 2, Ho, Wo].
-  Tensor origins(phi::DataType dtype) const {
+  Tensor origins() const {
     const Problem& p = problem_;
     Tensor result = paddle::empty({1, 1, p.taps(), 2, p.out_height, p.out_width},
                                   phi::DataType::FLOAT64, phi::CPUPlace());
@@ -161,7 +170,7 @@ class DoubleBackward {
         }
       }
     }
-    return op::cast(result.copy_to(in_.x.place(), true), dtype);
+    return widen(result.copy_to(in_.x.place(), true));
   }
 
   Problem problem_of(const Operands& o) const {
@@ -211,7 +220,8 @@ class DoubleBackward {
     return result;
   }
 
-  const Inputs& in_;
+  const Inputs& given_;
+  Inputs in_;  // widened
   const Attributes& attributes_;
   const Problem problem_;
   Sum x_, offset_, mask_, weight_, out_;

@@ -202,17 +202,6 @@ def test_building_a_program_never_aborts(attributes):
             paddle.static.Executor().run(program, feed, [out])
 
 
-@pytest.mark.parametrize("modulated", [False, True])
-@pytest.mark.parametrize("name", ["x", "offset", "weight", "bias"])
-def test_second_order_gradients_are_refused(modulated, name):
-    """Instead of being silently left out, as Paddle does with an operator that has none."""
-    tensors = random_tensors()
-    out = call(tensors, modulated)
-    gradient = paddle.grad((out * out).sum(), [tensors[name]], create_graph=True)[0]
-    with pytest.raises(NotImplementedError, match="no second-order gradients"):
-        (gradient * gradient).sum().backward()
-
-
 # --- gradients -----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,197 @@
+"""Second derivatives: against differences of first ones, and against the reference."""
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_dcn import deform_conv2d, deform_conv2d_reference
+from tests.support.cases import COMPACT, GROUPED, KINDS, Case
+from tests.support.comparison import EPSILON, assert_close
+from tests.support.operators import to_array, to_tensor
+from tests.support.problems import TENSORS, inside_problem, random_problem
+
+DOUBLE = ("float64", "float64")
+INSIDE = [
+    Case(2, 6, (9, 8), 4, groups=2, deformable_groups=3),
+    Case(2, 6, (9, 8), 4, groups=2, deformable_groups=3, modulated=False),
+    Case(1, 4, (9, 10), 6, kernel=(2, 3), stride=(2, 1), dilation=(1, 2), data_format="NHWC"),
+]
+# With hundreds of terms in a sum, and with every kind of offsets.
+TABLE = [
+    *KINDS,
+    *GROUPED[:4],
+    Case(1, 72, (5, 6), 16, padding=1, deformable_groups=2),
+    *(c for c in COMPACT if c.data_format == "NHWC" or c.stride != 1),
+    Case(0, 4, (5, 5), 6, padding=1, deformable_groups=2),
+]
+
+
+def leaves(case, arrays, dtypes, wanted=TENSORS):
+    nhwc = case.data_format == "NHWC"
+    arrays = {n: a for n, a in arrays.items() if a is not None}
+    for name in ("x", "grad"):
+        arrays[name] = arrays[name].transpose(0, 2, 3, 1) if nhwc else arrays[name]
+    return {
+        name: to_tensor(a, dtypes[name in ("offset", "mask")], name in wanted)
+        for name, a in arrays.items()
+    }
+
+
+def gradients(function, case, tensors, create_graph=False):
+    inputs = {name: tensor for name, tensor in tensors.items() if name != "grad"}
+    wanted = [name for name, tensor in inputs.items() if not tensor.stop_gradient]
+    out = function(**inputs, **case.attributes())
+    found = paddle.grad(
+        [out], [inputs[n] for n in wanted], [tensors["grad"]], create_graph=create_graph
+    )
+    return dict(zip(wanted, found))
+
+
+def second_derivatives(function, case, tensors, factors):
+    """Gradients of the sum of the gradients times factors, of everything that it depends on."""
+    tensors["grad"].stop_gradient = False
+    first = gradients(function, case, tensors, create_graph=True)
+    # Paddle has no arithmetic of half types on the CPU.
+    total = sum(
+        (first[name].astype("float64") * factor.astype("float64")).sum()
+        for name, factor in factors.items()
+    )
+    wanted = [name for name, tensor in tensors.items() if not tensor.stop_gradient]
+    found = paddle.grad([total], [tensors[n] for n in wanted], allow_unused=True)
+    return {n: to_array(g) for n, g in zip(wanted, found) if g is not None}
+
+
+def random_factors(tensors, names=TENSORS):
+    rng = np.random.default_rng(7)
+    return {
+        name: paddle.to_tensor(rng.standard_normal(tensors[name].shape)).astype(tensors[name].dtype)
+        for name in names
+        if name in tensors and not tensors[name].stop_gradient
+    }
+
+
+@pytest.mark.parametrize("case", INSIDE, ids=str)
+def test_differences_of_gradients(case):
+    """Away from kinks, which are 1/8 away, they are what moving the inputs makes of gradients."""
+    arrays = inside_problem(case)
+    tensors = leaves(case, arrays, DOUBLE)
+    factors = random_factors(tensors)
+    found = second_derivatives(deform_conv2d, case, tensors, factors)
+    step = 1e-4
+    ahead, behind = (
+        gradients(
+            deform_conv2d,
+            case,
+            {
+                name: to_tensor(
+                    to_array(tensor) + sign * step * to_array(factors[name]), "float64", True
+                )
+                if name in factors
+                else tensor.detach()
+                for name, tensor in tensors.items()
+            },
+        )
+        for sign in (1, -1)
+    )
+    for name in factors:
+        if name == "bias":
+            assert name not in found  # out is linear in it
+            continue
+        wanted = (to_array(ahead[name]) - to_array(behind[name])) / (2 * step)
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(found[name], wanted, atol=1e-6 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("case", TABLE, ids=str)
+def test_table(case):
+    arrays = random_problem(case)
+    tensors = leaves(case, arrays, DOUBLE)
+    factors = random_factors(tensors)
+    found = second_derivatives(deform_conv2d, case, tensors, factors)
+    if case.batch == 0:
+        assert not any(array.any() for array in found.values())
+        return
+    wanted = second_derivatives(deform_conv2d_reference, case, tensors, factors)
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        depth = case.depth["out" if name == "grad" else name]
+        assert_close(found[name], array, "float64", 16 * depth, name)
+
+
+@pytest.mark.parametrize("names", [*TENSORS, ("x", "weight"), ("offset", "mask")])
+def test_factors_of_some(names):
+    case = INSIDE[0]
+    names = (names,) if isinstance(names, str) else names
+    tensors = leaves(case, inside_problem(case), DOUBLE)
+    factors = random_factors(tensors, names)
+    found = second_derivatives(deform_conv2d, case, tensors, factors)
+    wanted = second_derivatives(deform_conv2d_reference, case, tensors, factors)
+    for name, array in wanted.items():
+        assert_close(found.pop(name), array, "float64", 16 * case.depth["x"], name)
+    assert not any(array.any() for array in found.values())
+
+
+@pytest.mark.parametrize("wanted", [("x",), ("offset",), ("mask", "weight"), ("x", "bias")])
+def test_gradients_of_some(wanted):
+    case = INSIDE[0]
+    tensors = leaves(case, inside_problem(case), DOUBLE, wanted)
+    factors = random_factors(tensors, wanted)
+    found = second_derivatives(deform_conv2d, case, tensors, factors)
+    expected = second_derivatives(deform_conv2d_reference, case, tensors, factors)
+    for name, array in expected.items():
+        assert_close(found[name], array, "float64", 16 * case.depth["x"], name)
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("float32",) * 2, ("float16",) * 2, ("bfloat16",) * 2, ("bfloat16", "float32")]
+)
+def test_dtypes(dtypes):
+    case = INSIDE[0]
+    arrays = inside_problem(case)
+    exact = leaves(case, arrays, DOUBLE)
+    factors = random_factors(leaves(case, arrays, dtypes))
+    wanted = second_derivatives(
+        deform_conv2d, case, exact, {n: f.astype("float64") for n, f in factors.items()}
+    )
+    found = second_derivatives(deform_conv2d, case, leaves(case, arrays, dtypes), factors)
+    coarsest = max(dtypes, key=EPSILON.__getitem__)
+    for name, array in wanted.items():
+        # Each of the seven calls rounds its result, whose size is that of the largest.
+        limit = 16 * EPSILON[coarsest] * np.abs(array).max()
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=limit, err_msg=name)
+
+
+def test_gradient_penalty_trains():
+    """Whose gradient is all second derivatives."""
+    paddle.seed(0)
+    case = INSIDE[0]
+    tensors = leaves(case, inside_problem(case), ("float32",) * 2)
+    penalties = []
+    optimizer = paddle.optimizer.Adam(0.01, parameters=[tensors["weight"], tensors["offset"]])
+    for _ in range(30):
+        out = deform_conv2d(
+            **{n: t for n, t in tensors.items() if n != "grad"}, **case.attributes()
+        )
+        (gradient,) = paddle.grad([out.square().sum()], [tensors["x"]], create_graph=True)
+        penalty = gradient.square().mean()
+        penalty.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        penalties.append(float(penalty))
+    assert penalties[-1] < 0.5 * penalties[0]
+
+
+@pytest.mark.skipif(paddle.__version__.startswith("2."), reason="its programs differentiate twice")
+@pytest.mark.parametrize("full_graph", [True, False])
+def test_refused_in_to_static(full_graph):
+    def penalty(x, offset, weight):
+        out = deform_conv2d(x, offset, weight, padding=1)
+        (gradient,) = paddle.grad([(out * out).sum()], [x], create_graph=True)
+        return (gradient * gradient).sum() + (x * x).sum()
+
+    x = paddle.randn([1, 4, 5, 5])
+    x.stop_gradient = False
+    with pytest.raises(Exception, match="no second derivatives in to_static"):
+        paddle.jit.to_static(penalty, full_graph=full_graph)(
+            x, paddle.zeros([1, 18, 5, 5]), paddle.randn([4, 4, 3, 3])
+        ).backward()
