@@ -140,16 +140,19 @@ def grid_sample(call: Call) -> Tensor:
         x, offset, weight = call.x, call.offset, call.weight
         channels, (filter_h, filter_w) = x.shape[1], weight.shape[2:]
         taps = filter_h * filter_w
-        out_h = size_of(offset, 2)
-        offset = offset.reshape([-1, 2 * taps, 0, 0])
+        # Sizes that are open are given: with an empty batch -1 would be ambiguous. (ONNX Runtime
+        # makes -1 of one open size beside zeros, so the batch must be given with it.)
+        batch, out_h, out_w = (size_of(offset, axis) for axis in (0, 2, 3))
+        images, points = batch * call.attributes.deformable_groups, out_h * out_w
+        offset = offset.reshape([images, 2 * taps, 0, 0])
         grid = []
         for axis, tap in zip((0, 1), np.divmod(np.arange(taps), filter_w)):
-            size, out_size = size_of(x, axis + 2), size_of(call.offset, axis + 2)
+            size = size_of(x, axis + 2)
             start = tap * call.attributes.dilation[axis] - call.attributes.padding[2 * axis]
             shape = [1, 1, 1, 1]
             shape[axis + 2] = -1
             step = (
-                paddle.arange(out_size).astype(x.dtype).reshape(shape)
+                paddle.arange((out_h, out_w)[axis]).astype(x.dtype).reshape(shape)
                 * call.attributes.stride[axis]
             )
             base = step + paddle.assign(start.reshape(1, -1, 1, 1).astype(short(x.dtype)))
@@ -161,16 +164,17 @@ def grid_sample(call: Call) -> Tensor:
                 last = paddle.full([], size + 1, x.dtype)
             position = paddle.minimum(paddle.clip(position, min=-2.0), last)
             grid.append((position * 2.0 + 1.0) / size - 1.0)
-        grid = paddle.stack([each.reshape([0, 0, -1]) for each in reversed(grid)], axis=-1)
-        images = x.reshape([-1, channels // call.attributes.deformable_groups, 0, 0])
-        columns = nn.functional.grid_sample(images, grid, align_corners=False)
+        grid = paddle.stack(
+            [each.reshape([images, taps, points]) for each in reversed(grid)], axis=-1
+        )
+        x = x.reshape([images, channels // call.attributes.deformable_groups, 0, 0])
+        columns = nn.functional.grid_sample(x, grid, align_corners=False)
         if call.mask is not None:  # [N * deformable_groups, C / deformable_groups, K, P]
-            mask = call.mask.reshape([0, 0, -1]).reshape([-1, taps, 0])
-            columns = columns * mask.unsqueeze(1)
+            columns = columns * call.mask.reshape([images, 1, taps, points])
         groups = call.attributes.groups
-        columns = columns.reshape([-1, groups, channels // groups * taps, 0])
+        columns = columns.reshape([batch, groups, channels // groups * taps, points])
         filters = weight.reshape([groups, -1, channels // groups * taps])
-        return paddle.matmul(filters, columns).reshape([0, size_of(weight, 0), out_h, -1])
+        return paddle.matmul(filters, columns).reshape([batch, size_of(weight, 0), out_h, out_w])
 
     return _in_builtins_terms(convolve, call)
 
@@ -256,6 +260,6 @@ def _builtin(call: Call, padding: tuple[int, int]) -> Tensor:
         1,  # with another im2col_step the builtin's gradients are wrong
     )
     if missing:
-        channels = np.arange(groups * (filters + missing)).reshape(groups, -1)[:, :filters]
-        out = paddle.gather(out, paddle.assign(channels.flatten()), axis=1)
+        starts = range(0, groups * (filters + missing), filters + missing)
+        out = paddle.concat([out[:, first : first + filters] for first in starts], axis=1)
     return out

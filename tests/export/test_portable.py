@@ -57,6 +57,15 @@ def test_every_call_has_a_portable_form(tmp_path, open_sizes):
         table.check(outputs[0])
 
 
+def test_empty_batch(tmp_path):
+    table = Table(ROWS)
+    export.save_portable(table, tmp_path / "table", table.spec(True), verify=False)
+    inputs = {name: array[:0] for name, array in table.inputs().items()}
+    for (outputs,) in run(ROUTES[::2], tmp_path / "table", [inputs], blocked=True).values():
+        for (case, _), out in zip(ROWS, outputs):
+            assert out.shape == (0, case.outputs, *case.out_size)
+
+
 def test_portable_model_trains_as_the_original(tmp_path):
     """Padding differs between the sides, and the first samples lie on the border, at -1."""
     paddle.seed(5)
