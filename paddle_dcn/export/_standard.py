@@ -245,11 +245,22 @@ def _nearest_interp(
         ratio = (
             paddle.full([], size / out, "float32")
             if isinstance(size, int) and isinstance(out, int)
-            else _as_float(size) / _as_float(out)
+            else _quotient(_as_float(size), _as_float(out))
         )
         index = paddle.floor(paddle.arange(out).astype("float32") * ratio).astype("int64")
         x = paddle.gather(x, index, axis=axis)
     return x
+
+
+def _quotient(a: Tensor, b: Tensor) -> Tensor:
+    """Return a / b, rounded once, of integers up to 4096.
+
+    OpenVINO multiplies by a rounded 1 / b. The remainder, of halves of the quotient's digits whose
+    products with b are exact, corrects that.
+    """
+    quotient = a / b
+    upper = paddle.floor(quotient * 2.0**12 + 0.5) * 2.0**-12
+    return quotient + ((a - upper * b) - (quotient - upper) * b) / b
 
 
 def _as_float(size: int | Tensor) -> Tensor:
