@@ -19,7 +19,7 @@ from paddle import Tensor
 from paddle.utils import flatten
 
 from .. import _checks
-from . import _files, _forms, _fusing, _paddle_onnx, _programs, _tracing, _verify
+from . import _files, _forms, _fusing, _locate, _paddle_onnx, _programs, _tracing, _verify
 
 __all__ = ["Conversion", "convert", "onnx", "openvino", "save_portable"]
 
@@ -327,19 +327,36 @@ def _write(
     fuse: bool = False,
 ) -> Conversion:
     """Write a program for a target; unless feeds is None, run what was written beside it."""
+    if to in _PACKAGES:
+        _check_borders(program)
     layers = _forms.describe(program)
     targets = _targets(path, to)
     write, load = _runtime(to, opset, fuse)
     difference = None
     with _files.staged(targets) as folder:
-        fused = write(program, folder / path.name)
+        with _locate.explained(program, write, load):
+            fused = write(program, folder / path.name)
         if feeds is not None:
             difference = _verify.verify(program, write, load, folder / path.name, feeds)
     files = [target for target in targets if target.exists()]
     return Conversion(layers, files, difference, fused or {})
 
 
-def _runtime(to: str, opset: int, fuse: bool) -> tuple[Callable, Callable]:
+def _check_borders(program: _programs.Program) -> None:
+    """Refuse what no other runtime takes from or gives to NumPy."""
+    borders = [("input", name, dtype) for name, _, dtype in program.inputs]
+    borders += [
+        ("output", name, _programs.short(value.dtype)) for name, value in program.outputs.items()
+    ]
+    for kind, name, dtype in borders:
+        if dtype == "bfloat16":
+            raise NotImplementedError(
+                f"model: its {kind} {name} is in bfloat16, which NumPy lacks: export the float32 "
+                "model, or cast inside"
+            )
+
+
+def _runtime(to: str, opset: int, fuse: bool = False) -> tuple[Callable, Callable]:
     """Return what writes a program to a path without suffix, and what loads that to run it."""
     if to in _OPSETS:
         from . import _onnx  # imports onnx
@@ -358,7 +375,11 @@ def _runtime(to: str, opset: int, fuse: bool) -> tuple[Callable, Callable]:
         program.write(path)
         return fused
 
-    return write, lambda path: _programs.read(*_programs.find(path)).run
+    def load(path: Path) -> Callable[[dict], list]:
+        written = _programs.refusing("Paddle cannot load", _programs.read, *_programs.find(path))
+        return functools.partial(_programs.refusing, "Paddle cannot run", written.run)
+
+    return write, load
 
 
 def _feeds(verify: Any, program: _programs.Program, input_spec: Sequence) -> list[dict] | None:

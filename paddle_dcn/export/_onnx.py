@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -18,7 +19,7 @@ import onnx.reference
 from onnx import helper, numpy_helper, version_converter
 
 from . import _files, _forms, _standard
-from ._programs import Program, where
+from ._programs import Program, Refusal, refusing, where
 
 # paddle2onnx ends the process at 22, so newer ones are left to onnx's own converter.
 _NEWEST = 19
@@ -92,10 +93,8 @@ def _finish(model: onnx.ModelProto, program: Program, opset: int) -> bytes:
             model = version_converter.convert_version(model, opset)
         onnx.checker.check_model(model, full_check=True)
     except _UNFIT as error:
-        reason = " ".join(str(error).split())
-        raise NotImplementedError(
-            f"model: what it needs is not in opset {opset} of ONNX, or written wrongly: {reason}"
-        ) from error
+        verb = f"paddle2onnx writes wrongly, or opset {opset} of ONNX lacks,"
+        raise Refusal(verb, " ".join(str(error).split())) from error
     return model.SerializeToString(deterministic=True)
 
 
@@ -115,12 +114,16 @@ def load(path: Path) -> Callable[[dict], list]:
         if version >= [1, 25] or not nodes:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4
-            session = onnxruntime.InferenceSession(
-                file, options, providers=["CPUExecutionProvider"]
+            session = refusing(
+                "ONNX Runtime cannot load",
+                onnxruntime.InferenceSession,
+                file,
+                options,
+                providers=["CPUExecutionProvider"],
             )
-            return lambda feed: session.run(None, feed)
-    evaluator = onnx.reference.ReferenceEvaluator(file)
-    return lambda feed: evaluator.run(None, feed)
+            return functools.partial(refusing, "ONNX Runtime cannot run", session.run, None)
+    evaluator = refusing("onnx cannot load", onnx.reference.ReferenceEvaluator, file)
+    return functools.partial(refusing, "onnx cannot run", evaluator.run, None)
 
 
 def _run_paddle2onnx(prefixes: Sequence[Path], opset: int) -> None:
@@ -172,14 +175,7 @@ def _load(prefix: Path, program: Program) -> onnx.ModelProto:
     why = (
         re.sub(r"^.*\[ERROR\](\[Paddle2ONNX\])?\s*", "", errors[0]) if errors else "no reason told"
     )
-    named = re.match(r"\[OP: pd_op\.(\w+)\]\s*(.*)", why)
-    for operator in program.operators:
-        if named and operator.name() == f"pd_op.{named[1]}":
-            why = f"the operator {named[1]}{where(operator)}: {named[2]}"
-            break
-    else:
-        why = f"it: {why}"
-    raise NotImplementedError(f"model: paddle2onnx cannot convert {why}")
+    raise Refusal("paddle2onnx cannot convert", re.sub(r"^\[OP: [\w.]+\]\s*", "", why))
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -13,7 +13,7 @@ from openvino import opset8
 from openvino.frontend.onnx import ConversionExtension
 
 from . import _files, _forms, _onnx
-from ._programs import Program, gist
+from ._programs import Program, Refusal, gist, refusing
 
 
 def write(program: Program, path: Path) -> None:
@@ -28,7 +28,7 @@ def write(program: Program, path: Path) -> None:
         except RuntimeError as error:
             missing = re.search(r"No conversion rule found for operations: (.*)", str(error))
             why = f"it has no {missing[1]}" if missing else gist(error)
-            raise NotImplementedError(f"model: OpenVINO cannot convert it: {why}") from error
+            raise Refusal("OpenVINO cannot convert", why) from error
         for number, operation in enumerate(model.get_ordered_ops()):
             # OpenVINO counts, in its names, all operations that the process has ever made.
             kind = operation.get_type_name()
@@ -40,10 +40,12 @@ def write(program: Program, path: Path) -> None:
 def load(path: Path) -> Callable[[dict], list]:
     """Return what runs a written IR, as OpenVINO without any extension reads it."""
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(f"{path}.xml", "CPU", precise)
+    compiled = refusing(
+        "OpenVINO cannot load", openvino.Core().compile_model, f"{path}.xml", "CPU", precise
+    )
 
     def run(feed: dict) -> list:
-        results = compiled(feed)
+        results = refusing("OpenVINO cannot run", compiled, feed)
         return [results[output] for output in compiled.outputs]
 
     return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,15 @@ class Input(NamedTuple):
     dtype: str
 
 
+class Refusal(NotImplementedError):
+    """What a converter or runtime says of a program, before it is known of which operator."""
+
+    def __init__(self, verb: str, reason: str) -> None:
+        super().__init__(f"model: {verb} it: {reason}")
+        self.verb = verb
+        self.reason = reason
+
+
 class Program:
     """A PIR program with its parameters' values."""
 
@@ -50,7 +59,7 @@ class Program:
     @property
     def operators(self) -> list[Any]:
         """All operators, those of branches and loops too, in order."""
-        return list(_operators(self.pir.global_block()))
+        return list(operators(self.pir.global_block()))
 
     @property
     def inputs(self) -> list[Input]:
@@ -168,6 +177,14 @@ def find(model: Path) -> tuple[Path, Path | None]:
     raise FileNotFoundError(f"model: found no {model}.json and no {model}.pdmodel")
 
 
+def operators(block: Any) -> Iterator[Any]:
+    """Give the operators of a block and of those inside it, in order."""
+    for operator in block.ops:
+        yield operator
+        for inner in operator.blocks():
+            yield from operators(inner)
+
+
 def replace(operator: Any, emit: Callable[[], Any]) -> None:
     """Put what `emit` returns in the place of an operator's first result, unless it is None.
 
@@ -183,7 +200,7 @@ def replace(operator: Any, emit: Callable[[], Any]) -> None:
         return
     for each in block.ops:
         if each.id() not in known:
-            each.set_str_attr("struct_name", operator.attrs().get("struct_name", ""))
+            name_layer(each, operator.attrs().get("struct_name", ""))
     operator.result(0).replace_all_uses_with(new)
     block.remove_op(operator)
 
@@ -204,10 +221,25 @@ def remove_unused(operators: Sequence[Any]) -> None:
             removed.add(number)
 
 
+def refusing(verb: str, call: Callable, *arguments: Any, **named: Any) -> Any:
+    """Call a converter or runtime, such as one that is to say "ONNX Runtime cannot load"."""
+    try:
+        return call(*arguments, **named)
+    except Exception as error:
+        raise Refusal(verb, gist(error)) from error
+
+
+def name_layer(operator: Any, name: str) -> None:
+    """Note the layer that an operator is in."""
+    operator.set_str_attr("struct_name", name)
+
+
 def layer_of(operator: Any) -> str:
-    """Return the kinds of layers that an operator is in, outermost first, or ''."""
-    name = operator.attrs().get("struct_name", "").strip("/")
-    return re.sub(r"_\d+(?=/|$)", "", name)  # without what tells the process's layers apart
+    """Return the layer that an operator is in, as noted here or, by kinds, by Paddle, or ''."""
+    name = operator.attrs().get("struct_name", "")
+    if not name.startswith("/"):
+        return name
+    return re.sub(r"_\d+(?=/|$)", "", name.strip("/"))  # without Paddle's counters
 
 
 def where(operator: Any) -> str:
@@ -227,11 +259,18 @@ def short(dtype: Any) -> str:
     return str(dtype).rpartition(".")[2]
 
 
+def advice(dtypes: Iterable[str], before: str = " ") -> str:
+    """Return what to do, where a dtype is one that kernels often lack, or ''."""
+    rare = sorted({"bfloat16", "float16", "float64"}.intersection(dtypes))
+    return f"{before}in {' and '.join(rare)}, so export the float32 model" if rare else ""
+
+
 def gist(error: Exception) -> str:
     """Return the sentence of an error that Paddle wraps into pages of traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if re.match(r"(\w*Error: |\(\w+\) )", line)]
-    return re.sub(r"^\w*Error: ", "", (telling or lines or [type(error).__name__])[-1])
+    sentence = re.sub(r"^\w*Error: ", "", (telling or lines or [type(error).__name__])[-1])
+    return re.sub(r"[\s,]*\(at /[^)]*\)$", "", sentence)  # where it stands in Paddle's sources
 
 
 @contextlib.contextmanager
@@ -239,13 +278,6 @@ def _static() -> Iterator[None]:
     """Be in static mode; unlike `paddle.enable_static` this leaves the counters of names alone."""
     with paddle.base.framework._dygraph_guard(None):
         yield
-
-
-def _operators(block: Any) -> Iterator[Any]:
-    for operator in block.ops:
-        yield operator
-        for inner in operator.blocks():
-            yield from _operators(inner)
 
 
 def _parameters(program: Any) -> Sequence[Any]:

@@ -19,7 +19,7 @@ from paddle.jit.dy2static.convert_call_func import convert_call
 from paddle.jit.dy2static.program_translator import StaticFunction
 from paddle.static import InputSpec
 
-from ._programs import gist, require_pir
+from ._programs import advice, gist, name_layer, operators, require_pir, short
 
 
 def save(model: Any, path: Path, input_spec: Sequence) -> None:
@@ -46,6 +46,7 @@ def save(model: Any, path: Path, input_spec: Sequence) -> None:
         raise ValueError(
             f"model: {_name(model)} cannot be traced with the input_spec {_show(input_spec)}"
             f"{f', at layer {inside[-1]}' if inside else ''}: {gist(error)}"
+            f"{advice(_dtypes(model, input_spec), '; it is ')}"
         ) from error
 
 
@@ -109,13 +110,25 @@ def _distinct(outputs: Any) -> Any:
 
 @contextlib.contextmanager
 def _watched(model: Any, inside: list[str]) -> Iterator[None]:
-    """Note which of a model's sublayers are being run."""
+    """Note which of a model's sublayers are being run, and name their operators by them."""
     hooks = []
+    known: set[int] = set()  # the operators that are named, or in no sublayer
+
+    def name_operators() -> None:
+        if paddle.in_dynamic_mode():
+            return
+        for operator in operators(pir.get_current_insertion_point().block()):
+            if operator.id() not in known:
+                known.add(operator.id())
+                if inside:
+                    name_layer(operator, inside[-1])
 
     def enter(name: str, *_: Any) -> None:
+        name_operators()
         inside.append(name)
 
     def leave(*_: Any) -> None:
+        name_operators()
         inside.pop()
 
     try:
@@ -187,6 +200,7 @@ def modes_saved(model: Any) -> Iterator[list[Callable[[], None]]]:
     layers = model.sublayers(include_self=True) if isinstance(model, nn.Layer) else []
     were = [layer.training for layer in layers]
     buffers = [each for layer in layers[:1] for each in layer.buffers()] if any(were) else []
+    buffers = [each for each in buffers if each._is_initialized()]  # those of RNNs need not be
     values = [each.clone() for each in buffers]
     state = paddle.get_rng_state()
 
@@ -236,6 +250,11 @@ def _check_spec(input_spec: Any) -> None:
 
 def _name(model: Any) -> str:
     return model.__name__ if inspect.isroutine(model) else type(model).__name__
+
+
+def _dtypes(model: Any, input_spec: Sequence) -> set[str]:
+    parameters = model.parameters() if isinstance(model, nn.Layer) else []
+    return {short(each.dtype) for each in paddle.utils.flatten([*input_spec, *parameters])}
 
 
 def _show(input_spec: Sequence) -> str:

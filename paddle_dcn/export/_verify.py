@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle import pir
 
-from . import _files, _tracing
-from ._programs import Program, gist, short, where
+from . import _locate, _tracing
+from ._locate import Arrays, Load, Write
+from ._programs import Program, advice, gist, short
 
 # Operators whose integers are numbers; those of others may be indices or sizes.
 _ARITHMETIC = {
     f"pd_op.{name}"
     for name in ("add assign scale subtract multiply floor_divide remainder abs fetch").split()
 }
-
-Arrays = dict[str, np.ndarray]
-Runner = Callable[[Arrays], list[np.ndarray]]
 
 # Two sizes for a batch, and for each further open size, in order: odd ones, multiples of 32 for
 # networks that halve the image and add what they scale up again, small and large ones.
@@ -32,17 +30,22 @@ _SIZES = (
     ((224, 256), (256, 224)),
 )
 
-# The largest difference that counts as rounding, as a share of the largest value: of networks in
-# float32, and of those that compute in half types.
-_ROUNDING = {False: 1e-4, True: 2e-2}
+# PaddleDetection's inputs beside the image: its size, and by how much it was scaled.
+_DETECTION = ("im_shape", "scale_factor")
+
+# How many times larger than random inputs those are that may overflow or be cut off.
+_LARGE = 30.0
+
+# What Paddle cuts off on the CPU, at -64, and no other runtime does.
+_CUT_OFF = {"pd_op.log_softmax"}
+
+# The largest difference that counts as rounding, as a share of the largest value, by the coarsest
+# dtype that a network computes in.
+_ROUNDING = {"float16": 2e-2, "bfloat16": 2e-2, "float32": 1e-4, "float64": 1e-9}
 
 
 def verify(
-    program: Program,
-    write: Callable[[Program, Path], None],
-    load: Callable[[Path], Runner],
-    path: Path,
-    feeds: Sequence[Arrays],
+    program: Program, write: Write, load: Load, path: Path, feeds: Sequence[Arrays]
 ) -> float:
     """Return the largest difference between a program and what `write` has written to a path.
 
@@ -50,27 +53,37 @@ def verify(
 
     Raises:
         ValueError: the difference is not rounding. Names the first operator and layer that differ.
+        NotImplementedError: it does not run. Names the operator and layer.
 
     """
-    try:
+    with _locate.explained(program, write, load):
         run = load(path)
-    except Exception as error:
-        raise ValueError(f"model: what was written does not load: {gist(error)}") from error
     worst = 0.0
     for feed, wanted, limits in _expectations(program, feeds):
-        try:
+        with _locate.explained(program, write, load, feed):
             found = run(feed)
-        except Exception as error:
-            raise ValueError(f"model: what was written does not run: {gist(error)}") from error
         for name, limit, one, other in zip(program.outputs, limits, found, wanted):
             difference = _difference(one, other)
             if not difference <= limit:
+                operator = _locate.first_differing(program, write, load, feed, _differ)
+                first = (
+                    ""
+                    if operator is None
+                    else f"; the first operator that differs is {_locate.named(operator)}"
+                )
                 raise ValueError(
                     f"model: output {name} of what was written is off by {difference:.2g} of its "
-                    f"largest value{_first_difference(program, write, load, feed)}"
+                    f"largest value{first}"
                 )
             worst = max(worst, difference)
     return worst
+
+
+def _differ(program: Program, feed: Arrays, found: Sequence[np.ndarray]) -> Iterator[bool]:
+    """Give for each output whether what was found differs."""
+    ((_, wanted, limits),) = _expectations(program, [feed])
+    for limit, one, other in zip(limits, found, wanted):
+        yield not _difference(one, other) <= limit
 
 
 def verify_traced(program: Program, model: Callable, input_spec: Sequence, feed: Arrays) -> None:
@@ -89,7 +102,10 @@ def verify_traced(program: Program, model: Callable, input_spec: Sequence, feed:
             try:
                 outputs = paddle.utils.flatten(model(*tensors))
             except Exception as error:
-                reasons.append(f"cannot be compared with, as it does not run: {gist(error)}")
+                reasons.append(
+                    f"cannot be compared with, as it does not run: {gist(error)}"
+                    f"{advice(_dtypes(program), '; it is ')}"
+                )
                 continue
             wanted = [each.numpy() for each in outputs if isinstance(each, paddle.Tensor)]
             reasons.append(_reason(found, wanted, limits))
@@ -126,20 +142,12 @@ def _expectations(
     program: Program, feeds: Sequence[Arrays]
 ) -> Iterator[tuple[Arrays, list[np.ndarray], list[float]]]:
     """Give feeds with the program's outputs, and for each output the difference to allow."""
-    halves = {"float16", "bfloat16"}
-    rounding = _ROUNDING[
-        any(
-            value.is_dense_tensor_type() and short(value.dtype) in halves
-            for operator in program.operators
-            for value in operator.results()
-            if value.initialized()
-        )
-    ]
+    rounding = max((_ROUNDING.get(dtype, 0.0) for dtype in _dtypes(program)), default=0.0)
     rng = np.random.default_rng(0)
     for feed, wanted in [(feed, program.run(feed)) for feed in feeds] or _random(program, rng):
         # How a change of the input's last bits spreads tells what rounding may do.
         nudged = {
-            name: array * (1 + rng.choice([-1, 1], array.shape) * 2.0**-20).astype(array.dtype)
+            name: array * (1 + rng.choice([-1, 1], array.shape) * _nudge(array)).astype(array.dtype)
             if array.dtype.kind == "f"
             else array
             for name, array in feed.items()
@@ -152,19 +160,53 @@ def _expectations(
         yield feed, wanted, limits
 
 
+def _dtypes(program: Program) -> set[str]:
+    """Return the dtypes that a program computes in."""
+    return {
+        short(value.dtype)
+        for operator in program.operators
+        for value in operator.results()
+        if value.initialized() and value.is_dense_tensor_type()
+    }
+
+
+def _nudge(array: np.ndarray) -> float:
+    return 2.0**-49 if array.dtype == np.float64 else 2.0**-20
+
+
 def _random(program: Program, rng: Any) -> list[tuple[Arrays, list[np.ndarray]]]:
-    """Return two random feeds, with two sizes for each open one, and the outputs of each."""
+    """Return random feeds, with two sizes for each open one, and the outputs of each."""
     reason = ""
     for sizes in _SIZES:
         try:
             feeds = [_feed(program, rng, *pair) for pair in zip(_BATCHES, sizes)]
-            return [(feed, program.run(feed)) for feed in feeds]
+            made = [(feed, program.run(feed)) for feed in feeds]
         except Exception as error:
             reason = reason or gist(error)
+        else:
+            return made + _enlarged(program, feeds[0])
     raise ValueError(
         "verify: the model runs with none of the inputs tried; give some that it runs with, as "
         f"verify=[(array, ...), ...], or verify=False: {reason}"
+        f"{advice(_dtypes(program), '; the model is ')}"
     )
+
+
+def _enlarged(program: Program, feed: Arrays) -> list[tuple[Arrays, list[np.ndarray]]]:
+    """Return a feed made larger and its outputs, unless these are nothing to compare with."""
+    if any(operator.name() in _CUT_OFF for operator in program.operators):
+        return []
+    large = {
+        name: array * array.dtype.type(_LARGE)
+        if array.dtype.kind == "f" and name not in _DETECTION
+        else array
+        for name, array in feed.items()
+    }
+    with contextlib.suppress(Exception):  # such as a size that an input tells
+        outputs = program.run(large)
+        if all(np.isfinite(_numbers_of(each)).all() for each in outputs):
+            return [(large, outputs)]
+    return []
 
 
 def _feed(program: Program, rng: Any, batch: int, sizes: tuple[int, int]) -> Arrays:
@@ -186,8 +228,8 @@ def _feed(program: Program, rng: Any, batch: int, sizes: tuple[int, int]) -> Arr
         else:
             feed[name] = rng.integers(0, 2, filled).astype(dtype)
     images = [array for array in feed.values() if array.ndim == 4]
-    for name, shape in (("im_shape", images[0].shape[2:] if images else ()), ("scale_factor", 1)):
-        if images and name in feed:  # PaddleDetection's inputs beside the image
+    for name, shape in zip(_DETECTION, (images[0].shape[2:] if images else (), 1)):
+        if images and name in feed:
             feed[name] = np.broadcast_to(shape, feed[name].shape).astype(feed[name].dtype)
     return feed
 
@@ -210,7 +252,7 @@ def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
     """Return the largest difference as a share of the largest finite value; inf for other kinds."""
     if found.shape != wanted.shape:
         return float("inf")
-    found, wanted = (each.astype("float64") for each in (found, wanted))
+    found, wanted = map(_numbers_of, (found, wanted))
     finite = np.isfinite(wanted)
     if not np.array_equal(found[~finite], wanted[~finite], equal_nan=True):
         return float("inf")
@@ -219,40 +261,8 @@ def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(difference / largest) if difference else 0.0
 
 
-def _first_difference(
-    program: Program,
-    write: Callable[[Program, Path], None],
-    load: Callable[[Path], Runner],
-    feed: Arrays,
-) -> str:
-    """Return which operator is the first to differ, by making each one's results outputs."""
-    probe = program.clone()
-    operators = []
-    with probe.building():
-        block = probe.pir.global_block()
-        values = [
-            (operator, value)
-            for operator in block.ops
-            if operator.name().startswith(("pd_op.", "custom_op."))
-            and operator.name() not in ("pd_op.data", "pd_op.fetch")
-            for value in operator.results()
-            if value.initialized() and value.is_dense_tensor_type() and not value.use_empty()
-            if not short(value.dtype).startswith("complex")
-        ]
-        for operator in [each for each in block.ops if each.name() == "pd_op.fetch"]:
-            block.remove_op(operator)
-        pir.set_insertion_point_to_block_end(block)
-        for index, (operator, value) in enumerate(values):
-            paddle._pir_ops.fetch(value, f"probe_{index}", index)
-            operators.append(f"{operator.name().partition('.')[2]}{where(operator)}")
-    try:
-        with _files.temporary_folder() as scratch:
-            write(probe, scratch / "probe")
-            found = load(scratch / "probe")(feed)
-        ((_, wanted, limits),) = _expectations(probe, [feed])
-    except Exception:
-        return ""  # what the probe needs beyond the model may be what cannot be converted
-    for name, limit, one, other in zip(operators, limits, found, wanted):
-        if not _difference(one, other) <= limit:
-            return f"; the first operator that differs is {name}"
-    return ""
+def _numbers_of(array: np.ndarray) -> np.ndarray:
+    """Return an array in float64; Paddle gives bfloat16, which NumPy lacks, as its bits."""
+    if array.dtype == np.uint16:
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float64)

@@ -37,6 +37,7 @@ CASES = [
 ]
 ROWS = [(case, ("float32", "float32")) for case in CASES]
 ROWS += [(GROUPED, ("float16", "float32")), (PADDED, ("float64", "float32"))]
+ROWS += [(PADDED, ("bfloat16", "bfloat16"))]
 
 
 def nodes(path):
@@ -263,12 +264,24 @@ def test_unknown_operator_is_named(tmp_path):
     with pytest.raises(NotImplementedError) as caught:
         export.onnx(model, tmp_path / "model.onnx", SPEC)
     assert str(caught.value) == (
-        "model: paddle2onnx cannot convert the operator lgamma of layer Sequential/Unknown"
+        "model: paddle2onnx cannot convert the operator lgamma of layer 1.1 (Unknown)"
     )
     assert not list(tmp_path.iterdir())
 
 
-class Bfloat16(paddle.nn.Layer):
+class Converted(paddle.nn.Layer):
+    """Computes in a dtype of its own."""
+
+    def __init__(self, layer, dtype):
+        super().__init__()
+        self.layer = layer.to(dtype=dtype)
+        self.dtype = dtype
+
+    def forward(self, x):
+        return self.layer(x.astype(self.dtype)).astype("float32")
+
+
+class Half(paddle.nn.Layer):
     """Has a convolution in bfloat16, which ONNX has from opset 22."""
 
     def __init__(self):
@@ -280,10 +293,32 @@ class Bfloat16(paddle.nn.Layer):
             return self.conv(x).astype("float32")
 
 
+class Sequence(paddle.nn.Layer):
+    """Gives what a recurrent layer returns of rows of pixels."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        out, state = self.layer(x.flatten(2).transpose([0, 2, 1]))
+        return [out, state]
+
+
 REFUSED = [
     (
-        Bfloat16,
-        r"model: what it needs is not in opset 19 .*unsupported type: tensor\(bfloat16\)",
+        Half,
+        "model: paddle2onnx writes wrongly, or opset 19 of ONNX lacks, the operator conv2d of "
+        r"layer conv \(Conv2D\) in bfloat16, so export the float32 model: ",
+    ),
+    (
+        lambda: Converted(paddle.nn.Sequential(paddle.nn.Conv2D(3, 4, 3)), "float64"),
+        r"model: ONNX Runtime cannot load the operator conv2d of layer layer.0 \(Conv2D\) in "
+        "float64, so export the float32 model: ",
+    ),
+    (
+        lambda: Sequence(paddle.nn.SimpleRNN(3, 4)),
+        r"model: paddle2onnx writes wrongly.* the operator rnn of layer layer \(SimpleRNN\): ",
     ),
 ]
 
@@ -294,6 +329,69 @@ def test_refusals_in_one_line(tmp_path, model, message):
         export.onnx(model(), tmp_path / "model.onnx", [paddle.zeros([1, 3, 8, 8])])
     assert str(caught.value).isprintable()
     assert not list(tmp_path.iterdir())
+
+
+BFLOAT16 = [
+    (lambda x: x.astype("float32"), "bfloat16", "input image"),
+    (lambda x: x.astype("bfloat16"), "float32", "output fetch_name_0"),
+]
+
+
+@pytest.mark.parametrize("call", [export.onnx, export.openvino])
+@pytest.mark.parametrize(("function", "dtype", "which"), BFLOAT16)
+def test_borders_in_bfloat16_are_refused(tmp_path, call, function, dtype, which):
+    """OpenVINO, for one, took the bits for numbers."""
+    spec = [paddle.static.InputSpec([None, 3, None, None], dtype, "image")]
+    message = f"^model: its {which} is in bfloat16, which NumPy lacks: export the float32 model"
+    with pytest.raises(NotImplementedError, match=message):
+        call(function, tmp_path / "model", spec)
+    assert not list(tmp_path.iterdir())
+
+
+def test_float64_is_verified_as_such(tmp_path):
+    """OpenVINO computes it in float32."""
+    model = paddle_dcn.DeformConv2D(3, 4, 3).to(dtype="float64")
+    spec = [
+        paddle.static.InputSpec([None, channels, None, None], "float64", name)
+        for channels, name in ((3, "x"), (18, "offset"))
+    ]
+    feed = [np.random.default_rng(3).standard_normal((1, c, 8, 8)) for c in (3, 18)]
+    feed[1] = feed[1][:, :, :6, :6]
+    with pytest.raises(ValueError, match="is off by .* in float64, so export the float32 model$"):
+        export.openvino(model, tmp_path / "model", spec, verify=[feed])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["deform_conv", "grid_sample"])
+def test_empty_batch(tmp_path, form):
+    """Also with filters that the deformable groups do not divide, and unequal padding."""
+    rows = [row for row in ROWS if row[0].channels != 64]
+    table = Table(rows)
+    path = export.onnx(table, tmp_path / "table", table.spec(True), form=form, verify=False)
+    feed = {name: array[:0] for name, array in table.inputs().items()}
+    (outputs,) = run(["onnx"], path, [feed])["onnx"]
+    for (case, _), out in zip(rows, outputs):
+        assert out.shape == (0, case.outputs, *case.out_size)
+
+
+def test_recurrent_layer_in_training_mode(tmp_path):
+    """Has a buffer without memory."""
+    model = Sequence(paddle.nn.GRU(3, 4))
+    assert model.training
+    path = export.onnx(model, tmp_path / "model", SPEC)
+    model.eval()
+    x = np.random.default_rng(2).standard_normal((2, 3, 4, 5)).astype("float32")
+    ((found, state),) = run(["onnx"], path, [{"image": x}])["onnx"]
+    for one, other in zip((found, state), model(paddle.to_tensor(x))):
+        assert_close(one, other.numpy(), "float32", 20 * 7, "out")
+
+
+def test_verify_uses_large_inputs(tmp_path, monkeypatch):
+    """Of which paddle2onnx's exponential overflows."""
+    monkeypatch.delitem(_standard._RULES, "pd_op.logsigmoid")
+    model = paddle.nn.Sequential(paddle.nn.LogSigmoid())
+    with pytest.raises(ValueError, match=r"differs is logsigmoid of layer 0 \(LogSigmoid\)$"):
+        export.onnx(model, tmp_path / "model", SPEC)
 
 
 OPSETS = [(opset, ValueError) for opset in (18, 23)]
@@ -346,6 +444,7 @@ def test_programs_of_paddle_2_are_refused(tmp_path, monkeypatch):
     ("verify", "error", "message"),
     [
         ("yes", TypeError, "verify: expected a bool or a list of inputs, got str"),
+        ([], ValueError, "verify: expected a bool or a list of inputs, got an empty one"),
         ([(1, 2)], ValueError, "verify: expected tuples of 1 arrays, got "),
         ([np.zeros((1, 3, 8, 8))], ValueError, "verify: expected tuples of 1 arrays, got "),
     ],
