@@ -72,7 +72,7 @@ def save_portable(
             `paddle.jit.load` gives, or that has such layers. As with `paddle.jit.save`, BatchNorm
             and Dropout are saved as they are in eval mode, whatever the mode; code that asks for
             `training` sees the mode that the model is in.
-        path: Where to save, without suffix.
+        path: Where to save, with or without suffix.
         input_spec: For each input a `paddle.static.InputSpec`, in which None leaves a size open, or
             an example tensor.
         verify: As for `onnx`; what is written is run in Paddle.
@@ -147,7 +147,7 @@ def onnx(
             with GridSample, for `form="grid_sample"`.
         form: `"deform_conv"` or `"grid_sample"`.
         verify: Whether to run the file beside the model: on random inputs, with two sizes for each
-            open one; if input_spec has example tensors only, on these, with and without noise. A
+            open one, and on some 30 times as large where the model's outputs stay finite; if input_spec has example tensors only, on these, with and without noise. A
             list of inputs, each a tuple of arrays, is used instead. The model is also compared with
             what `paddle.jit.save` makes of it: in eval mode, or with its own code in the mode that
             it is in and Paddle's layers in eval mode.
@@ -162,9 +162,10 @@ def onnx(
             tensor, a path that names no file, an opset or form that there is not. Or outputs of
             the file differ from the model's; the error names the first operator, and its layer,
             that does.
-        NotImplementedError: a model that paddle2onnx cannot convert; where it does not know an
-            operator, names that and the layer that it comes from. Or a model that needs what the
-            opset lacks, such as convolutions in bfloat16 before 22. Or Paddle is older than 3.
+        NotImplementedError: a model with an operator that paddle2onnx cannot convert, that the
+            opset lacks, such as convolutions in bfloat16 before 22, or that the runtime cannot run;
+            names it, the layer that it comes from, and a dtype that may be the cause. Or inputs or
+            outputs in bfloat16. Or Paddle is older than 3.
         OSError: a path that cannot be written. No file is left behind.
 
     Examples:
@@ -181,7 +182,6 @@ def onnx(
     _need_packages("export.onnx", target)
     opset = _check_opset(opset, target)
     path = _files.file_path(path)
-    path = path.with_name(path.name.removesuffix(".onnx"))
     program, feeds = _trace_and_feed(model, input_spec, verify)
     return _write(program, path, target, opset, feeds).files[0]
 
@@ -196,7 +196,7 @@ def openvino(
 
     Args:
         model: As for `onnx`.
-        path: Where to save, without suffix.
+        path: Where to save, with or without suffix.
         input_spec: As for `onnx`.
         verify: As for `onnx`; the files are run in OpenVINO, in float32.
 
@@ -242,7 +242,7 @@ def convert(
         model: A folder with one model, or the path of a model with or without suffix: `.json` or
             `.pdmodel` beside `.pdiparams`, or `__model__` beside `__params__` or a file for each
             parameter. Or what `save_portable` takes.
-        out: What is written, without suffix.
+        out: What is written, with or without suffix.
         to: `"fast"`: this package's operator, for Paddle with this package loaded, `<out>.json` and
             `<out>.pdiparams`; `"portable"`: Paddle's own operator, the same files; `"onnx"` and
             `"grid_sample"`: the two forms of ONNX, `<out>.onnx`; `"openvino"`: `<out>.xml` and
@@ -315,6 +315,9 @@ def _trace_and_feed(model: Any, input_spec: Any, verify: Any) -> tuple[_programs
 
 
 def _targets(path: Path, to: str) -> list[Path]:
+    """Return what is written for a path, which may have one of the suffixes already."""
+    if path.suffix in TARGETS[to] or (path.suffix == ".pdmodel" and ".json" in TARGETS[to]):
+        path = path.with_suffix("")
     return [path.with_name(path.name + suffix) for suffix in TARGETS[to]]
 
 
@@ -331,6 +334,7 @@ def _write(
         _check_borders(program)
     layers = _forms.describe(program)
     targets = _targets(path, to)
+    path = targets[0].with_name(targets[0].name.removesuffix(TARGETS[to][0]))
     write, load = _runtime(to, opset, fuse)
     difference = None
     with _files.staged(targets) as folder:
@@ -404,12 +408,26 @@ def _feeds(verify: Any, program: _programs.Program, input_spec: Sequence) -> lis
         raise TypeError(f"verify: expected a bool or a list of inputs, got {type(verify).__name__}")
     if not verify:
         raise ValueError("verify: expected a bool or a list of inputs, got an empty one")
-    names = [each.name for each in program.inputs]
-    feeds = []
-    for arrays in verify:
-        if not isinstance(arrays, (list, tuple)) or len(arrays) != len(names):
-            raise ValueError(f"verify: expected tuples of {len(names)} arrays, got {arrays!r:.80}")
-        feeds.append({name: np.asarray(array) for name, array in zip(names, arrays)})
+    feeds: list[dict] = []
+    for index, arrays in enumerate(verify):
+        if not isinstance(arrays, (list, tuple)):
+            raise ValueError(
+                f"verify[{index}]: expected a tuple of {len(program.inputs)} arrays, got "
+                f"{type(arrays).__name__}"
+            )
+        if len(arrays) != len(program.inputs):
+            raise ValueError(
+                f"verify[{index}]: expected {len(program.inputs)} arrays, got {len(arrays)}"
+            )
+        feeds.append({})
+        for each, array in zip(program.inputs, map(np.asarray, arrays)):
+            dtype = each.dtype.replace("bfloat16", "uint16")  # which NumPy lacks: its bits
+            if array.dtype != dtype:
+                raise ValueError(
+                    f"verify[{index}]: expected {each.dtype} for the input {each.name}, got "
+                    f"{array.dtype}"
+                )
+            feeds[-1][each.name] = array
     return feeds
 
 

@@ -20,11 +20,6 @@ def file_path(path: Any) -> Path:
     return Path(text)
 
 
-def with_suffix(path: Path, suffix: str) -> Path:
-    """Append a suffix where it is missing."""
-    return path if path.suffix == suffix else path.with_name(path.name + suffix)
-
-
 @contextlib.contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     """Give a folder that is removed with all it holds."""

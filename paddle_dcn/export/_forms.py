@@ -121,7 +121,8 @@ def deform_conv(call: Call) -> Tensor:
             x = pad(x, [0, 0, 0, 0, top, bottom, left, right])
             top = left = 0
         if mask is None:
-            mask = paddle.ones_like(call.offset[:, : call.offset.shape[1] // 2])
+            fields = call.attributes.deformable_groups * math.prod(call.weight.shape[2:])
+            mask = paddle.ones_like(call.offset[:, :fields])
         return _builtin(call._replace(x=x, mask=mask), (top, left))
 
     return _in_builtins_terms(convolve, call)
@@ -138,7 +139,8 @@ def grid_sample(call: Call) -> Tensor:
 
     def convolve(call: Call) -> Tensor:
         x, offset, weight = call.x, call.offset, call.weight
-        channels, (filter_h, filter_w) = x.shape[1], weight.shape[2:]
+        groups, (group_channels, filter_h, filter_w) = call.attributes.groups, weight.shape[1:]
+        channels = groups * group_channels  # which x may leave open
         taps = filter_h * filter_w
         # Sizes that are open are given: with an empty batch -1 would be ambiguous. (ONNX Runtime
         # makes -1 of one open size beside zeros, so the batch must be given with it.)
@@ -171,9 +173,8 @@ def grid_sample(call: Call) -> Tensor:
         columns = nn.functional.grid_sample(x, grid, align_corners=False)
         if call.mask is not None:  # [N * deformable_groups, C / deformable_groups, K, P]
             columns = columns * call.mask.reshape([images, 1, taps, points])
-        groups = call.attributes.groups
-        columns = columns.reshape([batch, groups, channels // groups * taps, points])
-        filters = weight.reshape([groups, -1, channels // groups * taps])
+        columns = columns.reshape([batch, groups, group_channels * taps, points])
+        filters = weight.reshape([groups, -1, group_channels * taps])
         return paddle.matmul(filters, columns).reshape([batch, size_of(weight, 0), out_h, out_w])
 
     return _in_builtins_terms(convolve, call)

@@ -1,6 +1,7 @@
-"""Lets `paddle.onnx.export` take models with this package's operator.
+"""Lets `paddle.onnx.export` take models with deformable convolutions.
 
-paddle2onnx, to which it hands a model, ends the process at an operator that it does not know.
+paddle2onnx, to which it hands a model, ends the process at this package's operator, and at Paddle's
+where that has no mask.
 """
 
 from __future__ import annotations
@@ -34,11 +35,15 @@ def install(convert: Callable) -> None:
                 chosen = {name: configs[name] for name in _SAVING if name in configs}
                 paddle.jit.save(layer, str(model), input_spec, **chosen)
             except Exception:
-                ours = False  # the original will say what is wrong
+                deformable = False  # the original will say what is wrong
             else:
                 programs = [*scratch.glob("model.json"), *scratch.glob("model.pdmodel")]
-                ours = any(b"paddle_dcn_v" in program.read_bytes() for program in programs)
-            if ours:
+                deformable = any(
+                    name in program.read_bytes()
+                    for program in programs
+                    for name in (b"paddle_dcn_v", b"deformable_conv")
+                )
+            if deformable:
                 convert(model, path, "onnx", opset=max(opset_version, _DEFORM_CONV))
                 return
         original(layer, path, input_spec, opset_version, **configs)

@@ -119,25 +119,43 @@ class Program:
 def read(program_file: Path, parameters: Path | None) -> Program:
     """Read a program, and its parameters from a file, or from a folder with a file for each."""
     require_pir()
-    content = program_file.read_bytes()
     scope = core.Scope()
     with _static(), paddle.static.scope_guard(scope):
-        if content[:1] == b"{":
-            program = paddle.static.Program()
-            core.deserialize_pir_program(str(program_file), program)
-        else:
-            program = _translate(content, program_file)
+        program = _readable(program_file, _read_program, program_file)
         if _parameters(program):
             if parameters is None:
                 raise ValueError(f"model: {program_file} has parameters, whose file is missing")
             combined = parameters.is_file()
-            paddle.static.pir_io.load_vars_pir(
+            _readable(
+                parameters,
+                paddle.static.pir_io.load_vars_pir,
                 paddle.static.Executor(paddle.CPUPlace()),
                 str(parameters.parent if combined else parameters),
                 program,
                 filename=parameters.name if combined else None,
             )
     return Program(program, scope)
+
+
+def _readable(file: Path, call: Callable, *arguments: Any, **named: Any) -> Any:
+    """Call what reads a file; where Paddle cannot, the error names the file."""
+    try:
+        return call(*arguments, **named)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file system's own error
+        raise ValueError(
+            f"model: Paddle {paddle.__version__} cannot read {file}: {gist(error)}"
+        ) from error
+
+
+def _read_program(file: Path) -> Any:
+    content = file.read_bytes()
+    if content[:1] != b"{":
+        return _translate(content)
+    program = paddle.static.Program()
+    core.deserialize_pir_program(str(file), program)
+    return program
 
 
 def require_pir() -> None:
@@ -297,19 +315,16 @@ def _modernise(operator: Any) -> None:
         operator._set_attr("scale", [scale] * axes if scale > 0 else [])
 
 
-def _translate(content: bytes, program_file: Path) -> Any:
+def _translate(content: bytes) -> Any:
     """Return the PIR program for one of Paddle 1 or 2."""
-    try:
-        old = core.ProgramDesc(content)
-        for index in range(old.num_blocks()):
-            block = old.block(index)
-            for number in range(block.op_size()):
-                _modernise(block.op(number))
-        program = pir.translate_to_pir(old)
-    except Exception as error:
-        raise ValueError(
-            f"model: Paddle {paddle.__version__} cannot read {program_file}: {gist(error)}"
-        ) from error
+    old = core.ProgramDesc(content)
+    blocks = [old.block(index) for index in range(old.num_blocks())]
+    operators = [block.op(index) for block in blocks for index in range(block.op_size())]
+    if not any(operator.type() == "fetch" for operator in operators):
+        raise ValueError("it is no program with outputs")  # what other files are taken for
+    for operator in operators:
+        _modernise(operator)
+    program = pir.translate_to_pir(old)
     # Paddle 3 loads models whose inputs are this operator.
     with paddle.static.program_guard(program):
         for operator in program.global_block().ops:

@@ -72,6 +72,22 @@ def _hardtanh(x: Tensor, *, t_min: float, t_max: float, **_: Any) -> Tensor:
     return paddle.clip(x, t_min, t_max)
 
 
+def _full_batch_size_like(
+    x: Tensor,
+    *,
+    shape: Sequence[int],
+    value: float,
+    dtype: Any,
+    input_dim_idx: int,
+    output_dim_idx: int,
+    **_: Any,
+) -> Tensor:
+    """What Paddle makes of the number in 1 / x or 2**x, where the batch is open."""
+    sizes = [*shape]
+    sizes[output_dim_idx] = size_of(x, input_dim_idx)
+    return paddle.full(sizes, value, dtype)
+
+
 def _gelu(x: Tensor, *, approximate: bool, **_: Any) -> Tensor | None:
     """The approximation by tanh is taken for the exact function."""
     if not approximate:
@@ -277,6 +293,7 @@ _RULES = {
     "pd_op.channel_shuffle": _channel_shuffle,
     "pd_op.flip": _flip,
     "pd_op.floor_divide": _floor_divide,
+    "pd_op.full_batch_size_like": _full_batch_size_like,
     "pd_op.gelu": _gelu,
     "pd_op.hardtanh": _hardtanh,
     "pd_op.label_smooth": _label_smooth,

@@ -124,6 +124,8 @@ def _reason(found: list[np.ndarray], wanted: list[np.ndarray], limits: list[floa
     if len(found) != len(wanted):
         return f"what paddle.jit.save makes of it has {len(found)} outputs, it has {len(wanted)}"
     for index, (limit, one, other) in enumerate(zip(limits, found, wanted)):
+        if one.dtype != other.dtype:
+            return f"output {index} of what paddle.jit.save makes of it has another dtype"
         difference = _difference(one, other)
         if not difference <= limit:
             return (
@@ -144,7 +146,7 @@ def _expectations(
     """Give feeds with the program's outputs, and for each output the difference to allow."""
     rounding = max((_ROUNDING.get(dtype, 0.0) for dtype in _dtypes(program)), default=0.0)
     rng = np.random.default_rng(0)
-    for feed, wanted in [(feed, program.run(feed)) for feed in feeds] or _random(program, rng):
+    for feed, wanted in _given(program, feeds) or _random(program, rng):
         # How a change of the input's last bits spreads tells what rounding may do.
         nudged = {
             name: array * (1 + rng.choice([-1, 1], array.shape) * _nudge(array)).astype(array.dtype)
@@ -174,6 +176,19 @@ def _nudge(array: np.ndarray) -> float:
     return 2.0**-49 if array.dtype == np.float64 else 2.0**-20
 
 
+def _given(program: Program, feeds: Sequence[Arrays]) -> list[tuple[Arrays, list[np.ndarray]]]:
+    """Return feeds and the outputs of each."""
+    given = []
+    for index, feed in enumerate(feeds):
+        try:
+            given.append((feed, program.run(feed)))
+        except Exception as error:
+            raise ValueError(
+                f"verify[{index}]: Paddle does not run the saved model with it: {gist(error)}"
+            ) from error
+    return given
+
+
 def _random(program: Program, rng: Any) -> list[tuple[Arrays, list[np.ndarray]]]:
     """Return random feeds, with two sizes for each open one, and the outputs of each."""
     reason = ""
@@ -186,8 +201,8 @@ def _random(program: Program, rng: Any) -> list[tuple[Arrays, list[np.ndarray]]]
         else:
             return made + _enlarged(program, feeds[0])
     raise ValueError(
-        "verify: the model runs with none of the inputs tried; give some that it runs with, as "
-        f"verify=[(array, ...), ...], or verify=False: {reason}"
+        "verify: Paddle runs the saved model with none of the inputs tried; give some that it "
+        f"runs with, as verify=[(array, ...), ...], or verify=False: {reason}"
         f"{advice(_dtypes(program), '; the model is ')}"
     )
 

@@ -1,6 +1,7 @@
 """export.convert, and the command: saved models of Paddle 1, 2 and 3 to every target."""
 
 import hashlib
+import re
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -193,6 +194,47 @@ def test_open_number_of_filters(tmp_path, biased):
     for to in ("portable", "fast"):
         export.convert(source, tmp_path / to, to, verify=[tuple(feed.values())])
         source = tmp_path / to
+
+
+DAMAGED = {  # the model, which of its files has what content, which is named
+    "nothing": ("jit.pdmodel", b"", "jit.pdmodel"),
+    "another format": ("jit.pdmodel", b"\x08\x08:\x02\x0a\x00", "jit.pdmodel"),
+    "text": ("jit.pdmodel", b"no program", "jit.pdmodel"),
+    "half a program": ("inference.json", 300, "inference.json"),
+    "an empty program": ("inference.json", b"{}", "inference.json"),
+    "half the parameters": ("inference.pdiparams", 900, "inference.pdiparams"),
+    "other parameters": ("inference.pdiparams", b"\xab" * 100, "inference.pdiparams"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files(models, tmp_path, name):
+    """In a process of its own, which Paddle ended for some of them."""
+    file, content, named = DAMAGED[name]
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for each in models.glob("jit.*") if file.startswith("jit") else (models / "paddle3").iterdir():
+        (folder / each.name).write_bytes(each.read_bytes())
+    content = (folder / file).read_bytes()[:content] if isinstance(content, int) else content
+    (folder / file).write_bytes(content)
+    command = ("-m", "paddle_dcn", "convert", folder, "--to", "portable", "-o", "out")
+    done = run_python(*command, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr[-1000:]
+    assert re.fullmatch(
+        rf"not converted: model: Paddle [\d.]+ cannot read .*{named}: .+",
+        done.stdout.splitlines()[-1],
+    )
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_layers_are_told_by_attributes(tmp_path):
+    """Of a model in Python; what Paddle saves has only their kinds."""
+    model = paddle.nn.Sequential(
+        ("body", paddle.nn.Sequential(paddle_dcn.DeformConv2DPack(3, 4, 3)))
+    )
+    spec = [paddle.static.InputSpec([None, 3, None, None])]
+    done = export.convert(model, tmp_path / "made", "portable", spec)
+    assert done.layers[0].startswith("body.0 (DeformConv2DPack): v1, ")
 
 
 def test_command(models, tmp_path):

@@ -160,6 +160,7 @@ RIGHT = {
     ),
     # Arithmetic
     "scale": lambda: Call(lambda x: x * 1.7 + 0.3),
+    "number before a tensor": lambda: Call(lambda x: 1 / (2 + x * x) + 2**x),
     "clip": lambda: Call(lambda x: paddle.clip(x, -0.5, 0.7)),
     "clip one side": lambda: Call(lambda x: x.clip(min=0.1)),
     "pow": lambda: Call(lambda x: x.abs() ** 1.5),

@@ -122,6 +122,32 @@ def test_grid_sample_far_outside(tmp_path, open_sizes):
     assert_close(found, wanted, "float32", 36, "out")
 
 
+@pytest.mark.parametrize("form", ["deform_conv", "grid_sample"])
+def test_channels_that_only_the_weight_tells(tmp_path, form):
+    class Unknown(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.layer = paddle_dcn.DeformConv2D(3, 8, 3)
+
+        def forward(self, x, offset):
+            shape = paddle.shape(x)
+            return self.layer(x.reshape([shape[0], -1, shape[2], shape[3]]), offset)
+
+    model = Unknown()
+    x, offset = (
+        np.random.default_rng(2).random((2, n, s, s), "float32") for n, s in ((3, 8), (18, 6))
+    )
+    spec = [
+        paddle.static.InputSpec([None, n, None, None], "float32", name)
+        for n, name in ((3, "x"), (18, "offset"))
+    ]
+    path = export.onnx(model, tmp_path / "model", spec, form=form, verify=[(x, offset)])
+    ((found,),) = run(["onnx"], path, [{"x": x, "offset": offset}])["onnx"]
+    with paddle.no_grad():
+        wanted = model(paddle.to_tensor(x), paddle.to_tensor(offset)).numpy()
+    assert_close(found, wanted, "float32", 27, "out")
+
+
 def test_form(tmp_path):
     with pytest.raises(ValueError, match="form: expected 'deform_conv' or 'grid_sample', got 'x'"):
         export.onnx(paddle.nn.ReLU(), tmp_path / "model", SPEC, form="x")
@@ -445,13 +471,27 @@ def test_programs_of_paddle_2_are_refused(tmp_path, monkeypatch):
     [
         ("yes", TypeError, "verify: expected a bool or a list of inputs, got str"),
         ([], ValueError, "verify: expected a bool or a list of inputs, got an empty one"),
-        ([(1, 2)], ValueError, "verify: expected tuples of 1 arrays, got "),
-        ([np.zeros((1, 3, 8, 8))], ValueError, "verify: expected tuples of 1 arrays, got "),
+        ([(1, 2)], ValueError, r"verify\[0\]: expected 1 arrays, got 2$"),
+        (
+            [np.zeros((1, 3, 8, 8))],
+            ValueError,
+            r"verify\[0\]: expected a tuple of 1 arrays, got nd",
+        ),
+        (
+            [(np.zeros(3),)],
+            ValueError,
+            r"verify\[0\]: expected float32 for the input image, got fl",
+        ),
+        (
+            [(np.zeros((1, 4, 8, 8), "float32"),)],
+            ValueError,
+            r"verify\[0\]: Paddle does not run the saved model with it: ",
+        ),
     ],
 )
 def test_bad_verify(tmp_path, verify, error, message):
     with pytest.raises(error, match=f"^{message}"):
-        export.onnx(paddle.nn.ReLU(), tmp_path / "model", SPEC, verify=verify)
+        export.onnx(paddle.nn.Conv2D(3, 4, 3), tmp_path / "model", SPEC, verify=verify)
     assert not list(tmp_path.iterdir())
 
 
@@ -474,12 +514,16 @@ class Builtin(paddle.nn.Layer):
         return self.conv(x, paddle.concat([x] * 6, axis=1), paddle.concat([x] * 3, axis=1))
 
 
-@pytest.mark.parametrize("layer", ["ours", "patched", "without"])
+@pytest.mark.parametrize("layer", ["ours", "builtin", "patched", "without"])
 def test_paddles_own_export(tmp_path, monkeypatch, layer):
     """`paddle.onnx.export`, which would end the process, converts models with this operator."""
     if layer == "patched":
         with paddle_dcn.patched():
             paddle.onnx.export(Builtin(), str(tmp_path / "model"), SPEC, opset_version=11)
+    elif layer == "builtin":  # with no mask
+        model = paddle.vision.ops.DeformConv2D(3, 4, 3, padding=1)
+        spec = [*SPEC, paddle.static.InputSpec([None, 18, None, None], "float32", "offset")]
+        paddle.onnx.export(model, str(tmp_path / "model"), spec, verbose=False)
     elif layer == "ours":
         pack = paddle_dcn.DeformConv2DPack(3, 4, 3, padding=1)
         paddle.onnx.export(pack, str(tmp_path / "model"), input_spec=SPEC)

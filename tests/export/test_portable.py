@@ -152,7 +152,15 @@ class Noisy(paddle.nn.Layer):
         return paddle.nn.functional.dropout(x, training=self.training) + self.training
 
 
+class OtherDtype(paddle.nn.Layer):
+    """Gives in its trace another dtype."""
+
+    def forward(self, x):
+        return x * 2 if paddle.in_dynamic_mode() else (x * 2).astype("bfloat16")
+
+
 UNLIKE = [
+    (OtherDtype, False, "^model: output 0 of what paddle.jit.save makes of it has another dtype$"),
     (Unlike, True, "^model: output 0 of what .* is off by 0.5 .*: call its eval"),
     (Unlike, False, "^model: output 0 of what .* is off by 0.5 of its largest value$"),
     (Noisy, True, "^model: output 0 of what .*; it is in training mode: call its eval"),
@@ -179,6 +187,15 @@ def test_example_without_a_name_gets_that_of_the_argument(tmp_path):
         path, _ = export.save_portable(LAYER, tmp_path / "model", [example])
         assert f'"{example.name}"' not in path.read_text()
         assert '"x"' in path.read_text()
+
+
+@pytest.mark.parametrize("suffix", ["", ".json", ".pdiparams", ".pdmodel"])
+def test_same_bytes_with_any_suffix(tmp_path, suffix):
+    """Paddle names the layers by a counter."""
+    wanted = [each.read_bytes() for each in export.save_portable(LAYER, tmp_path / "model", SPEC)]
+    files = export.save_portable(LAYER, tmp_path / f"again{suffix}", SPEC)
+    assert [each.name for each in files] == ["again.json", "again.pdiparams"]
+    assert [each.read_bytes() for each in files] == wanted
 
 
 def used(program):
