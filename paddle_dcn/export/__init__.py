@@ -147,10 +147,11 @@ def onnx(
             with GridSample, for `form="grid_sample"`.
         form: `"deform_conv"` or `"grid_sample"`.
         verify: Whether to run the file beside the model: on random inputs, with two sizes for each
-            open one, and on some 30 times as large where the model's outputs stay finite; if input_spec has example tensors only, on these, with and without noise. A
-            list of inputs, each a tuple of arrays, is used instead. The model is also compared with
-            what `paddle.jit.save` makes of it: in eval mode, or with its own code in the mode that
-            it is in and Paddle's layers in eval mode.
+            open one, and on some 30 times as large where the model's outputs stay finite; if
+            input_spec has example tensors only, on these, with and without noise. A list of inputs,
+            each a tuple of arrays, is used instead. The model is also compared with what
+            `paddle.jit.save` makes of it: in eval mode, or with its own code in the mode that it is
+            in and Paddle's layers in eval mode.
 
     Returns:
         The file.

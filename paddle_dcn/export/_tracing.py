@@ -41,8 +41,8 @@ def save(model: Any, path: Path, input_spec: Sequence) -> None:
             raise ValueError("model: an input contributes to no output") from error
         if "state_var_dict" in str(error):  # a variable of jit.save that then is not assigned
             raise ValueError(
-                f"model: {_name(model)} uses the parameters of a layer, or another tensor that it is "
-                "not given, so it must be the method of a layer that holds them"
+                f"model: {_name(model)} uses the parameters of a layer, or another tensor that it "
+                "is not given, so it must be the method of a layer that holds them"
             ) from error
         raise ValueError(
             f"model: {_name(model)} cannot be traced with the input_spec {_show(input_spec)}"

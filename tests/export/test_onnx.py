@@ -201,6 +201,47 @@ def test_builtin_layers_keep_their_attributes(tmp_path, modulated):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+class Boxes(paddle.nn.Layer):
+    """A detector's end: boxes and scores of a deformable layer, and what is kept of them."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.layer = paddle_dcn.ModulatedDeformConv2DPack(3, 7, 3, 2, 1)
+        self.keep = keep
+
+    def forward(self, image):
+        out = self.layer(image).flatten(2)
+        corner, size = out[:, :2].abs() * 20, out[:, 2:4].abs() * 20 + 5
+        boxes = paddle.concat([corner, corner + size], 1).transpose([0, 2, 1])
+        return self.keep(boxes, paddle.nn.functional.sigmoid(out[:, 4:]))
+
+
+def multiclass_nms(boxes, scores):
+    kept, _, number = paddle._C_ops.multiclass_nms3(
+        boxes, scores, None, 0.4, 50, 20, 0.5, True, 1.0, -1
+    )
+    return [kept, number]
+
+
+def matrix_nms(boxes, scores):
+    return paddle.vision.ops.matrix_nms(boxes, scores, 0.4, 0.1, 50, 20)[0]
+
+
+def test_non_maximum_suppression(tmp_path):
+    paddle.seed(3)
+    spec = [paddle.static.InputSpec([1, 3, 24, 24], "float32", "image")]
+    model = Boxes(multiclass_nms)
+    path = export.onnx(model, tmp_path / "model", spec)
+    feed = {"image": np.random.default_rng(4).standard_normal((1, 3, 24, 24)).astype("float32")}
+    (found,), (wanted,) = run(["onnx"], path, [feed])["onnx"], dynamic(model, [feed])
+    assert 1 < wanted[1][0] <= 20
+    np.testing.assert_array_equal(found[1], wanted[1])
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-5, atol=1e-4)
+    message = "^model: paddle2onnx cannot convert the operator matrix_nms$"
+    with pytest.raises(NotImplementedError, match=message):
+        export.onnx(Boxes(matrix_nms), tmp_path / "other", spec)
+
+
 class Branches(paddle.nn.Layer):
     """Takes one of two deformable layers, depending on the image."""
 
