@@ -19,8 +19,6 @@ import numpy as np
 
 Call = Callable[[], Any]
 
-_ROUNDS = 7
-_SLOW_SECONDS = 1.0  # who takes longer is timed once; three times as long, by the compared call
 _THREADS_VARIABLE = "PADDLE_DCN_BENCH_THREADS"
 
 
@@ -44,20 +42,28 @@ def compare(where: str, what: str, whose: str, wanted: Any, found: Any, toleranc
             )
 
 
-def time_in_turn(calls: dict[str, Call], check: Callable[[str, Any], None]) -> dict[str, float]:
-    """Return the median milliseconds of each call; `check` gets the name and first results."""
+def time_in_turn(
+    calls: dict[str, Call],
+    check: Callable[[str, Any], None],
+    rounds: int = 7,
+    slow: float = 1.0,
+) -> dict[str, float]:
+    """Return the median milliseconds of each call; `check` gets the name and first results.
+
+    Who takes longer than `slow` seconds is timed once; three times as long, by the compared call.
+    """
     times, first = {}, {}
     for name, call in calls.items():
         start = time.perf_counter()
         results = call()
         first[name] = time.perf_counter() - start
         check(name, results)
-        times[name] = [first[name]] if first[name] > 3 * _SLOW_SECONDS else []
-    for _ in range(_ROUNDS):
+        times[name] = [first[name]] if first[name] > 3 * slow else []
+    for _ in range(rounds):
         for name, call in calls.items():
-            if first[name] > _SLOW_SECONDS and times[name]:
+            if first[name] > slow and times[name]:
                 continue
-            if first[name] < _SLOW_SECONDS / 5:
+            if first[name] < slow / 5:
                 call()  # wakes its thread pool, puts those of the others to sleep
             times[name].append(seconds(call))
     return {name: 1000 * median(each) for name, each in times.items()}
@@ -82,9 +88,13 @@ def run_child(module: str, arguments: list[str], threads: int) -> Iterator[dict]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
+        other = ""  # what libraries say, such as a crash's traceback
         for line in child.stdout:
-            yield json.loads(line)
-        errors = child.stderr.read()
+            if line.startswith("{"):
+                yield json.loads(line)
+            else:
+                other += line
+        errors = child.stderr.read() + other
     if child.returncode:
         raise SystemExit(f"the benchmark with {threads} threads failed:\n{errors[-2000:]}")
 

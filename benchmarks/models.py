@@ -7,8 +7,9 @@ that file. All contestants of a network run in one process, in turn, on the same
 outputs are compared with the network's own before anything is timed. Only ratios between them mean
 anything. Peers that are not installed are left out: `pip install "paddle_dcn[bench]"` brings them.
 
-Tables: "inference"; "savings", what each thing that `convert` fuses brings, by leaving it out;
-"shares" of this operator's model by kind of operator; and "training", one step.
+Tables: "inference"; and, with the last of the numbers of threads, "savings", what each thing that
+`convert` fuses brings, by leaving it out (without "fold" no activation is behind a convolution that
+has a BatchNorm); "shares" of this operator's model by kind of operator; "training", one step.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import geometric_mean
+from typing import Any
 
 import numpy as np
 
@@ -43,25 +45,12 @@ TABLES = ("inference", "savings", "shares", "training")
 # How far outputs may be apart, as a share of the largest: enough to tell a mistake from rounding,
 # which these networks, whose positions depend on values, enlarge.
 _TOLERANCE = 2e-3
+_time_in_turn = functools.partial(contest.time_in_turn, rounds=3, slow=2.0)
 _STEPS = 5  # that shares are averaged over
 
 
-def _networks() -> dict:
-    from benchmarks.networks import NETWORKS
-
-    return NETWORKS
-
-
-# All but one that takes minutes.
-NAMES = (
-    "detector_320",
-    "detector_608",
-    "text_736",
-    "edvr_m_96x160",
-    "edvr_m_180x320",
-    "basicvsrpp_180x320",
-)
-_DEFAULT = [name for name in NAMES if name != "edvr_m_180x320"]
+_DEFAULT = ["detector_320", "detector_608", "text_736", "edvr_m_96x160", "basicvsrpp_180x320"]
+NAMES = [*_DEFAULT, "edvr_m_180x320", "basicvsrpp_16x16"]  # one takes minutes, one is a small test
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -75,17 +64,16 @@ def prepare(name: str, folder: Path, tables: list[str], peers: bool) -> None:
     from paddle_dcn import export
     from paddle_dcn.export import _forms, _fusing, _programs
 
-    network = _networks()[name]
+    network = networks.NETWORKS[name]
     spec = [
         paddle.static.InputSpec(shape, "float32", f"input{i}")
         for i, shape in enumerate(network.inputs)
     ]
-    model = network.build(networks.BUILTIN)
-    paddle.jit.save(model, str(folder / STOCK), spec)
-    faster = network.build(networks.OURS)
+    model = network.build(networks.OURS)
+    paddle.jit.save(network.like(model, networks.BUILTIN), str(folder / STOCK), spec)
     arrays = network.arrays(network.inputs)
     with paddle.no_grad():
-        outputs = faster(*map(paddle.to_tensor, arrays))
+        outputs = model(*map(paddle.to_tensor, arrays))
     np.savez(folder / "inputs.npz", *arrays)
     np.savez(folder / "outputs.npz", *(output.numpy() for output in outputs))
     convert = functools.partial(export.convert, folder / STOCK, verify=False)
@@ -210,7 +198,7 @@ def _checks(name: str, folder: Path) -> Callable[[str, Callable], None]:
 
 def measure_inference(name: str, folder: Path, threads: int, peers: bool) -> dict[str, float]:
     """Return the median milliseconds of each contestant."""
-    return contest.time_in_turn(contestants(folder, peers, threads), _checks(name, folder))
+    return _time_in_turn(contestants(folder, peers, threads), _checks(name, folder))
 
 
 def measure_savings(name: str, folder: Path, threads: int, peers: bool) -> dict[str, float]:
@@ -220,7 +208,7 @@ def measure_savings(name: str, folder: Path, threads: int, peers: bool) -> dict[
     inputs = _stored(folder / "inputs.npz")
     names = [OURS, *(f"without {saving}" for saving in SAVINGS), NOTHING_FUSED]
     calls = {each: _predictor(folder / each, inputs, threads) for each in names}
-    return contest.time_in_turn(calls, _checks(name, folder))
+    return _time_in_turn(calls, _checks(name, folder))
 
 
 def measure_shares(name: str, folder: Path, threads: int, peers: bool) -> dict[str, float]:
@@ -255,14 +243,14 @@ def measure_training(name: str, folder: Path, threads: int, peers: bool) -> dict
 
     from benchmarks import networks
 
-    network = _networks()[name]
+    network = networks.NETWORKS[name]
     inputs = [paddle.to_tensor(array) for array in network.arrays(network.training_inputs)]
-    kinds = {OURS: networks.OURS}
+    models = {OURS: network.build(networks.OURS)}
     if peers:
-        kinds |= {STOCK: networks.BUILTIN, PLAIN: networks.PLAIN}
+        models[STOCK] = network.like(models[OURS], networks.BUILTIN)
+        models[PLAIN] = network.build(networks.PLAIN)
 
-    def contestant(kind: str) -> Call:
-        model = network.build(kind)
+    def contestant(model: Any) -> Call:
         model.train()
 
         def call() -> Callable:
@@ -276,7 +264,7 @@ def measure_training(name: str, folder: Path, threads: int, peers: bool) -> dict
 
         return call
 
-    calls = {each: contestant(kind) for each, kind in kinds.items()}
+    calls = {each: contestant(model) for each, model in models.items()}
     wanted = []
 
     def check(contestant: str, results: Callable) -> None:
@@ -284,7 +272,7 @@ def measure_training(name: str, folder: Path, threads: int, peers: bool) -> dict
         if contestant != PLAIN:
             contest.compare(name, contestant, OURS, wanted, results(), 10 * _TOLERANCE)
 
-    return contest.time_in_turn(calls, check)
+    return _time_in_turn(calls, check)
 
 
 _MEASURES = {
@@ -400,6 +388,11 @@ def _child(options: argparse.Namespace, threads: int) -> None:
             print(json.dumps(row), flush=True)
 
 
+def _tables(options: argparse.Namespace, threads: int) -> list[str]:
+    last = threads == options.threads[-1]
+    return [table for table in options.tables if table == "inference" or last]
+
+
 def _results(options: argparse.Namespace, folder: Path) -> Iterator[dict]:
     """Prepare and measure one network after the other, each table in a process of its own."""
     for name in options.networks:
@@ -411,7 +404,7 @@ def _results(options: argparse.Namespace, folder: Path) -> Iterator[dict]:
             (made / "complete").touch()
         print(f"{name}: prepared in {time.perf_counter() - start:.0f} s", file=sys.stderr)
         for threads in options.threads:
-            for table in options.tables:
+            for table in _tables(options, threads):
                 start = time.perf_counter()
                 again = ["--networks", name, "--tables", table, "--folder", str(folder)]
                 again += ["--no-peers"] * options.no_peers
@@ -433,7 +426,7 @@ def main(values: list[str] | None = None) -> int:
     for table in options.tables:
         for threads in options.threads:
             rows = [r for r in results if (r["table"], r["threads"]) == (table, threads)]
-            text += [header(table, threads), *map(line, rows), means(rows)]
+            text += [header(table, threads), *map(line, rows), means(rows)] if rows else []
     print("\n".join(text))
     if options.output:
         Path(f"{options.output}.txt").write_text("\n".join(text) + "\n")

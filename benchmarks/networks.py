@@ -245,10 +245,6 @@ def _conv(channels: int, outputs: int, stride: int = 1) -> nn.Conv2D:
     return nn.Conv2D(channels, outputs, 3, stride, 1)
 
 
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.1)
-
-
 class Residual(nn.Layer):
     """Two convolutions around a relu, added to their input."""
 
@@ -272,7 +268,7 @@ class Alignment(nn.Layer):
         self.align = nn.LayerList([deformable(width, width) for _ in range(3)])
         self.merge = nn.LayerList([_conv(2 * width, width) for _ in range(2)])
         self.cascade = nn.Sequential(
-            _conv(2 * width, width), nn.LeakyReLU(0.1), _conv(width, width), nn.LeakyReLU(0.1)
+            _conv(2 * width, width), nn.ReLU(), _conv(width, width), nn.ReLU()
         )
         self.last = deformable(width, width)
 
@@ -280,21 +276,24 @@ class Alignment(nn.Layer):
         offset = feature = None
         for level in (2, 1, 0):
             pair = paddle.concat([frame[level], reference[level]], axis=1)
-            now = _leaky(self.compare[level](pair))
+            now = F.relu(self.compare[level](pair))
             if offset is not None:
                 larger = _grow(offset) * 2
-                now = _leaky(self.combine[level](paddle.concat([now, larger], axis=1)))
-            offset = _leaky(self.refine[level](now))
+                now = F.relu(self.combine[level](paddle.concat([now, larger], axis=1)))
+            offset = F.relu(self.refine[level](now))
             aligned = self.align[level](frame[level], offset)
             if feature is not None:
                 aligned = self.merge[level](paddle.concat([aligned, _grow(feature)], axis=1))
-            feature = _leaky(aligned) if level else aligned
+            feature = F.relu(aligned) if level else aligned
         offset = self.cascade(paddle.concat([feature, reference[0]], axis=1))
-        return _leaky(self.last(feature, offset))
+        return F.relu(self.last(feature, offset))
 
 
 class VideoRestorer(nn.Layer):
-    """EDVR-M (1905.02716): five frames to one of four times the size."""
+    """EDVR-M (1905.02716): five frames to one of four times the size.
+
+    With relu for leaky_relu: behind a conv2d, Paddle 3.3's predictors with oneDNN crash at that.
+    """
 
     def __init__(self, kind: str, width: int = 64, frames: int = 5, blocks: int = 10) -> None:
         super().__init__()
@@ -308,9 +307,9 @@ class VideoRestorer(nn.Layer):
             [
                 nn.Sequential(
                     _conv(width, width, 2),
-                    nn.LeakyReLU(0.1),
+                    nn.ReLU(),
                     _conv(width, width),
-                    nn.LeakyReLU(0.1),
+                    nn.ReLU(),
                 )
                 for _ in range(2)
             ]
@@ -320,19 +319,17 @@ class VideoRestorer(nn.Layer):
         self.fuse = nn.Conv2D(frames * width, width, 1)
         self.attend = nn.Conv2D(frames * width, width, 1)
         self.attend_small = nn.Conv2D(2 * width, width, 1)
-        self.attend_more = nn.Sequential(
-            _conv(width, width), nn.LeakyReLU(0.1), nn.Conv2D(width, width, 1)
-        )
+        self.attend_more = nn.Sequential(_conv(width, width), nn.ReLU(), nn.Conv2D(width, width, 1))
         self.restore = nn.Sequential(*(Residual(width) for _ in range(blocks)))
         self.enlarge = nn.Sequential(
             _conv(width, 4 * width),
             nn.PixelShuffle(2),
-            nn.LeakyReLU(0.1),
+            nn.ReLU(),
             _conv(width, 4 * width),
             nn.PixelShuffle(2),
-            nn.LeakyReLU(0.1),
+            nn.ReLU(),
             _conv(width, width),
-            nn.LeakyReLU(0.1),
+            nn.ReLU(),
             _conv(width, 3),
         )
 
@@ -341,15 +338,15 @@ class VideoRestorer(nn.Layer):
         reference = self.embed_reference(aligned[self.frames // 2])
         weighed = [x * F.sigmoid((self.embed(x) * reference).sum(1, keepdim=True)) for x in aligned]
         stacked = paddle.concat(weighed, axis=1)
-        feature = _leaky(self.fuse(stacked))
-        attention = _leaky(self.attend(stacked))
+        feature = F.relu(self.fuse(stacked))
+        attention = F.relu(self.attend(stacked))
         pooled = [F.max_pool2d(attention, 3, 2, 1), F.avg_pool2d(attention, 3, 2, 1)]
-        attention = _leaky(self.attend_small(paddle.concat(pooled, axis=1)))
+        attention = F.relu(self.attend_small(paddle.concat(pooled, axis=1)))
         attention = _grow(self.attend_more(attention))
         return feature * F.sigmoid(attention) * 2 + attention
 
     def forward(self, frames: Tensor) -> list[Tensor]:
-        levels = [self.extract(_leaky(self.first(frames)))]
+        levels = [self.extract(F.relu(self.first(frames)))]
         for shrink in self.shrink:
             levels.append(shrink(levels[-1]))
         each = [[x[i : i + 1] for x in levels] for i in range(self.frames)]
@@ -364,15 +361,14 @@ class SecondOrderAlignment(nn.Layer):
     """BasicVSR++'s alignment (2104.13371) of features of two frames, by flow and what refines it.
 
     Inputs are the features, the condition, which holds features that the flow has warped, and the
-    two flows, x before y.
+    two flows, x before y. With relu, as EDVR.
     """
 
     def __init__(self, kind: str, width: int = 64) -> None:
         super().__init__()
-        leaky = functools.partial(nn.LeakyReLU, 0.1)
         self.refine = nn.Sequential(
-            *(_conv(3 * width + 4, width), leaky(), _conv(width, width), leaky()),
-            *(_conv(width, width), leaky()),
+            *(_conv(3 * width + 4, width), nn.ReLU(), _conv(width, width), nn.ReLU()),
+            *(_conv(width, width), nn.ReLU()),
         )
         self.flow = None
         self.align = Deformable(
@@ -407,22 +403,25 @@ class Network:
     training_inputs: tuple[tuple[int, ...], ...]
 
     def build(self, kind: str) -> nn.Layer:
-        """Return the network in eval mode, as it may be after training.
+        """Return the network of a kind, in eval mode, as it may be after training.
 
-        Statistics are those of its inputs, offsets are of a few pixels, and parameters are the same
-        for `BUILTIN` and `OURS`.
+        Statistics are those of its inputs, and offsets are of a few pixels.
         """
         paddle.seed(0)
-        model = self.make(PLAIN if kind == PLAIN else OURS)
+        model = self.make(kind)
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.set_value(paddle.uniform(parameter.shape, min=-0.1, max=0.1))
         _calibrate(model, [paddle.to_tensor(array) for array in self.arrays(self.inputs)])
-        if kind == BUILTIN:
-            calibrated, model = model, self.make(BUILTIN)
-            model.set_state_dict(calibrated.state_dict())
         model.eval()
         return model
+
+    def like(self, model: nn.Layer, kind: str) -> nn.Layer:
+        """Return the network of another kind with the parameters of one."""
+        other = self.make(kind)
+        other.set_state_dict(model.state_dict())
+        other.eval()
+        return other
 
     def arrays(self, shapes: tuple[tuple[int, ...], ...]) -> list[np.ndarray]:
         """Return an input for each shape."""
@@ -465,6 +464,9 @@ NETWORKS = {
             SecondOrderAlignment,
             _video_inputs(180, 320),
             _video_inputs(64, 64),
+        ),
+        Network(
+            "basicvsrpp_16x16", SecondOrderAlignment, _video_inputs(16, 16), _video_inputs(8, 8)
         ),
     )
 }
