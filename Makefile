@@ -33,7 +33,7 @@ cuda-check: $(VENV)/.test $(VENV)/.bench
 
 # The CPU kernels under sanitizers, every engine on the whole table, and seeded faults.
 sanitize: $(VENV)/.test
-	PADDLE_DCN_SANITIZE=1 $(PYTHON) -m pytest -q -rs tests/kernels/test_sanitizers.py \
+	PADDLE_DCN_SANITIZE=1 $(PYTHON) -m pytest -q -rs -n auto tests/kernels/test_sanitizers.py \
 		tests/kernels/test_faults.py tests/kernels/test_engines.py $(ARGS)
 
 bench: $(VENV)/.bench

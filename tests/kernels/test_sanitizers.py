@@ -31,7 +31,11 @@ if FULL:
 
 def jobs(engine: str, threads: int, cases, dtypes) -> list[Job]:
     sizes = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-    return [Job(c, d, ("cpu", engine, threads), shift=sizes[d[0]]) for c in cases for d in dtypes]
+    return [
+        Job(c, d, ("cpu", engine, threads), shift=max(sizes[dtype] for dtype in d))
+        for c in cases
+        for d in dtypes
+    ]
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
