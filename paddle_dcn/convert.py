@@ -63,6 +63,7 @@ def main(arguments: argparse.Namespace) -> int:
         print("not verified")
     else:
         print(f"verified: outputs differ by {done.difference:.1e} of their largest value")
+    _advise(done.refused_by_onednn)
     return 0
 
 
@@ -72,6 +73,14 @@ def _check(program: _programs.Program) -> None:
     for name, value in program.outputs.items():
         print(f"output {name}: {[*value.shape]} {_programs.short(value.dtype)}")
     _list(_forms.describe(program))
+    _advise(_forms.refused_by_onednn(program))
+
+
+def _advise(refused: list[str]) -> None:
+    if refused:
+        print("a predictor on the CPU needs config.disable_mkldnn(): with oneDNN Paddle may fail at")
+    for operator in refused:
+        print(f"  {operator}")
 
 
 def _list(layers: list[str]) -> None:

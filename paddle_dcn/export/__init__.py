@@ -51,6 +51,8 @@ class Conversion(NamedTuple):
     """How far outputs were from the model's, as a share of the largest value; None: not run."""
     fused: dict[str, int] = {}
     """Of how many deformable convolutions what was fused, by name; {} for all but "fast"."""
+    refused_by_onednn: list[str] = []
+    """For Paddle: what needs `config.disable_mkldnn()` in a predictor on the CPU, Paddle's too."""
 
 
 def save_portable(
@@ -260,7 +262,7 @@ def convert(
             stays NaN.
 
     Returns:
-        What was found and done: `layers`, `files`, `difference`, `fused`.
+        What was found and done: `layers`, `files`, `difference`, `fused`, `refused_by_onednn`.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -344,7 +346,8 @@ def _write(
         if feeds is not None:
             difference = _verify.verify(program, write, load, folder / path.name, feeds)
     files = [target for target in targets if target.exists()]
-    return Conversion(layers, files, difference, fused or {})
+    refused = _forms.refused_by_onednn(program) if ".json" in TARGETS[to] else []
+    return Conversion(layers, files, difference, fused or {}, refused)
 
 
 def _check_borders(program: _programs.Program) -> None:

@@ -237,6 +237,39 @@ def test_layers_are_told_by_attributes(tmp_path):
     assert done.layers[0].startswith("body.0 (DeformConv2DPack): v1, ")
 
 
+class Pyramid(paddle.nn.Layer):
+    """What a predictor with oneDNN cannot run, and what is like it and runs there."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = paddle.nn.Conv2D(3, 3, 3), paddle.nn.BatchNorm2D(3)
+        self.act, self.pointwise = paddle.nn.LeakyReLU(), paddle.nn.Conv2D(3, 3, 1)
+        self.nearest = paddle.nn.Upsample(scale_factor=2)
+        self.bilinear = paddle.nn.Upsample(size=[9, 8], mode="bilinear")
+        self.bicubic = paddle.nn.Upsample(scale_factor=2, mode="bicubic")
+        self.last = paddle_dcn.DeformConv2DPack(3, 3, 3)
+        self.channels_last = paddle_dcn.DeformConv2DPack(3, 3, 3, data_format="NHWC")
+
+    def forward(self, x):
+        x = self.act(self.conv(x))
+        x = self.act(self.norm(self.pointwise(x)))
+        x = self.act(x + 1)
+        x = self.last(self.bicubic(self.bilinear(self.nearest(x))))
+        return self.channels_last(x.transpose([0, 2, 3, 1]))
+
+
+def test_what_onednn_refuses(tmp_path):
+    spec = [paddle.static.InputSpec([None, 3, None, None])]
+    done = export.convert(Pyramid(), tmp_path / "made", "fast", spec, verify=False, fuse=False)
+    assert [each.partition(" of layer ")[::2] for each in done.refused_by_onednn] == [
+        ("leaky_relu", "act (LeakyReLU)"),
+        ("leaky_relu", "act (LeakyReLU)"),
+        ("nearest_interp", "nearest (Upsample)"),
+        ("bilinear_interp", "bilinear (Upsample)"),
+        ("paddle_dcn_v1", "channels_last (DeformConv2DPack)"),
+    ]
+
+
 def test_command(models, tmp_path):
     before = digests(models)
     command = ("-m", "paddle_dcn", "convert", models / "jit.pdmodel")
@@ -245,11 +278,14 @@ def test_command(models, tmp_path):
     assert "input image: [-1, 4, -1, -1] float32" in done.stdout
     assert "2 deformable convolutions" in done.stdout
     assert "v2, 3x3, x [-1, 4, -1, -1] float32, weight [6, 4, 3, 3]" in done.stdout
+    assert "needs config.disable_mkldnn()" in done.stdout
+    assert "  bilinear_interp\n" in done.stdout
     assert not list(tmp_path.iterdir())
     done = run_python(*command, "--to", "portable", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "wrote jit_portable.json" in done.stdout
     assert "verified: outputs differ by" in done.stdout
+    assert "needs config.disable_mkldnn()" in done.stdout
     names = ["jit_portable.json", "jit_portable.pdiparams"]
     assert sorted(each.name for each in tmp_path.iterdir()) == names
     assert digests(models) == before
