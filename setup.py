@@ -4,14 +4,24 @@ import runpy
 import shutil
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
-from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
 try:
-    from setuptools.command.bdist_wheel import bdist_wheel
-except ModuleNotFoundError:  # before setuptools 70
-    from wheel.bdist_wheel import bdist_wheel
+    if int(setuptools.__version__.split(".")[0]) < 64:
+        raise ModuleNotFoundError
+    from setuptools.command.build import build
+
+    try:
+        from setuptools.command.bdist_wheel import bdist_wheel
+    except ModuleNotFoundError:  # before setuptools 70.1
+        from wheel.bdist_wheel import bdist_wheel
+except ModuleNotFoundError:  # without build isolation, which reads pyproject.toml
+    raise SystemExit(
+        "paddle_dcn: setuptools 64 or later and wheel are needed to build it, found setuptools "
+        f"{setuptools.__version__}: pip install --upgrade setuptools wheel"
+    ) from None
 
 ROOT = Path(__file__).resolve().parent
 # The package itself cannot be imported yet: it would load the library.

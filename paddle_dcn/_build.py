@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -75,9 +76,9 @@ def library_name() -> str:
 def build(root: Path, target: Path, work: Path) -> Path:
     """Compile what changed and link the library into the folder ``target``.
 
-    The compiler is the environment's ``CXX``, else ``g++``, with its ``CXXFLAGS`` added. CUDA
-    kernels are compiled where Paddle has CUDA; the environment variable ``PADDLE_DCN_WITH_CUDA``
-    (0 or 1) decides otherwise.
+    The compiler is the environment's ``CXX``, also with arguments (``ccache g++``), else ``g++``,
+    with its ``CXXFLAGS`` added. CUDA kernels are compiled where Paddle has CUDA; the environment
+    variable ``PADDLE_DCN_WITH_CUDA`` (0 or 1) decides otherwise.
 
     Args:
         root: The folder ``custom_ops``.
@@ -94,7 +95,8 @@ def build(root: Path, target: Path, work: Path) -> Path:
     import paddle
     from paddle.utils.cpp_extension import CppExtension, CUDAExtension, cpp_extension
 
-    cxx = _require(os.environ.get("CXX", "g++"), "install g++, or name another C++ compiler in CXX")
+    cxx = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    _require(cxx[0], "install g++, or name another C++ compiler in CXX")
     sources = sorted([*root.glob("kernels/cpu/*.cc"), *root.glob("paddle/*.cc")])
     cuda_sources = sorted(root.glob("kernels/cuda/*.cu"))
     with_cuda = os.environ.get("PADDLE_DCN_WITH_CUDA", str(int(paddle.is_compiled_with_cuda())))
@@ -113,11 +115,11 @@ def build(root: Path, target: Path, work: Path) -> Path:
         *(flag for folder in extension.include_dirs for flag in ("-isystem", folder)),
     ]
     # Paddle's error messages show the file they come from: in a checkout, not on this machine.
-    compile_cxx = [cxx, *KERNEL_FLAGS, *PADDLE_FLAGS, *common]
+    compile_cxx = [*cxx, *KERNEL_FLAGS, *PADDLE_FLAGS, *common]
     compile_cxx.append(f"-fmacro-prefix-map={root.parent}/=")
-    compile_cxx += os.environ.get("CXXFLAGS", "").split()
+    compile_cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     compile_cuda = []
-    link = [cxx, "-shared", "-Wl,-O1,--gc-sections"]
+    link = [*cxx, "-shared", "-Wl,-O1,--gc-sections"]
     libraries = [*(f"-L{folder}" for folder in extension.library_dirs), *extension.extra_link_args]
     if cuda_sources:
         nvcc = _require(
@@ -127,7 +129,8 @@ def build(root: Path, target: Path, work: Path) -> Path:
         )
         given = extension.extra_compile_args["nvcc"]
         architectures = given if "-gencode" in given else NVCC_ARCHITECTURES
-        compile_cuda = [nvcc, f"-ccbin={cxx}", *NVCC_FLAGS, *architectures, *common]
+        host = [word for word in cxx if not word.startswith("-")][-1]  # without ccache
+        compile_cuda = [nvcc, f"-ccbin={host}", *NVCC_FLAGS, *architectures, *common]
         # Paddle 2's headers include Thrust's, which CUDA 13 has moved.
         thrust = Path(nvcc).parents[1] / "include" / "cccl"
         compile_cxx += ["-DPADDLE_DCN_WITH_CUDA", "-isystem", str(thrust)]

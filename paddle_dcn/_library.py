@@ -7,11 +7,14 @@ import hashlib
 import os
 import stat
 import sys
+import warnings
 from pathlib import Path
 
-from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
-
 from . import _build
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "No ccache found")  # nothing need be compiled
+    from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -22,17 +25,21 @@ def sources() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "custom_ops"
 
 
+def _state(code: Path) -> str:
+    """Return a digest of the C++ sources in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in code.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".cuh"}):
+        digest.update(str(path.relative_to(code)).encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def _cache() -> Path:
     """Return the folder for libraries built on import, one for each state of the sources."""
     variable = "PADDLE_DCN_CACHE"
     root = Path(os.environ.get(variable) or "~/.cache/paddle_dcn").expanduser()
     if not root.is_absolute():
         raise ValueError(f"{variable}: expected the absolute path of a folder, got {str(root)!r}")
-    digest = hashlib.sha256()
-    code = sources()
-    for path in sorted(p for p in code.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".cuh"}):
-        digest.update(str(path.relative_to(code)).encode() + path.read_bytes())
-    folder = root / digest.hexdigest()[:12]
+    folder = root / _state(sources())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for private in (root, folder):
@@ -68,6 +75,15 @@ def _find() -> tuple[Path, str]:
     name = _build.library_name()
     if (PACKAGE / name).exists():
         return PACKAGE / name, "wheel" if sources().parent == PACKAGE else "tree"
+    if not sources().is_dir():
+        raise _build.BuildError(
+            f"paddle_dcn: {PACKAGE} has neither a library for Paddle {_build.paddle_version()} nor "
+            "the sources of one: install the package into a folder; it cannot run from a zip file"
+        )
+    for folder in sys.path:  # an installed package whose sources those of this checkout are
+        installed = Path(folder, PACKAGE.name)
+        if (installed / name).exists() and _state(installed / "_sources") == _state(sources()):
+            return installed / name, "wheel"
     folder = _cache()
     path, checksum = folder / name, folder / f"{name}.sha256"
     if not _is_sound(path, checksum):

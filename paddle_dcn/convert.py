@@ -78,7 +78,7 @@ def _check(program: _programs.Program) -> None:
 
 def _advise(refused: list[str]) -> None:
     if refused:
-        print("a predictor on the CPU needs config.disable_mkldnn(): with oneDNN Paddle may fail at")
+        print("a predictor on the CPU needs config.disable_mkldnn(): with oneDNN it may fail at")
     for operator in refused:
         print(f"  {operator}")
 

@@ -1,6 +1,7 @@
 """The wheel, the library in it, and what an import does when no library fits."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -81,10 +82,11 @@ def test_source_distribution(tmp_path):
     listing = run("tar", "tzf", path).split()
     names = {name.partition("/")[2] for name in listing if not name.endswith("/")}
     # The sources, and what the Makefile runs.
-    folders = ("benchmarks", "custom_ops", "examples", "paddle_dcn", "tests")
+    folders = ("benchmarks", "custom_ops", "docs", "examples", "paddle_dcn", "tests")
     needed = [p for folder in folders for p in (ROOT / folder).rglob("*.*")]
     needed = {p.relative_to(ROOT).as_posix() for p in needed if p.suffix not in {".so", ".pyc"}}
-    assert names >= needed | {"setup.py", "pyproject.toml", "LICENSE", "Makefile"}
+    files = {"setup.py", "pyproject.toml", "README.md", "LICENSE", "Makefile", ".clang-format"}
+    assert names >= needed | files
     assert not [name for name in names if name.endswith((".so", ".o"))]
 
 
@@ -98,6 +100,33 @@ def test_library_shares_paddles_openmp():
 def test_library_carries_no_path_of_its_build():
     assert os.fsencode(ROOT) not in Path(_library.PATH).read_bytes()
     assert "RUNPATH" not in run("readelf", "-d", _library.PATH)
+
+
+@pytest.mark.slow
+def test_checkout_uses_what_is_installed(site, tmp_path):
+    """Where its sources are the same; in the checkout's folder, Python imports the checkout."""
+    for name in ("paddle_dcn", "custom_ops"):
+        ignored = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / "clone" / name, ignore=ignored)
+    variables = {"cwd": tmp_path / "clone", "PYTHONPATH": site, "CXX": "none"}
+    variables["PADDLE_DCN_CACHE"] = tmp_path / "cache"
+    process = run_python("-m", "paddle_dcn", "info", **variables)
+    assert f"library          {site / LIBRARY}\n" in process.stdout, process.stderr
+    assert "building" not in process.stderr
+
+    (tmp_path / "clone" / "custom_ops" / "kernels" / "other.h").touch()
+    process = run_python("-m", "paddle_dcn", "info", **variables)
+    assert "no library for Paddle" in process.stderr
+
+
+@pytest.mark.slow
+def test_import_from_a_zip_file(wheel, tmp_path):
+    process = import_package(wheel, PADDLE_DCN_CACHE=tmp_path)
+    assert process.stderr.splitlines()[-1] == (
+        f"paddle_dcn._build.BuildError: paddle_dcn: {wheel}/paddle_dcn has neither a library for "
+        f"Paddle {_build.paddle_version()} nor the sources of one: install the package into a "
+        "folder; it cannot run from a zip file"
+    )
 
 
 @pytest.mark.slow
@@ -215,7 +244,7 @@ def test_import_builds_what_is_missing(site, tmp_path):
     compiler.write_text(COMPILER.format(python=sys.executable, library=str(library), log=str(log)))
     compiler.chmod(0o755)
     code = "import paddle_dcn as p; print(p._library.ORIGIN, p._library.PATH)"
-    variables = {"PYTHONPATH": site, "CXX": compiler, "PADDLE_DCN_CACHE": cache}
+    variables = {"PYTHONPATH": site, "CXX": f"'{compiler}' -m64", "PADDLE_DCN_CACHE": cache}
     both = [start_python("-c", code, cwd=tmp_path, **variables) for _ in range(2)]
     for process in both:
         output, messages = process.communicate(timeout=60)
