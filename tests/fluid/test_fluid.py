@@ -162,6 +162,18 @@ def test_data(shape, append, wanted):
             fluid.layers.data("z", shape, lod_level=1)
 
 
+@pytest.mark.parametrize("shape", [None, 3, "ab", {3}, [1.5], [True], [[1]], [3, "a"]])
+def test_data_without_sizes(shape):
+    with fresh_program(), pytest.raises(TypeError, match="^shape: expected a list of sizes from 0"):
+        fluid.layers.data("x", shape)
+
+
+@pytest.mark.parametrize("size", [-2, 2**31, 10**5000], ids=["-2", "2**31", "10**5000"])
+def test_data_of_sizes_that_are_none(size):
+    with fresh_program(), pytest.raises(ValueError, match="^shape: expected sizes from 0"):
+        fluid.layers.data("x", [3, size])
+
+
 def test_data_in_dynamic_mode():
     with pytest.raises(
         RuntimeError, match="call paddle.enable_static.. first, or use paddle.to_ten"

@@ -7,6 +7,7 @@ from typing import Any
 
 import paddle
 
+from ..._checks import integer, reject, reject_kind
 from ...static._parameters import require_static
 
 __all__ = ["data"]
@@ -37,12 +38,19 @@ def data(
 
     Raises:
         RuntimeError: a call in dynamic mode or inside `to_static`.
-        ValueError: a `lod_level` other than 0.
+        TypeError: a shape that is no list of ints and None.
+        ValueError: a `lod_level` other than 0, or a size that is none.
     """
     require_static("paddle_dcn.fluid.layers.data", "paddle.to_tensor")
     if lod_level != 0:
         raise ValueError(f"lod_level: expected 0, got {lod_level}")
-    sizes = [-1 if size is None else size for size in shape]
+    expected = "sizes from 0 to 2147483647, None or -1 where one is open"
+    listed = isinstance(shape, (list, tuple))
+    sizes = [-1 if size is None else integer(size) for size in (shape if listed else [])]
+    if not listed or None in sizes:
+        reject_kind("shape", f"a list of {expected}", shape)
+    if not all(-1 <= size < 2**31 for size in sizes):  # Paddle may crash at those
+        reject(ValueError, "shape", expected, shape)
     if append_batch_size and all(size >= 0 for size in sizes):
         sizes = [-1, *sizes]
     tensor = paddle.static.data(name, sizes, dtype)
