@@ -7,6 +7,8 @@ from paddle import Tensor
 from paddle.base import core
 from paddle.base.framework import OpProtoHolder
 from paddle.base.layer_helper import LayerHelper
+from paddle.profiler import RecordEvent, TracerEventType
+from paddle.profiler.utils import in_profiler_mode
 
 from . import _library  # noqa: F401  (registers the operators)
 from ._checks import Attributes, Call, Inference
@@ -35,7 +37,11 @@ _run_custom_op = getattr(paddle._C_ops, "_run_custom_op", None) or core.eager._r
 
 def run_raw(name: str, *arguments):
     """Call an operator with its inputs and attributes in order, in whatever mode Paddle is."""
-    if paddle.in_dynamic_mode() or paddle.framework.in_pir_mode():
+    dynamic = paddle.in_dynamic_mode()
+    if dynamic and in_profiler_mode():  # which names only the gradients of a custom operator
+        with RecordEvent(name, TracerEventType.Operator):
+            return _run_custom_op(name, *arguments)[0]
+    if dynamic or paddle.framework.in_pir_mode():
         return _run_custom_op(name, *arguments)[0]
     return _append(name, *arguments)  # where Paddle 3's function would end the process
 

@@ -1,10 +1,12 @@
 """The raw operators: what reaches them past Python's checks, and what Paddle does around them."""
 
+import re
+
 import numpy as np
 import paddle
 import pytest
 
-from paddle_dcn import _ops, deform_conv2d
+from paddle_dcn import ModulatedDeformConv2DPack, _ops, deform_conv2d
 from tests.support.cases import Case
 from tests.support.operators import run
 from tests.support.problems import TENSORS, random_problem
@@ -316,6 +318,17 @@ def test_inferred_shape(modulated, shapes, attributes, expected):
         out = call(inputs, modulated, **attributes)
         assert list(out.shape) == expected
         assert out.dtype == inputs["x"].dtype
+
+
+def test_names_in_the_profiler(capsys):
+    layer = ModulatedDeformConv2DPack(2, 3, 3)
+    with paddle.profiler.Profiler(targets=[paddle.profiler.ProfilerTarget.CPU]) as profiler:
+        layer(paddle.ones([1, 2, 4, 4])).sum().backward()
+    profiler.summary()
+    assert re.findall("paddle_dcn_v2[a-z_]*", capsys.readouterr().out) == [
+        "paddle_dcn_v2",
+        "paddle_dcn_v2_grad",
+    ]
 
 
 @needs_paddle_3
