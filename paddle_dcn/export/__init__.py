@@ -19,7 +19,7 @@ from paddle import Tensor
 from paddle.utils import flatten
 
 from .. import _checks
-from . import _files, _forms, _fusing, _locate, _paddle_onnx, _programs, _tracing, _verify
+from . import _files, _forms, _fusing, _locate, _onednn, _paddle_onnx, _programs, _tracing, _verify
 
 __all__ = ["Conversion", "convert", "onnx", "openvino", "save_portable"]
 
@@ -259,7 +259,8 @@ def convert(
             convolution, reads offset and mask from the tensor that they are parts of, and reorders
             weights once: they must not change after the first run. Where an output has other users
             or weights are computed, that is left as it is. Where Paddle's relu makes 0 of NaN, NaN
-            stays NaN.
+            stays NaN. leaky_relu, and interpolation (nearest by powers of two, and bilinear) of
+            NCHW, become operators that Paddle 3.3's predictors with oneDNN can run.
 
     Returns:
         What was found and done: `layers`, `files`, `difference`, `fused`, `refused_by_onednn`.
@@ -378,7 +379,10 @@ def _runtime(to: str, opset: int, fuse: bool = False) -> tuple[Callable, Callabl
 
     def write(program: _programs.Program, path: Path) -> dict[str, int]:
         program = program.clone()
-        fused = _fusing.fuse(program) if to == "fast" and fuse else {}
+        fused = {}
+        if to == "fast" and fuse:
+            fused = _fusing.fuse(program)
+            _onednn.rewrite(program)
         _forms.rewrite(program, _forms.fast if to == "fast" else _forms.portable)
         program.write(path)
         return fused

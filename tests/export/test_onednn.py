@@ -1,0 +1,103 @@
+"""What `convert --to fast` makes of operators that end a predictor of Paddle 3.3 with oneDNN."""
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paddle.nn import functional as F
+from paddle.static import InputSpec
+
+from paddle_dcn import export
+from paddle_dcn.export import _programs
+from tests.support.comparison import assert_close
+from tests.support.export_models import run
+from tests.support.programs import needs_paddle_3
+
+pytestmark = needs_paddle_3
+
+
+def grow(mode, *factors, **more):
+    return lambda x: F.interpolate(x, scale_factor=list(factors), mode=mode, **more)
+
+
+REWRITTEN = [
+    lambda x: F.leaky_relu(x, 0.1),
+    lambda x: F.leaky_relu(x, -1.5),
+    grow("nearest", 2, 2),
+    grow("nearest", 1, 8),
+    grow("bilinear", 2, 2),
+    grow("bilinear", 1.5, 3, align_corners=True),
+    grow("bilinear", 2, 4, align_mode=1),
+]
+# Here the last two sizes are known.
+REWRITTEN_STATIC = [
+    lambda x: F.interpolate(x, size=[12, 20], mode="nearest"),
+    lambda x: F.interpolate(x, size=[11, 7], mode="bilinear"),
+]
+LEFT = [
+    grow("nearest", 3, 2),
+    grow("nearest", 2, 2, data_format="NHWC"),
+    lambda x: F.interpolate(x, size=[paddle.shape(x)[2] * 2, 8], mode="bilinear"),
+]
+
+
+class Net(nn.Layer):
+    """Functions of a convolution, each followed by one."""
+
+    def __init__(self, functions):
+        super().__init__()
+        self.conv = nn.Conv2D(3, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2D(6)
+        self.after = nn.Conv2D(6, 4, 1)
+        self.functions = functions
+
+    def forward(self, x):
+        return [self.after(function(self.norm(self.conv(x)))) for function in self.functions]
+
+
+ENDING = {"leaky_relu", "nearest_interp", "bilinear_interp"}
+
+
+@pytest.mark.parametrize(
+    ("functions", "size"), [(REWRITTEN, [None, None]), (REWRITTEN_STATIC, [6, 5])]
+)
+def test_predictor(tmp_path, functions, size):
+    paddle.seed(6)
+    model, x = Net(functions), paddle.randn([2, 3, 6, 5])
+    model.eval()
+    spec = [InputSpec([None, 3, *size], "float32", "x")]
+    export.convert(model, tmp_path / "fast", "fast", spec)
+    program = _programs.read(*_programs.find(tmp_path / "fast"))
+    assert not ENDING & {op.name().partition(".")[2].rstrip("_") for op in program.operators}
+    found = run(["predictor"], tmp_path / "fast", [{"x": x.numpy()}])["predictor"][0]
+    with paddle.no_grad():
+        wanted = [each.numpy() for each in model(x)]
+    for index, (one, other) in enumerate(zip(found, wanted)):
+        assert_close(one, other, "float32", 27 + 6, f"function {index}")
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_what_is_left(tmp_path, fuse):
+    """What would not be the same, and all of it where nothing is fused."""
+    functions = LEFT if fuse else [*REWRITTEN, *LEFT]
+    spec = [InputSpec([None, 3, None, None], "float32", "x")]
+    names = {}
+    paddle.seed(6)
+    model = Net([lambda x, f=f: f(x[:, :, :6, :6]) for f in functions])
+    model.eval()
+    paddle.jit.save(model, str(tmp_path / "model"), spec)
+    export.convert(tmp_path / "model", tmp_path / "fast", "fast", verify=False, fuse=fuse)
+    for name in ("model", "fast"):
+        program = _programs.read(*_programs.find(tmp_path / name))
+        names[name] = sorted(op.name() for op in program.operators if "interp" in op.name())
+    assert names["fast"] == names["model"]
+
+
+def test_values_of_leaky_relu(tmp_path):
+    """NaN, infinities and zeros too."""
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e38, -1e38, -3.0], "float32")
+    export.convert(
+        lambda x: F.leaky_relu(x, 0.3), tmp_path / "fast", "fast", [InputSpec([None], name="x")]
+    )
+    (found,) = _programs.read(*_programs.find(tmp_path / "fast")).run({"x": x})
+    np.testing.assert_array_equal(found, F.leaky_relu(paddle.to_tensor(x), 0.3).numpy())
