@@ -343,12 +343,11 @@ def _write(
     difference = None
     with _files.staged(targets) as folder:
         with _locate.explained(program, write, load):
-            fused = write(program, folder / path.name)
+            done = write(program, folder / path.name)
         if feeds is not None:
             difference = _verify.verify(program, write, load, folder / path.name, feeds)
     files = [target for target in targets if target.exists()]
-    refused = _forms.refused_by_onednn(program) if ".json" in TARGETS[to] else []
-    return Conversion(layers, files, difference, fused or {}, refused)
+    return Conversion(layers, files, difference, **(done or {}))
 
 
 def _check_borders(program: _programs.Program) -> None:
@@ -366,7 +365,10 @@ def _check_borders(program: _programs.Program) -> None:
 
 
 def _runtime(to: str, opset: int, fuse: bool = False) -> tuple[Callable, Callable]:
-    """Return what writes a program to a path without suffix, and what loads that to run it."""
+    """Return what writes a program to a path without suffix, and what loads that to run it.
+
+    The former returns what `Conversion` tells of it besides, if anything.
+    """
     if to in _OPSETS:
         from . import _onnx  # imports onnx
 
@@ -377,15 +379,16 @@ def _runtime(to: str, opset: int, fuse: bool = False) -> tuple[Callable, Callabl
 
         return _openvino.write, _openvino.load
 
-    def write(program: _programs.Program, path: Path) -> dict[str, int]:
+    def write(program: _programs.Program, path: Path) -> dict[str, Any]:
         program = program.clone()
         fused = {}
         if to == "fast" and fuse:
             fused = _fusing.fuse(program)
             _onednn.rewrite(program)
+        refused = _forms.refused_by_onednn(program)
         _forms.rewrite(program, _forms.fast if to == "fast" else _forms.portable)
         program.write(path)
-        return fused
+        return {"fused": fused, "refused_by_onednn": refused}
 
     def load(path: Path) -> Callable[[dict], list]:
         written = _programs.refusing("Paddle cannot load", _programs.read, *_programs.find(path))

@@ -29,20 +29,6 @@ def _leaky_relu(x: Tensor, *, negative_slope: float, **_: Any) -> Tensor:
     return functional.prelu(x, paddle.full([1], negative_slope, x.dtype))
 
 
-def _factors(
-    x: Tensor, sizes: Sequence[Any], scale: Sequence[float], out: tuple[int, int], data_format: str
-) -> list[float] | None:
-    """Return by what an interpolation enlarges height and width, where that is known.
-
-    oneDNN's has an attribute, scale, that is a list of float64, which fails.
-    """
-    if len(x.shape) != 4 or data_format != "NCHW" or any(each is not None for each in sizes):
-        return None
-    if not scale and min(*x.shape[2:], *out) > 0:
-        return [larger / size for larger, size in zip(out, x.shape[2:])]
-    return [*scale] or None
-
-
 def _nearest_interp(
     x: Tensor,
     *sizes: Any,
@@ -53,11 +39,17 @@ def _nearest_interp(
     data_format: str,
     **_: Any,
 ) -> Tensor | None:
-    """Pixel i of the result is pixel floor(i / factor), in float32: exact for powers of two."""
-    factors = _factors(x, sizes, scale, (out_h, out_w), data_format)
-    if factors is None or align_corners or not {*factors} <= {2.0**power for power in range(8)}:
+    """That of oneDNN fails, as its scale is a list of float64.
+
+    Pixel i of the result is pixel floor(i / factor), in float32: exact for powers of two.
+    """
+    if not _is_image(x, sizes, data_format) or align_corners:
         return None
-    down, across = map(int, factors)
+    if not scale and min(x.shape[2:]) > 0:
+        scale = [out / size for out, size in zip((out_h, out_w), x.shape[2:])]
+    if not scale or not {*scale} <= {2.0**power for power in range(8)}:
+        return None
+    down, across = map(int, scale)
     x = x.unsqueeze([3, 5]).expand([-1, -1, -1, down, -1, across])
     return x.flatten(2, 3).flatten(3, 4)
 
@@ -73,9 +65,8 @@ def _bilinear_interp(
     data_format: str,
     **_: Any,
 ) -> Tensor | None:
-    """Trilinear is not oneDNN's."""
-    factors = _factors(x, sizes, scale, (out_h, out_w), data_format)
-    if factors is None:
+    """That of oneDNN fails as well. It has no trilinear one, here of an image of depth 1."""
+    if not _is_image(x, sizes, data_format):
         return None
     size = {"scale_factor": [1.0, *scale]} if scale else {"size": [1, out_h, out_w]}
     x = functional.interpolate(
@@ -87,6 +78,11 @@ def _bilinear_interp(
         data_format="NCDHW",
     )
     return x.squeeze(2)
+
+
+def _is_image(x: Tensor, sizes: Sequence[Any], data_format: str) -> bool:
+    """Return whether an interpolation is of [N, C, H, W] to a size that no tensor tells."""
+    return len(x.shape) == 4 and data_format == "NCHW" and all(each is None for each in sizes)
 
 
 _RULES: dict[str, Callable[..., Tensor | None]] = {

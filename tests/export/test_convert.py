@@ -83,7 +83,7 @@ def check(found, wanted):
 
 
 # Routes of tests/scripts/run_exported.py, which all but the first must do without this package.
-# With oneDNN no predictor of Paddle 3.3 runs an interpolation by a factor, as one model has.
+# With oneDNN no predictor of Paddle 3.3 runs an interpolation by a half, as one model has.
 TARGETS = {
     "fast": ("", ["load", "predictor without oneDNN"]),
     "portable": ("", ["load", "static", "predictor without oneDNN"]),
@@ -268,6 +268,9 @@ def test_what_onednn_refuses(tmp_path):
         ("bilinear_interp", "bilinear (Upsample)"),
         ("paddle_dcn_v1", "channels_last (DeformConv2DPack)"),
     ]
+    done = export.convert(Pyramid(), tmp_path / "made", "fast", spec, verify=False)
+    refused = ["paddle_dcn_inference of layer channels_last (DeformConv2DPack)"]
+    assert done.refused_by_onednn == refused
 
 
 def test_command(models, tmp_path):
