@@ -41,6 +41,8 @@ from . import (
     layer_helper,
     layer_helper_base,
     layers,
+    metrics,
+    nets,
     optimizer,
     param_attr,
     reader,
@@ -48,7 +50,7 @@ from . import (
 )
 from ._moved import MOVED, find, module_getattr
 from .data_feeder import DataFeeder
-from .executor import CompiledProgram, ExecutionStrategy, Executor
+from .executor import CompiledProgram, ExecutionStrategy, Executor, ParallelExecutor
 from .framework import Variable
 from .input import embedding, one_hot
 from .io import load, load_program_state
@@ -60,10 +62,12 @@ __all__ = [
     "DataLoader",
     "ExecutionStrategy",
     "Executor",
+    "ParallelExecutor",
     "PyReader",
     "Variable",
     "backward",
     "clip",
+    "compiler",
     "data_feeder",
     "embedding",
     "executor",
@@ -76,8 +80,11 @@ __all__ = [
     "layers",
     "load",
     "load_program_state",
+    "metrics",
+    "nets",
     "one_hot",
     "optimizer",
+    "parallel_executor",
     "param_attr",
     "reader",
     "regularizer",
@@ -85,8 +92,14 @@ __all__ = [
 ]
 
 # Attributes that scripts import as the modules they were.
-for _name in ("core", "unique_name"):
-    sys.modules[f"{__name__}.{_name}"] = find(MOVED["fluid"][_name])
-sys.modules[f"{__name__}.layers.utils"] = find(MOVED["fluid.layers"]["utils"])
+_MODULES = {
+    "compiler": executor,
+    "core": find(MOVED["fluid"]["core"]),
+    "layers.utils": find(MOVED["fluid.layers"]["utils"]),
+    "parallel_executor": executor,
+    "unique_name": find(MOVED["fluid"]["unique_name"]),
+}
+sys.modules.update({f"{__name__}.{_name}": _module for _name, _module in _MODULES.items()})
+compiler = parallel_executor = executor
 
 __getattr__ = module_getattr(__name__)

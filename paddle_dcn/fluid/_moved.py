@@ -24,6 +24,7 @@ _PLACES = {
         ),
         "paddle.utils": "require_version unique_name",
     },
+    "fluid.executor": {"paddle.static": "BuildStrategy Scope global_scope scope_guard"},
     "fluid.framework": {
         "paddle": "CPUPlace CUDAPinnedPlace CUDAPlace",
         "paddle.static": f"cpu_places cuda_places {_PROGRAMS}",
@@ -50,8 +51,6 @@ MOVED["fluid"]["LoDTensor"] = f"paddle.base.core.{_dense}"
 # places that are searched below. All of it works in programs that Paddle builds by default.
 _CHANGED = {
     "fluid": {
-        "ParallelExecutor": "paddle_dcn.fluid.CompiledProgram",
-        "compiler": "paddle_dcn.fluid.executor",
         "contrib": "paddle.static.amp",
         "disable_dygraph": "paddle.enable_static",
         "dygraph": "paddle.nn",
@@ -59,7 +58,6 @@ _CHANGED = {
         "in_dygraph_mode": "paddle.in_dynamic_mode",
         "install_check": "paddle.utils.run_check",
         "load_op_library": "paddle.utils.cpp_extension.load",
-        "metrics": "paddle.metric",
         "profiler": "paddle.profiler",
     },
     "fluid.framework": {
@@ -80,9 +78,7 @@ _CHANGED = {
         "array_length": "paddle.tensor.array_length",
         "array_read": "paddle.tensor.array_read",
         "array_write": "paddle.tensor.array_write",
-        "auc": "paddle.static.auc",
         "bilinear_tensor_product": "paddle.nn.Bilinear",
-        "conv3d_transpose": "paddle.nn.Conv3DTranspose",
         "cos_sim": "paddle.nn.functional.cosine_similarity",
         "create_array": "paddle.tensor.create_array",
         "create_py_reader_by_data": "paddle_dcn.fluid.io.DataLoader",
@@ -98,7 +94,6 @@ _CHANGED = {
         "im2sequence": "paddle.nn.functional.unfold",
         "inplace_abn": "paddle_dcn.fluid.layers.batch_norm",
         "load": "paddle.load",
-        "lrn": "paddle.nn.LocalResponseNorm",
         "lstm": "paddle.nn.LSTM",
         "lstm_unit": "paddle.nn.LSTMCell",
         "pad_constant_like": "paddle.nn.functional.pad",
@@ -107,19 +102,12 @@ _CHANGED = {
         "rnn": "paddle.nn.RNN",
         "sampling_id": "paddle.multinomial",
         "space_to_depth": "paddle.nn.functional.pixel_unshuffle",
-        "spectral_norm": "paddle.nn.SpectralNorm",
         "sync_batch_norm": "paddle.nn.SyncBatchNorm",
         "unique_with_counts": "paddle.unique",
-        "warpctc": "paddle.nn.functional.ctc_loss",
-    },
-    "fluid.optimizer": {
-        "LarsMomentum": "paddle.incubate.optimizer.LarsMomentumOptimizer",
-        "LookaheadOptimizer": "paddle.incubate.LookAhead",
     },
 }
 # What of these computes something else for the same arguments.
 _DIFFERENT = {
-    "lrn": "which divides alpha by n",
     "space_to_depth": "which orders the channels otherwise",
     "unique": "which sorts",
 }
@@ -132,11 +120,12 @@ _CURRENT_ONLY = {
     "paddle.logsumexp",
     "paddle.nn.GRUCell",
     "paddle.nn.LSTMCell",
-    "paddle.nn.LocalResponseNorm",
     "paddle.nn.RNN",
     "paddle.nn.functional.cosine_similarity",
     "paddle.nn.functional.npair_loss",
     "paddle.roll",
+    "paddle.tril",
+    "paddle.triu",
 }
 # What only programs of Paddle 2's kind take.
 _OLD_ONLY = {

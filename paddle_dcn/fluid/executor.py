@@ -8,8 +8,15 @@ import numpy as np
 import paddle
 
 from . import _programs
+from ._moved import MOVED, module_getattr
 
-__all__ = ["CompiledProgram", "ExecutionStrategy", "Executor"]
+__all__ = [
+    "CompiledProgram",
+    "ExecutionStrategy",
+    "Executor",
+    "ParallelExecutor",
+    *MOVED["fluid.executor"],
+]
 
 _ARRAYS = {"bfloat16": "uint16"}  # NumPy's dtypes of those that it does not have
 
@@ -129,6 +136,51 @@ class Executor(paddle.static.Executor):
         )
 
 
+class ParallelExecutor:
+    """Runs a program on one device; Paddle 1.x ran it on all of them."""
+
+    def __init__(
+        self,
+        use_cuda: bool,
+        loss_name: str | None = None,
+        main_program: Any = None,
+        share_vars_from: Any = None,
+        exec_strategy: Any = None,
+        build_strategy: Any = None,
+        num_trainers: int = 1,
+        trainer_id: int = 0,
+        scope: Any = None,
+    ) -> None:
+        """Take the program, None is the default one, and the scope, None is the global one.
+
+        `use_cuda` chooses the first GPU, or the CPU. The other arguments are not used.
+
+        Raises:
+            ValueError: more than one trainer.
+        """
+        if num_trainers != 1:
+            raise ValueError(f"num_trainers: expected 1, got {num_trainers}")
+        self._executor = Executor(paddle.CUDAPlace(0) if use_cuda else paddle.CPUPlace())
+        self._program = main_program or paddle.static.default_main_program()
+        self._scope = scope
+
+    def run(
+        self,
+        fetch_list: Any,
+        feed: Any = None,
+        feed_dict: Any = None,
+        return_numpy: bool = True,
+    ) -> Any:
+        """Run the program: see :meth:`Executor.run`. `feed_dict` is the older name of `feed`."""
+        return self._executor.run(
+            self._program,
+            feed_dict if feed is None else feed,
+            fetch_list,
+            scope=self._scope,
+            return_numpy=return_numpy,
+        )
+
+
 def _check_feed(program: Any, feed: dict[str, Any]) -> None:
     """Refuse what Paddle refuses itself in programs of its version 2, and only warns of in 3."""
     for name, tensor in _programs.inputs(program).items():
@@ -154,3 +206,6 @@ def _result(program: Any, item: Any) -> Any:
         name = item if by_name else item.name
         raise ValueError(f"fetch_list: expected names of tensors of the program, got {name!r}")
     return found
+
+
+__getattr__ = module_getattr(__name__)

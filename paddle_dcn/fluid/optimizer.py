@@ -179,6 +179,171 @@ Lamb = _with_old_arguments(
 )
 
 
+class _Composed(paddle.optimizer.Optimizer):
+    """An optimizer that current Paddle has no operator for: its update is made of operations."""
+
+    _kept: tuple[str, ...] = ()  # what it keeps of a parameter, from zeros on
+
+    def _create_accumulators(self, block: Any, parameters: Any) -> None:
+        for parameter in parameters:
+            for name in self._kept:
+                self._add_accumulator(name, parameter)
+
+    def _append_optimize_op(self, block: Any, param_and_grad: Any) -> None:
+        variables = [self._get_accumulator(name, param_and_grad[0]) for name in self._kept]
+        rate = self._create_param_lr(param_and_grad)
+        updated = self._update(*param_and_grad, rate, *variables)
+        for value, variable in zip(updated, [param_and_grad[0], *variables]):
+            assign(value, variable)
+
+    def _update(self, parameter: Any, gradient: Any, rate: Any, *kept: Any) -> tuple[Any, ...]:
+        """Return the parameter's next value and those of what is kept."""
+        raise NotImplementedError
+
+
+def _norm(x: Any) -> Any:
+    return _operators.sqrt(_operators.sum(paddle.square(x), None, False))
+
+
+class _LarsMomentum(_Composed):
+    _kept = ("velocity",)
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        momentum: float,
+        lars_coeff: float = 0.001,
+        lars_weight_decay: float = 0.0005,
+        parameters: Any = None,
+        weight_decay: Any = None,
+        grad_clip: Any = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(learning_rate, parameters, weight_decay, grad_clip, name)
+        self._momentum, self._coefficient, self._decay = momentum, lars_coeff, lars_weight_decay
+
+    def _update(self, parameter: Any, gradient: Any, rate: Any, *kept: Any) -> tuple[Any, ...]:
+        if self._decay > 0:
+            size, slope = _norm(parameter), _norm(gradient)
+            trust = size * self._coefficient / (slope + size * self._decay)
+            known = _operators.greater_than(size * slope, paddle.zeros_like(size))
+            rate = rate * paddle.where(known, trust, paddle.ones_like(trust))
+        velocity = kept[0] * self._momentum + (gradient + parameter * self._decay) * rate
+        return parameter - velocity, velocity
+
+
+class _Ftrl(_Composed):
+    _kept = ("squared", "linear")
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        lr_power: float = -0.5,
+        parameters: Any = None,
+        weight_decay: Any = None,
+        grad_clip: Any = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(learning_rate, parameters, weight_decay, grad_clip, name)
+        # The operator of 1.x adds this, so that nothing is divided by zero.
+        self._l1, self._l2, self._power = l1 + 1e-10, l2 + 1e-10, lr_power
+
+    def _update(self, parameter: Any, gradient: Any, rate: Any, *kept: Any) -> tuple[Any, ...]:
+        squared = kept[0] + paddle.square(gradient)
+        before, after = (paddle.pow(s, -self._power) / rate for s in (kept[0], squared))
+        linear = kept[1] + gradient - (after - before) * parameter
+        limit = paddle.full_like(linear, self._l1)
+        moved = (_operators.sign(linear) * self._l1 - linear) / (after + 2 * self._l2)
+        kept_out = _operators.greater_than(_operators.abs(linear), limit)
+        return paddle.where(kept_out, moved, paddle.zeros_like(moved)), squared, linear
+
+
+class LarsMomentum(
+    _with_old_arguments(
+        _LarsMomentum, f"learning_rate momentum lars_coeff lars_weight_decay {_LAST}"
+    )
+):
+    """The optimizer of arXiv 1708.03888.
+
+    With a parameter p and its gradient g, the rate r is the learning rate times
+    lars_coeff * |p| / (|g| + lars_weight_decay * |p|), and
+
+        velocity = momentum * velocity + r * (g + lars_weight_decay * p)
+        p = p - velocity
+    """
+
+
+class Ftrl(_with_old_arguments(_Ftrl, f"learning_rate l1 l2 lr_power {_LAST}")):
+    """The optimizer FTRL-Proximal of McMahan et al. 2013.
+
+    With a parameter p, its gradient g and the learning rate r,
+
+        squared' = squared + g^2
+        linear = linear + g - (squared'^-lr_power - squared^-lr_power) / r * p
+        p = (sign(linear) * l1 - linear) / (squared'^-lr_power / r + 2 * l2)
+
+    and p is 0 where |linear| is at most l1.
+    """
+
+
+class LookaheadOptimizer:
+    """The optimizer of arXiv 1907.08610 around another one.
+
+    Every k runs, the slow copy s of a parameter p and the parameter itself become
+    alpha * p + (1 - alpha) * s. The copies are the variables `<parameter>@SLOW`.
+    """
+
+    def __init__(self, inner_optimizer: Any, alpha: float = 0.5, k: int = 5) -> None:
+        """Take the other optimizer and the settings.
+
+        Raises:
+            ValueError: no optimizer, an alpha outside 0 to 1, or a k that is no positive int.
+        """
+        if inner_optimizer is None:
+            raise ValueError("inner_optimizer: expected an optimizer, got None")
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha: expected 0 to 1, got {alpha}")
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f"k: expected a positive int, got {k!r}")
+        self.inner_optimizer, self.alpha, self.k = inner_optimizer, alpha, k
+
+    def minimize(self, loss: Any, startup_program: Any = None) -> Any:
+        """Add the other optimizer's update and that of the copies to the program of the loss.
+
+        Returns:
+            What the other optimizer's `minimize` returns.
+        """
+        program = loss.block.program
+        parameters = program.global_block().all_parameters()
+        copies = []
+        with self._updating(program):
+            step = create_global_var([1], 0, "int32", True, name="lookahead_step")
+            first = paddle.equal(step, paddle.zeros_like(step))
+            for parameter in parameters:
+                dtype = "float64" if "64" in str(parameter.dtype) else "float32"
+                name, shape = f"{parameter.name}@SLOW", [*parameter.shape]
+                copies.append(create_global_var(shape, 0.0, dtype, True, name=name))
+                assign(paddle.where(first, parameter, copies[-1]), copies[-1])
+        result = self.inner_optimizer.minimize(loss, startup_program)
+        with self._updating(program):
+            paddle.increment(step, 1)
+            rest = paddle.remainder(step, paddle.full_like(step, self.k))
+            due = paddle.equal(rest, paddle.zeros_like(rest))
+            for parameter, copy in zip(parameters, copies):
+                mixed = parameter * self.alpha + copy * (1.0 - self.alpha)
+                assign(paddle.where(due, mixed, copy), copy)
+                assign(paddle.where(due, mixed, parameter), parameter)
+        return result
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _updating(program: Any) -> Iterator[None]:
+        with program._lr_schedule_guard(), _programs.Marked(program, _programs.SCHEDULE):
+            yield
+
+
 class ModelAverage(paddle.incubate.ModelAverage):
     """`paddle.incubate.ModelAverage` with the arguments of Paddle 1.x."""
 
@@ -314,6 +479,8 @@ AdamaxOptimizer = Adamax
 AdadeltaOptimizer = Adadelta
 RMSPropOptimizer = RMSProp
 LambOptimizer = Lamb
+LarsMomentumOptimizer = LarsMomentum
+FtrlOptimizer = Ftrl
 
 __all__ = [
     "SGD",
@@ -326,8 +493,13 @@ __all__ = [
     "Adamax",
     "AdamaxOptimizer",
     "ExponentialMovingAverage",
+    "Ftrl",
+    "FtrlOptimizer",
     "Lamb",
     "LambOptimizer",
+    "LarsMomentum",
+    "LarsMomentumOptimizer",
+    "LookaheadOptimizer",
     "ModelAverage",
     "Momentum",
     "MomentumOptimizer",

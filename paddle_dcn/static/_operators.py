@@ -72,9 +72,9 @@ acos = _unary(paddle.acos, "acos")
 asin = _unary(paddle.asin, "asin")
 ceil = _unary(paddle.ceil, "ceil")
 cos = _unary(paddle.cos, "cos")
+cosh = _unary(paddle.cosh, "cosh")
 exp = _unary(paddle.exp, "exp")
 floor = _unary(paddle.floor, "floor")
-gelu = _unary(F.gelu, "gelu")
 isfinite = _unary(paddle.isfinite, "isfinite_v2", "bool")
 isinf = _unary(paddle.isinf, "isinf_v2", "bool")
 isnan = _unary(paddle.isnan, "isnan_v2", "bool")
@@ -84,6 +84,7 @@ rsqrt = _unary(paddle.rsqrt, "rsqrt")
 sigmoid = _unary(F.sigmoid, "sigmoid")
 sign = _unary(paddle.sign, "sign")
 sin = _unary(paddle.sin, "sin")
+sinh = _unary(paddle.sinh, "sinh")
 softplus = _unary(F.softplus, "softplus")
 sqrt = _unary(paddle.sqrt, "sqrt")
 tanh = _unary(paddle.tanh, "tanh")
@@ -102,6 +103,13 @@ sum = _reduction(paddle.sum, "reduce_sum")
 
 argmax = _extreme(paddle.argmax, "arg_max")
 argmin = _extreme(paddle.argmin, "arg_min")
+
+
+def gelu(x: Any, approximate: bool) -> Any:
+    """Return x times the normal distribution's probability of values below x."""
+    if in_old_program():
+        return _append("gelu", {"X": x}, {"approximate": approximate}, x.dtype)
+    return F.gelu(x, approximate)
 
 
 def matmul(x: Any, y: Any, transpose_x: bool = False, transpose_y: bool = False) -> Any:
@@ -171,6 +179,35 @@ def multiclass_nms(
         },
         {"Out": boxes.dtype, "Index": "int32", "NmsRoisNum": "int32"},
     )
+
+
+def auc(
+    scores: Any, label: Any, hits: Any, misses: Any, curve: str, num_thresholds: int, steps: int
+) -> list[Any]:
+    """Add results to counts, for all or the last `steps` runs; return the area and the counts."""
+    return _operation(
+        "auc",
+        {
+            "Predict": scores,
+            "Label": label,
+            "StatPos": hits,
+            "StatNeg": misses,
+            "InsTagWeight": None,
+        },
+        {"curve": curve, "num_thresholds": num_thresholds, "slide_steps": steps},
+        {"AUC": "float64", "StatPosOut": "int64", "StatNegOut": "int64"},
+    )
+
+
+def spectral_norm(weight: Any, u: Any, v: Any, dim: int, power_iters: int, epsilon: float) -> Any:
+    """Divide a weight by its largest singular value, as power iterations from u and v find it."""
+    out = _operation(
+        "spectral_norm",
+        {"Weight": weight, "U": u, "V": v},
+        {"dim": dim, "power_iters": power_iters, "eps": epsilon},
+        {"Out": weight.dtype},
+    )
+    return out[0] if isinstance(out, list) else out
 
 
 def psroi_pool(

@@ -549,17 +549,17 @@ MOVED = [
     ("layers", "logsumexp", "use paddle.logsumexp of current Paddle"),
     ("layers", "inplace_abn", "use paddle_dcn.fluid.layers.batch_norm"),
     ("layers", "sequence_pad", "nor has current Paddle"),
-    ("optimizer", "LarsMomentumOptimizer", "use paddle.incubate.optimizer.LarsMomentumOptimizer"),
     ("optimizer", "RecomputeOptimizer", "use paddle.incubate.optimizer.RecomputeOptimizer"),
     ("", "create_lod_tensor", "use paddle.base.create_lod_tensor"),
     ("layers", "unique", "use paddle.unique of current Paddle, which sorts"),
-    ("optimizer", "FtrlOptimizer", "nor has current Paddle"),
+    ("optimizer", "DpsgdOptimizer", "nor has current Paddle"),
+    ("executor", "as_numpy", "nor has current Paddle"),
     ("initializer", "Orthogonal", "use paddle.nn.initializer.Orthogonal of current Paddle"),
     ("regularizer", "Dropout", "nor has current Paddle"),
     ("framework", "in_dygraph_mode", "use paddle.in_dynamic_mode of current Paddle"),
     ("", "dygraph", "use paddle.nn of current Paddle"),
     ("", "contrib", "use paddle.static.amp of current Paddle"),
-    ("", "nets", "nor has current Paddle"),
+    ("nets", "sequence_conv_pool", "nor has current Paddle"),
 ]
 
 

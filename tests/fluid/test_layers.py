@@ -93,6 +93,44 @@ def resized(x, size, positions):
     return x
 
 
+def alignments(logits, label, blank):
+    """The CTC loss: -log of the probability of all paths that collapse to the label."""
+    likely = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    total = 0
+    for path in itertools.product(range(logits.shape[1]), repeat=len(logits)):
+        collapsed = [c for c, _ in itertools.groupby(path) if c != blank]
+        if collapsed == label:
+            total += math.prod(likely[t, c] for t, c in enumerate(path))
+    return -math.log(total)
+
+
+def normalized_by_neighbours(x, n, k, alpha, beta):
+    """Over a power of k and the sum of squares of n channels around each."""
+    squares = np.pad(x * x, ((0, 0), (n // 2, n // 2), (0, 0), (0, 0)))
+    total = sum(squares[:, i : i + x.shape[1]] for i in range(n))
+    return x / (k + alpha * total) ** beta
+
+
+def spread(x, weight, bias, dilation):
+    """Add each voxel's multiples of a depthwise kernel, two filters a channel."""
+    volumes, taps = x.shape[2:], weight.shape[2:]
+    sizes = [n + d * (k - 1) for n, k, d in zip(volumes, taps, dilation)]
+    out = np.zeros((len(x), 2 * x.shape[1], *sizes))
+    for tap in np.ndindex(*taps):
+        at = tuple(slice(d * t, d * t + n) for d, t, n in zip(dilation, tap, volumes))
+        for channel, f in np.ndindex(x.shape[1], 2):
+            out[:, 2 * channel + f][(slice(None), *at)] += x[:, channel] * weight[channel, f][tap]
+    return out + along(bias, 5)
+
+
+def by_spectral_norm(weight, u):
+    """A matrix over its largest singular value, after two power iterations from u."""
+    for _ in range(2):
+        v = weight.T @ u / np.linalg.norm(weight.T @ u)
+        u = weight @ v / np.linalg.norm(weight @ v)
+    return weight / (u @ weight @ v)
+
+
 def corners(old, new):
     return np.arange(new) * ((old - 1) / max(new - 1, 1))
 
@@ -226,6 +264,7 @@ CASES = {
     "atan": unary("atan", np.arctan),
     "ceil": unary("ceil", np.ceil),
     "cos": unary("cos", np.cos),
+    "cosh": unary("cosh", np.cosh),
     "exp": unary("exp", np.exp),
     "floor": unary("floor", np.floor),
     "log": unary("log", np.log, P),
@@ -240,6 +279,7 @@ CASES = {
     "rsqrt": unary("rsqrt", lambda x: x**-0.5, P),
     "sigmoid": unary("sigmoid", sigmoid),
     "sin": unary("sin", np.sin),
+    "sinh": unary("sinh", np.sinh),
     "softplus": unary("softplus", lambda x: np.log1p(np.exp(x))),
     "softsign": unary("softsign", lambda x: x / (1 + np.abs(x))),
     "sqrt": unary("sqrt", np.sqrt, P),
@@ -249,6 +289,11 @@ CASES = {
     "sign": unary("sign", np.sign),
     "erf": unary("erf", np.vectorize(math.erf, otypes="f")),
     "gelu": unary("gelu", lambda x: x * (1 + np.vectorize(math.erf)(x / 2**0.5)) / 2),
+    "gelu, approximate": (
+        lambda x: layers.gelu(x, approximate=True),
+        [X],
+        lambda x: x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2,
+    ),
     "brelu": (lambda x: layers.brelu(x, -0.5, 0.75), [X], lambda x: np.clip(x, -0.5, 0.75)),
     "elu": (lambda x: layers.elu(x, 0.5), [X], lambda x: np.where(x > 0, x, 0.5 * np.expm1(x))),
     "hard_shrink": (layers.hard_shrink, [X], lambda x: np.where(np.abs(x) > 0.5, x, 0)),
@@ -458,6 +503,26 @@ CASES = {
         [R, S[:2]],
         lambda x, u: np.stack([u[1], x[1], u[0]]),
     ),
+    "scatter_nd": (
+        lambda i, u: layers.scatter_nd(i, u, [4, 5]),
+        [LABEL[[0, 2, 0]], R],
+        lambda i, u: np.stack([u[1], u[0] + u[2], 0 * u[0], 0 * u[0]]),
+    ),
+    "scatter_nd_add": (
+        layers.scatter_nd_add,
+        [R, np.array([[0, 1], [2, 4], [0, 1]]), C[:3]],
+        lambda x, i, u: x + [[0, u[0] + u[2], 0, 0, 0], [0] * 5, [0, 0, 0, 0, u[1]]],
+    ),
+    "sequence_mask": (
+        lambda n: layers.sequence_mask(n, 4, "float32"),
+        [LABEL[:, 0]],
+        lambda n: (np.arange(4) < n[:, None]).astype("float32"),
+    ),
+    "sequence_mask, maxlen": (
+        layers.sequence_mask,
+        [LABEL[:, 0]],
+        lambda n: (np.arange(4) < n[:, None]).astype("int64"),
+    ),
     "shape": (layers.shape, [X], lambda x: np.array(x.shape, "int32")),
     "size": (layers.size, [X], lambda x: np.array([x.size])),
     "slice": (
@@ -564,6 +629,15 @@ CASES = {
         layers.margin_rank_loss,
         [np.sign(PROB - 0.5), R, S],
         lambda t, x, y: np.maximum(0, 0.1 - t * (x - y)),
+    ),
+    "warpctc": (
+        lambda x, y: layers.warpctc(
+            x, y, 2, False, layers.assign(np.array([3, 2])), layers.assign(np.array([2, 1]))
+        ),
+        [V[0, :, :2, 0, :3], np.array([[0, 1], [1, 0]], "int32")],
+        lambda x, y: np.array(
+            [[alignments(x[:3, 0], [0, 1], 2)], [alignments(x[:2, 1], [1], 2)]], "float32"
+        ),
     ),
     # --- pooling and resizing
     "pool2d": (
@@ -706,6 +780,18 @@ CASES = {
         lambda x: 0.75 * x,
     ),
     "accuracy": (layers.accuracy, [PROB, LABEL], lambda p, i: [np.mean(p.argmax(1) == i[:, 0])]),
+    "lrn": (
+        lambda x: layers.lrn(x, 3, 2.0, 0.5, 0.75),
+        [X],
+        lambda x: normalized_by_neighbours(x, 3, 2.0, 0.5, 0.75),
+    ),
+    "lrn, NHWC": (
+        lambda x: layers.lrn(x, alpha=0.5, data_format="NHWC"),
+        [X.transpose(0, 2, 3, 1)],
+        lambda x: normalized_by_neighbours(x.transpose(0, 3, 1, 2), 5, 1.0, 0.5, 0.75).transpose(
+            0, 2, 3, 1
+        ),
+    ),
     "cond": (
         lambda x: layers.cond(layers.mean(x) > 1e3, lambda: x, lambda: x * 2.0),
         [X],
@@ -1020,6 +1106,26 @@ LAYERS = {
             paddle.nn.Conv2DTranspose(4, 3, (3, 2), 2, (1, 0)), {"weight": w, "bias": b}
         )(x),
     ),
+    "conv3d_transpose": (
+        lambda x: layers.conv3d_transpose(x, 6, None, 2, dilation=[1, 2, 1], groups=3),
+        [V],
+        {"conv3d_transpose_0.w_0": CUBE[:3, :2], "conv3d_transpose_0.b_0": BIAS},
+        lambda x, w, b: spread(x, w, b, [1, 2, 1]),
+    ),
+    "conv3d_transpose, output_size": (  # 3 + 2 * (2 - 1) - 2 * 0 and so on
+        lambda x: layers.conv3d_transpose(
+            layers.crop(x, [-1, 3, 4, 6, 5], [0] * 5), 6, [5, 8, 6], dilation=[1, 2, 1], groups=3
+        ),
+        [V],
+        {"conv3d_transpose_0.w_0": CUBE[:3, :2], "conv3d_transpose_0.b_0": BIAS},
+        lambda x, w, b: spread(x, w, b, [1, 2, 1]),
+    ),
+    "spectral_norm": (
+        lambda: layers.spectral_norm(layers.create_parameter([3, 5], "float32", "own"), 1, 2),
+        [],
+        {"own": R, "spectral_norm_0.w_0": S[0], "spectral_norm_0.w_1": C[:3]},
+        lambda w, u, v: by_spectral_norm(w.T, u).T,
+    ),
     "deformable_conv": (
         lambda x, o: layers.deformable_conv(x, o, None, 6, 3, padding=1, groups=2, modulated=False),
         [X, OFFSET],
@@ -1214,7 +1320,7 @@ def test_every_function_has_a_case():
     tested = {name.partition(",")[0] for name in CASES} | {
         name.partition(",")[0] for name in LAYERS
     }
-    elsewhere = {"autoincreased_step_counter", "data", "gaussian_random", "py_func"}
+    elsewhere = {"auc", "autoincreased_step_counter", "data", "gaussian_random", "py_func"}
     elsewhere |= {"uniform_random"}
     schedules = set(learning_rate_scheduler.__all__)
     assert set(layers.__all__) - set(detection.GONE) == tested | elsewhere | schedules

@@ -9,6 +9,8 @@ Tensors without dimensions do not exist in Paddle 1.x: where current Paddle woul
 functions return a tensor of shape [1].
 """
 
+from typing import Any
+
 from .._moved import module_getattr
 from . import (
     control_flow,
@@ -26,4 +28,12 @@ _PARTS = (nn, ops, tensor, loss, control_flow, detection, io, metric_op, learnin
 __all__ = sorted(name for part in _PARTS for name in part.__all__)
 globals().update({name: getattr(part, name) for part in _PARTS for name in part.__all__})
 
-__getattr__ = module_getattr(__name__)
+_gone = module_getattr(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    return globals()[name] if name in __all__ else _gone(name)
+
+
+for _part in _PARTS:  # 1.x has some functions in other ones
+    _part.__getattr__ = __getattr__

@@ -23,6 +23,7 @@ __all__ = [
     "smooth_l1",
     "softmax_with_cross_entropy",
     "square_error_cost",
+    "warpctc",
 ]
 
 
@@ -222,3 +223,34 @@ def margin_rank_loss(
 ) -> Any:
     """Return max(0, margin - label * (left - right))."""
     return F.relu(margin - _operators.multiply(label, left - right))
+
+
+def warpctc(
+    input: Any,
+    label: Any,
+    blank: int = 0,
+    norm_by_times: bool = False,
+    input_length: Any = None,
+    label_length: Any = None,
+) -> Any:
+    """Return the CTC loss (Graves et al. 2006) of padded sequences.
+
+    Args:
+        input: Logits [T, N, C], to which softmax is applied.
+        label: The right classes [N, L], int32.
+        blank: The class that stands for none.
+        norm_by_times: Divide gradients by the length.
+        input_length: Lengths [N] of the logits' sequences, int64.
+        label_length: Lengths [N] of the labels, int64.
+
+    Returns:
+        [N, 1].
+
+    Raises:
+        ValueError: no lengths, which Paddle 1.x could take from a level of detail.
+    """
+    for name, length in (("input_length", input_length), ("label_length", label_length)):
+        if length is None:
+            raise ValueError(f"{name}: expected a tensor, as there is no level of detail, got None")
+    loss = F.ctc_loss(input, label, input_length, label_length, blank, "none", norm_by_times)
+    return paddle.reshape(loss, [-1, 1])

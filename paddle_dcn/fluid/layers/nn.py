@@ -17,6 +17,7 @@ from ...static import _operators
 from ...static._layer import add_layer
 from ...static._parameters import Parameters, require_static
 from ._common import ACTIVATIONS, activated, count_channels, ints, is_tensor
+from .tensor import pad
 
 __all__ = [
     "adaptive_pool2d",
@@ -27,6 +28,7 @@ __all__ = [
     "conv2d",
     "conv2d_transpose",
     "conv3d",
+    "conv3d_transpose",
     "deformable_conv",
     "dropout",
     "embedding",
@@ -39,6 +41,7 @@ __all__ = [
     "l2_normalize",
     "label_smooth",
     "layer_norm",
+    "lrn",
     "maxout",
     "pixel_shuffle",
     "pool2d",
@@ -49,6 +52,7 @@ __all__ = [
     "resize_trilinear",
     "shuffle_channel",
     "softmax",
+    "spectral_norm",
     "temporal_shift",
     "unfold",
 ]
@@ -179,10 +183,7 @@ def _convolve(
 ) -> Any:
     """Add a convolution over as many axes as the digit in its name says."""
     axes = int(layer[4])
-    if data_format not in ("NCHW", "NHWC", "NCDHW", "NDHWC") or len(data_format) != axes + 2:
-        formats = "'NCHW' or 'NHWC'" if axes == 2 else "'NCDHW' or 'NDHWC'"
-        raise ValueError(f"data_format: expected {formats}, got {data_format!r}")
-    channel_axis = data_format.index("C")
+    channel_axis = _channel_axis(data_format, axes)
     counterpart = f"paddle.nn.Conv{axes}D"
     channels = count_channels(layer, counterpart, input, [axes + 2], channel_axis)
     groups = 1 if groups is None else _checks.check_int("groups", groups)
@@ -283,6 +284,66 @@ def conv3d(
     return _convolve("conv3d", **locals())
 
 
+def _convolve_transposed(
+    layer: str,
+    input: Any,
+    num_filters: int,
+    output_size: Any,
+    filter_size: Any,
+    padding: Any,
+    stride: Any,
+    dilation: Any,
+    groups: int | None,
+    param_attr: Any,
+    bias_attr: Any,
+    use_cudnn: bool,
+    act: str | None,
+    name: str | None,
+    data_format: str,
+) -> Any:
+    """Add a transposed convolution over as many axes as the digit in its name says."""
+    axes = int(layer[4])
+    channel_axis = _channel_axis(data_format, axes)
+    counterpart = f"paddle.nn.Conv{axes}DTranspose"
+    channels = count_channels(layer, counterpart, input, [axes + 2], channel_axis)
+    groups = 1 if groups is None else _checks.check_int("groups", groups)
+    _checks.check_divides("groups", groups, num_filters, "num_filters")
+    depthwise = axes == 2 and channels == groups == num_filters and not use_cudnn
+    parameters = Parameters(f"depthwise_{layer}" if depthwise else layer, name, input.dtype)
+    sizes = None if output_size is None else ints(output_size, axes)
+    if filter_size is None:
+        if sizes is None:
+            raise ValueError("filter_size: expected a size where output_size is None, got None")
+        first = 2 if channel_axis == 1 else 1
+        now = input.shape[first : first + axes]
+        taps = _taps_for(now, sizes, stride, padding, dilation)
+    else:
+        taps = ints(filter_size, axes)
+    weight = parameters.weight(param_attr, [channels, num_filters // groups, *taps])
+    bias = parameters.bias(bias_attr, [num_filters])
+    convolution = F.conv2d_transpose if axes == 2 else F.conv3d_transpose
+    out = convolution(
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation=dilation,
+        groups=groups,
+        output_size=sizes,
+        data_format=data_format,
+    )
+    return activated(out, act)
+
+
+def _channel_axis(data_format: str, axes: int) -> int:
+    """Return where the channels are."""
+    if data_format not in ("NCHW", "NHWC", "NCDHW", "NDHWC") or len(data_format) != axes + 2:
+        formats = "'NCHW' or 'NHWC'" if axes == 2 else "'NCDHW' or 'NDHWC'"
+        raise ValueError(f"data_format: expected {formats}, got {data_format!r}")
+    return data_format.index("C")
+
+
 def conv2d_transpose(
     input: Any,
     num_filters: int,
@@ -330,59 +391,51 @@ def conv2d_transpose(
         ValueError: a wrong shape or value, or neither `filter_size` nor `output_size`.
         AssertionError: `param_attr` is False.
     """
-    if data_format not in ("NCHW", "NHWC"):
-        raise ValueError(f"data_format: expected 'NCHW' or 'NHWC', got {data_format!r}")
-    layer, counterpart = "conv2d_transpose", "paddle.nn.Conv2DTranspose"
-    channel_axis = data_format.index("C")
-    channels = count_channels(layer, counterpart, input, [4], channel_axis)
-    groups = 1 if groups is None else _checks.check_int("groups", groups)
-    _checks.check_divides("groups", groups, num_filters, "num_filters")
-    depthwise = channels == groups == num_filters and not use_cudnn
-    parameters = Parameters(f"depthwise_{layer}" if depthwise else layer, name, input.dtype)
-    sizes = None if output_size is None else ints(output_size, 2)
-    if filter_size is None:
-        if sizes is None:
-            raise ValueError("filter_size: expected a size where output_size is None, got None")
-        first = 2 if channel_axis == 1 else 1
-        taps = _taps_for(input.shape[first : first + 2], sizes, stride, padding, dilation)
-    else:
-        taps = ints(filter_size, 2)
-    weight = parameters.weight(param_attr, [channels, num_filters // groups, *taps])
-    bias = parameters.bias(bias_attr, [num_filters])
-    out = F.conv2d_transpose(
-        input,
-        weight,
-        bias,
-        stride,
-        padding,
-        dilation=dilation,
-        groups=groups,
-        output_size=sizes,
-        data_format=data_format,
-    )
-    return activated(out, act)
+    return _convolve_transposed("conv2d_transpose", **locals())
+
+
+def conv3d_transpose(
+    input: Any,
+    num_filters: int,
+    output_size: int | Sequence[int] | None = None,
+    filter_size: int | Sequence[int] | None = None,
+    padding: Any = 0,
+    stride: int | Sequence[int] = 1,
+    dilation: int | Sequence[int] = 1,
+    groups: int | None = None,
+    param_attr: Any = None,
+    bias_attr: Any = None,
+    use_cudnn: bool = True,
+    act: str | None = None,
+    name: str | None = None,
+    data_format: str = "NCDHW",
+) -> Any:
+    """Add a transposed convolution of volumes [N, C, D, H, W]; see :func:`conv2d_transpose`."""
+    return _convolve_transposed("conv3d_transpose", **locals())
 
 
 def _taps_for(
     size: Sequence[int], output_size: list[int], stride: Any, padding: Any, dilation: Any
 ) -> list[int]:
     """Return the kernel that makes images of `size` images of `output_size`."""
-    pads = _sums_of_pads(padding)
+    axes = len(output_size)
+    pads = _sums_of_pads(padding, axes)
     return [
         (out - (now - 1) * step + pad - 1) // distance + 1
         for now, out, step, pad, distance in zip(
-            size, output_size, ints(stride, 2), pads, ints(dilation, 2)
+            size, output_size, ints(stride, axes), pads, ints(dilation, axes)
         )
     ]
 
 
-def _sums_of_pads(padding: Any) -> list[int]:
+def _sums_of_pads(padding: Any, axes: int) -> list[int]:
     if isinstance(padding, str):
-        return [0, 0]
-    if isinstance(padding, int) or len(padding) == 2:
-        return [2 * pad for pad in ints(padding, 2)]
-    pairs = padding[2:] if isinstance(padding[0], (list, tuple)) else [padding[:2], padding[2:]]
-    return [sum(pair) for pair in pairs]
+        return [0] * axes
+    if isinstance(padding, int) or len(padding) == axes:
+        return [2 * pad for pad in ints(padding, axes)]
+    if isinstance(padding[0], (list, tuple)):
+        return [sum(pair) for pair in padding[2:]]
+    return [padding[2 * i] + padding[2 * i + 1] for i in range(axes)]
 
 
 # --- dense layers --------------------------------------------------------------------------------
@@ -1171,3 +1224,60 @@ def label_smooth(
 ) -> Any:
     """Return (1 - epsilon) * label + epsilon * prior_dist; None is 1 / the number of classes."""
     return F.label_smooth(label, prior_dist, epsilon)
+
+
+def lrn(
+    input: Any,
+    n: int = 5,
+    k: float = 1.0,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    name: str | None = None,
+    data_format: str = "NCHW",
+) -> Any:
+    """Return x / (k + alpha * s)^beta, where s is the sum of squares of `n` neighbouring channels.
+
+    Args:
+        input: Images [N, C, H, W], or [N, H, W, C] with `data_format="NHWC"`.
+        n: How many channels are added, of which x is the middle one.
+        k: See above.
+        alpha: See above.
+        beta: See above.
+        name: Not used.
+        data_format: `"NCHW"` or `"NHWC"`.
+    """
+    axis = _channel_axis(data_format, 2)
+    channels = input.shape[axis]
+    sides = [0] * 8
+    sides[2 * axis : 2 * axis + 2] = (n - 1) // 2, n // 2
+    squares = pad(paddle.square(input), sides)
+    total = sum(paddle.slice(squares, [axis], [i], [i + channels]) for i in range(n))
+    return input * paddle.pow(total * alpha + k, -beta)
+
+
+def spectral_norm(
+    weight: Any, dim: int = 0, power_iters: int = 1, eps: float = 1e-12, name: str | None = None
+) -> Any:
+    """Divide a weight by its largest singular value, as power iterations find it.
+
+    They start from the parameters `spectral_norm_0.w_0` and `spectral_norm_0.w_1`, which are
+    random, and have no gradient.
+
+    Args:
+        weight: A tensor of known shape.
+        dim: The dimension that is the matrix's first; the others are its second.
+        power_iters: How many iterations each run makes.
+        eps: Added to norms.
+        name: Prefix of the parameters' names.
+
+    Raises:
+        RuntimeError: a call in dynamic mode.
+    """
+    require_static("paddle_dcn.fluid.layers.spectral_norm", "paddle.nn.SpectralNorm")
+    parameters = Parameters("spectral_norm", name, weight.dtype)
+    rows = weight.shape[dim]
+    vectors = []
+    for size in (rows, math.prod(weight.shape) // rows):
+        frozen = paddle.ParamAttr(trainable=False)
+        vectors.append(parameters.weight(frozen, [size], Normal(0.0, 1.0)))
+    return _operators.spectral_norm(weight, *vectors, dim, power_iters, eps)

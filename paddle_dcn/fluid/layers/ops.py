@@ -35,6 +35,7 @@ asin = _unary("asin", _operators.asin, "the arc sine")
 atan = _unary("atan", paddle.atan, "the arc tangent")
 ceil = _unary("ceil", _operators.ceil, "the least integer that is not below x")
 cos = _unary("cos", _operators.cos, "the cosine")
+cosh = _unary("cosh", _operators.cosh, "the hyperbolic cosine")
 exp = _unary("exp", _operators.exp, "the exponential")
 floor = _unary("floor", _operators.floor, "the greatest integer that is not above x")
 log = _unary("log", _operators.log, "the natural logarithm")
@@ -50,6 +51,7 @@ round = _unary(
 rsqrt = _unary("rsqrt", _operators.rsqrt, "1 / sqrt(x)")
 sigmoid = _unary("sigmoid", _operators.sigmoid, "1 / (1 + exp(-x))")
 sin = _unary("sin", _operators.sin, "the sine")
+sinh = _unary("sinh", _operators.sinh, "the hyperbolic sine")
 softplus = _unary("softplus", _operators.softplus, "log(1 + exp(x))")
 softsign = _unary("softsign", F.softsign, "x / (1 + |x|)")
 sqrt = _unary("sqrt", _operators.sqrt, "the square root")
@@ -83,9 +85,12 @@ def erf(x: Any) -> Any:
 
 
 @_activation
-def gelu(x: Any) -> Any:
-    """Return x times the normal distribution's probability of values below x."""
-    return _operators.gelu(x)
+def gelu(x: Any, approximate: bool = False) -> Any:
+    """Return x times the normal distribution's probability of values below x.
+
+    With `approximate` that is 0.5 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+    """
+    return _operators.gelu(x, approximate)
 
 
 @_activation

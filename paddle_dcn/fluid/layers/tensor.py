@@ -57,6 +57,9 @@ __all__ = [
     "reverse",
     "scale",
     "scatter",
+    "scatter_nd",
+    "scatter_nd_add",
+    "sequence_mask",
     "shape",
     "size",
     "slice",
@@ -481,6 +484,24 @@ def scatter(
 ) -> Any:
     """Put `updates` at places `index` of the first dimension, or add them up there."""
     return paddle.scatter(input, index, updates, overwrite)
+
+
+def scatter_nd_add(ref: Any, index: Any, updates: Any, name: str | None = None) -> Any:
+    """Add updates [..., *ref.shape[K:]] to the elements of `ref` at places [..., K]."""
+    return paddle.scatter_nd_add(ref, index, updates)
+
+
+def scatter_nd(index: Any, updates: Any, shape: Sequence[int], name: str | None = None) -> Any:
+    """Add updates to zeros of a shape: see :func:`scatter_nd_add`."""
+    return paddle.scatter_nd(index, updates, shape)
+
+
+def sequence_mask(x: Any, maxlen: Any = None, dtype: Any = "int64", name: str | None = None) -> Any:
+    """Return 1 for the first x of `maxlen` places and 0 for the others, [..., maxlen].
+
+    `maxlen` is an int or a tensor; None is the greatest x.
+    """
+    return F.sequence_mask(x, maxlen, dtype)
 
 
 def where(condition: Any) -> Any:
