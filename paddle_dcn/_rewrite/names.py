@@ -550,7 +550,7 @@ def imported(statement: Import) -> list[str]:
 def fluid_lacks(path: str) -> str | None:
     """Say why paddle_dcn.fluid does not offer a `paddle.fluid...` name; None where it does."""
     part = importlib.import_module("paddle_dcn.fluid")
-    for name in path[len(FLUID) :].split("."):
+    for name in path.split(".")[2:]:
         try:
             part = getattr(part, name)
         except AttributeError as error:

@@ -59,6 +59,7 @@ class Plan:
                 self._point(group, base)
             elif modules := self._plan_names(group):
                 wanted.append((group, modules))
+            self._plan_idle(group)
         for group, modules in wanted:
             self._beside(group, modules)
         self._plan_stars()
@@ -156,14 +157,30 @@ class Plan:
             if not staying:
                 self._edit(binding).paths[binding.alias] = None
             elif binding.attached:
-                self._trim(binding, moving, staying)
+                below = f"{binding.alias.evaluated_name}."
+                if any(use.old.startswith(below) for use in moving):
+                    self._trim(binding, below, staying)
         return {_module_of(use.new) for use in moving}
 
-    def _trim(self, binding: Binding, moving: list[Use], staying: list[Use]) -> None:
-        """Make `import a.b` an `import a` where only what moves was below a.b."""
+    def _plan_idle(self, group: Group) -> None:
+        """Move imports of paddle.fluid that nothing uses: where they stay, the file fails."""
+        staying = [use for use in group.uses if use.node not in self.expressions]
+        idle = all(self.names.defines_alias(use) for use in group.uses)
+        for binding in group.bindings if self.names.fluid and not group.contested else ():
+            edit = self.imports.get(binding.statement, ImportEdit())
+            if binding.alias is None or binding.alias in edit.paths:
+                continue
+            if binding.attached:
+                self._trim(binding, FLUID, staying)
+            elif not f"{binding.path}.".startswith(FLUID):
+                continue
+            elif idle and fluid_lacks(binding.path) in (None, ""):
+                self._point_one(binding, group.name, f"paddle_dcn{binding.path[len('paddle') :]}")
+
+    def _trim(self, binding: Binding, below: str, staying: list[Use]) -> None:
+        """Make `import a.b` an `import a` where nothing that stays is below a.b."""
         path, root = binding.alias.evaluated_name, binding.path
-        below = f"{path}."
-        if path == root or not any(use.old.startswith(below) for use in moving):
+        if not f"{path}.".startswith(below) or path == root:
             return
         if any(f"{use.path}.".startswith(below) or use.path == root for use in staying):
             return
@@ -259,7 +276,8 @@ class Plan:
             self.names.note(min(nodes, key=self.names.line), text)
 
     def _note_rest(self) -> None:
-        """Say what remains of fluid and torch."""
+        """Say what remains of fluid and torch: undecided, if it fails in a file that changes."""
+        remains = self.names.left if self.expressions or self.imports else self.names.note
         seen: dict[str, cst.CSTNode] = {}
         for group in self.names.all_groups() if self.names.fluid else ():
             places = [(b.path, b.statement) for b in group.bindings if b.alias]
@@ -268,14 +286,14 @@ class Plan:
                 if reason and not self.names.move(path)[1]:
                     seen.setdefault(f"{path} is not in paddle_dcn.fluid: {reason}", node)
         for text, node in seen.items():
-            self.names.note(node, text)
+            remains(node, text)
 
         for statement in self.names.scan.imports:
             edit = self.imports.get(statement, ImportEdit())
             kept = [path for line in import_lines(statement, edit) for path in imported(line)]
             if any(f"{path}.".startswith(FLUID) for path in kept):
                 text = "this import stays, and fails: current Paddle has no paddle.fluid"
-                self.names.note(statement, text)
+                remains(statement, text)
 
         moved, others = [], False
         for group in self.names.groups.values():
