@@ -261,7 +261,8 @@ def test_conversion_of_what_was_converted(models, tmp_path, name, to):
     folder, _, _ = models
     first = export.convert(folder / name, tmp_path / "fast", "fast", verify=False)
     done = export.convert(tmp_path / "fast", tmp_path / "made", to)
-    assert done.difference < 1e-5
+    # GridSample rounds positions by up to 2**-22 of the size, and x has steps of up to some 4.
+    assert done.difference < (4 * SIZE[1] * 2.0**-22 if to == "grid_sample" else 1e-5)
     assert [line.rpartition(", ")[0] for line in done.layers] == [
         line.rpartition(", ")[0] for line in first.layers
     ]
