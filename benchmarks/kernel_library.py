@@ -259,7 +259,7 @@ def compile_cached(
 
 
 def find_nvcc() -> Path | None:
-    """Nvcc of ``CUDA_HOME``, else of the search path, else of /usr/local/cuda*, else None."""
+    """Nvcc of ``CUDA_HOME``, else of /usr/local/cuda*, else of the search path, else None."""
     home = os.environ.get("CUDA_HOME")
     if home:
         nvcc = Path(home) / "bin" / "nvcc"

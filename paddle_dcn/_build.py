@@ -1,4 +1,4 @@
-"""Compiles the operators' library against the installed Paddle, for setup.py and for _ops.
+"""Compiles the operators' library against the installed Paddle, for setup.py and for _library.
 
 setup.py runs this file by its path, before the package exists, so it imports nothing from it.
 """
@@ -100,7 +100,9 @@ def build(root: Path, target: Path, work: Path) -> Path:
     sources = sorted([*root.glob("kernels/cpu/*.cc"), *root.glob("paddle/*.cc")])
     cuda_sources = sorted(root.glob("kernels/cuda/*.cu"))
     with_cuda = os.environ.get("PADDLE_DCN_WITH_CUDA", str(int(paddle.is_compiled_with_cuda())))
-    if with_cuda != "1":
+    if with_cuda not in ("0", "1"):
+        raise BuildError(f"PADDLE_DCN_WITH_CUDA: expected 0 or 1, got {with_cuda!r}")
+    if with_cuda == "0":
         cuda_sources = []
 
     # Paddle says where its headers are and how to link with it.

@@ -24,6 +24,7 @@ _HAS_DEVICES = (
 )
 
 _INT_MAX = 2**31 - 1  # the operator's attributes are 32-bit ints
+_SIDE_MAX = 2**31 - 2  # the kernels number rows and columns with 32 bits
 _ELEMENTS_MAX = (2**63 - 1) // 8  # float64 elements whose bytes are counted in 64 bits
 
 UNKNOWN = -1  # a dimension that a static program leaves open
@@ -130,13 +131,13 @@ def check_call(
         ValueError: a wrong shape or device.
 
     """
-    inspect = _inspect_dynamic if paddle.in_dynamic_mode() else _inspect_static
+    found = _inspect_dynamic if paddle.in_dynamic_mode() else _inspect_static
     casts = check_found(
-        inspect(names.x, x),
-        inspect("offset", offset),
-        None if mask is None else inspect("mask", mask),
-        inspect("weight", weight),
-        None if bias is None else inspect("bias", bias),
+        found(names.x, x),
+        found("offset", offset),
+        None if mask is None else found("mask", mask),
+        found("weight", weight),
+        None if bias is None else found("bias", bias),
         attributes,
         amp_dtype,
         names,
@@ -266,6 +267,16 @@ def dtype_name(dtype: Any) -> str:
 def inspect(name: str, tensor: Any) -> Found:
     """Return the shape (-1: left open by a static program) and dtype of a tensor."""
     return (_inspect_dynamic if paddle.in_dynamic_mode() else _inspect_static)(name, tensor)
+
+
+def check_step(name: str, batch: int, im2col_step: int, kind: type[Exception] = ValueError) -> None:
+    """Refuse a step that does not divide a larger batch, as Paddle 1 and mmcv do.
+
+    This package's operator computes with any.
+    """
+    if batch > im2col_step and batch % im2col_step:
+        expected = f"a divisor of {batch} (batch of {name}) or a number above it"
+        reject(kind, "im2col_step", expected, im2col_step)
 
 
 def check_shape(name: str, tensor: Any, axes: str) -> tuple[int, ...]:
@@ -498,6 +509,9 @@ def _check_shapes(
     ):
         if size == 0:
             reject(ValueError, name, f"positive {what}", 0)
+    for what, size in (("height", height), ("width", width)):
+        if size > _SIDE_MAX:
+            reject(ValueError, names.x, f"a {what} of at most {_SIDE_MAX}", size)
 
     channels_of_x = f"channels of {names.x}"
     check_divides("groups", groups, channels, channels_of_x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import stat
@@ -17,6 +18,7 @@ with warnings.catch_warnings():
     from paddle.utils.cpp_extension import load_op_meta_info_and_register_op
 
 PACKAGE = Path(__file__).resolve().parent
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def sources() -> Path:
@@ -26,8 +28,10 @@ def sources() -> Path:
 
 
 def _state(code: Path) -> str:
-    """Return a digest of the C++ sources in a folder."""
-    digest = hashlib.sha256()
+    """Return a digest of the C++ sources in a folder, and of how they are built."""
+    digest = hashlib.sha256(Path(_build.__file__).read_bytes())
+    for variable in ("PADDLE_DCN_WITH_CUDA", "PADDLE_CUDA_ARCH_LIST"):
+        digest.update(f"{variable}={os.environ.get(variable, '')}\n".encode())
     for path in sorted(p for p in code.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".cuh"}):
         digest.update(str(path.relative_to(code)).encode() + path.read_bytes())
     return digest.hexdigest()[:12]
@@ -41,14 +45,15 @@ def _cache() -> Path:
         raise ValueError(f"{variable}: expected the absolute path of a folder, got {str(root)!r}")
     folder = root / _state(sources())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for private in (root, folder):
-            if private.stat().st_uid != os.geteuid():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each, owners in ((root, (0, os.geteuid())), (folder, (os.geteuid(),))):
+            status = each.stat()
+            open_to_all = status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
+            if status.st_uid not in owners or open_to_all:
                 raise _build.BuildError(
-                    f"paddle_dcn: {private} belongs to another user, and what is built there would "
+                    f"paddle_dcn: another user can write to {each}, and what is built there would "
                     f"be run: name a folder of your own in the environment variable {variable}"
                 )
-            private.chmod(0o700)
     except OSError as error:
         raise _build.BuildError(
             f"paddle_dcn: cannot build in {folder} ({error.strerror}): name another folder in "
@@ -66,7 +71,7 @@ def _is_sound(path: Path, checksum: Path) -> bool:
     if not path.is_file() or not checksum.is_file():
         return False
     status = path.lstat()
-    private = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    private = status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_WRITE
     return private and checksum.read_text() == _digest(path)
 
 
@@ -86,17 +91,20 @@ def _find() -> tuple[Path, str]:
             return installed / name, "wheel"
     folder = _cache()
     path, checksum = folder / name, folder / f"{name}.sha256"
-    if not _is_sound(path, checksum):
-        others = ", ".join(each.name for each in sorted(PACKAGE.glob("_paddle_dcn.*.so")))
-        print(
-            f"paddle_dcn: no library for Paddle {_build.paddle_version()} (found: "
-            f"{others or 'none'}); building it in {folder}, once, which takes about a minute ...",
-            file=sys.stderr,
-            flush=True,
-        )
-        _build.build(sources(), folder, folder / "objects")
-        path.chmod(0o700)
-        checksum.write_text(_digest(path))
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may ask at once
+        if not _is_sound(path, checksum):
+            others = ", ".join(each.name for each in sorted(PACKAGE.glob("_paddle_dcn.*.so")))
+            print(
+                f"paddle_dcn: no library for Paddle {_build.paddle_version()} (found: "
+                f"{others or 'none'}); building it in {folder}, once, which takes about a minute "
+                "...",
+                file=sys.stderr,
+                flush=True,
+            )
+            _build.build(sources(), folder, folder / "objects")
+            path.chmod(0o700)
+            checksum.write_text(_digest(path))
     return path, "cache"
 
 

@@ -62,8 +62,8 @@ def _added(bias: Any, x: Any, weight: Any) -> bool:
     return len(bias.shape) <= 4 and not (of_outputs and same)
 
 
-def _broadcast(bias: Any, x: Any, offset: Any, weight: Any) -> Any:
-    """Return a bias as it is added to the result: its axes are those from the second one on."""
+def _broadcast(bias: Any, x: Any, offset: Any, weight: Any, data_format: Any) -> Any:
+    """Return a bias as it is added to the result: its axes are N, M, Ho, Wo from the second on."""
     if _dtype_of(offset) is None or {len(t.shape) for t in (x, offset, weight)} != {4}:
         return bias  # which the operator's checks will say
     shape = list(bias.shape) if len(bias.shape) == 4 else [1, *bias.shape]
@@ -72,7 +72,8 @@ def _broadcast(bias: Any, x: Any, offset: Any, weight: Any) -> Any:
     if any(len({*pair} - {1, _checks.UNKNOWN}) > 1 for pair in zip(shape, result)):
         expected = f"a shape that can be broadcast to {result} from its second axis on"
         _checks.reject(ValueError, "bias", expected, [*bias.shape])
-    return bias.reshape(shape)
+    bias = bias.reshape(shape)
+    return bias.transpose([0, 2, 3, 1]) if data_format == "NHWC" else bias
 
 
 @functools.wraps(functional.deform_conv2d)
@@ -104,7 +105,7 @@ def _as_paddle_takes(
         )
     added = _added(bias, x, weight)
     if added:
-        bias = _broadcast(bias, x, offset, weight)
+        bias = _broadcast(bias, x, offset, weight, ours.get("data_format"))
     out = functional.deform_conv2d(
         x,
         offset,

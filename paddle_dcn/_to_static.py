@@ -60,11 +60,12 @@ def breaks_graph(error: Exception) -> Exception:
     return error
 
 
-def _refuse_second_derivatives() -> None:
-    """Let Paddle 3's programs raise an error instead of taking gradients of ours for constants.
+def _patch_call_vjp() -> None:
+    """Have Paddle 3's programs raise an error for second derivatives.
 
-    They do so with all custom operators; where told that these are none, they cannot differentiate
-    them, although the operator is there.
+    Paddle marks the gradients of a custom operator as constants, so that what depends on them gets
+    a gradient of 0 without a word. Here they are marked as what they are. When Paddle then asks for
+    their gradients, which it cannot build in a program, that is an error.
     """
     original = getattr(core, "call_vjp", None)
     if original is None:  # Paddle 2's programs differentiate them
@@ -87,4 +88,4 @@ def _refuse_second_derivatives() -> None:
     core.call_vjp = call_vjp
 
 
-_refuse_second_derivatives()
+_patch_call_vjp()

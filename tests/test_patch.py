@@ -318,6 +318,19 @@ def test_gradient_of_a_bias_that_is_broadcast(shape):
     np.testing.assert_allclose(*grads, 1e-4, 1e-3)
 
 
+@pytest.mark.parametrize("shape", [[4], [4, 1, 1], [1, 4, 1, 1], [1]])
+def test_a_bias_that_is_broadcast_in_nhwc(shape):
+    """Which Paddle's function does not know: along M, although Ho is as large."""
+    x, weight = paddle.rand([2, 4, 6, 6]), paddle.rand([4, 4, 3, 3])
+    offset, bias = paddle.randn([2, 18, 4, 4]), paddle.rand(shape).astype("float64")
+    with paddle_dcn.patched():
+        function = paddle.vision.ops.deform_conv2d
+        wanted = function(x, offset, weight, bias)
+        nhwc = x.transpose([0, 2, 3, 1])
+        out = function(nhwc, offset, weight, bias, data_format="NHWC")
+    np.testing.assert_allclose(out.transpose([0, 3, 1, 2]).numpy(), wanted.numpy(), rtol=1e-5)
+
+
 def test_a_bias_that_cannot_be_broadcast():
     call = {name: paddle.rand(shape) for name, shape in SHAPES.items()}
     with (

@@ -11,7 +11,7 @@
 // ---- CPU
 //
 // An engine is the CPU kernels compiled for one instruction set. Engines are numbered from 0, each
-// of which needs more of the processor than those before it. Where an argument is called `engine`,
+// of which needs more of the processor than those before it. Before one computes,
 // dcn_cpu_engine_runs() must have been asked about it, and must have said yes.
 
 // How many engines this library has.
@@ -29,7 +29,7 @@ DCN_API double dcn_cpu_bfloat16_time();
 // Whether avx512_bf16 then computes bfloat16 faster than avx512 does.
 DCN_API int dcn_cpu_bfloat16_pays(double time);
 
-// Paddle's number of threads, which is that of its OpenMP runtime.
+// The number of threads of the process's OpenMP runtime, Intel's before any other.
 DCN_API int dcn_cpu_max_threads();
 
 // Bytes of scratch memory for `workspace`, which is 64-byte aligned, contents arbitrary.
@@ -40,8 +40,8 @@ DCN_API size_t dcn_cpu_backward_workspace(const dcn::Problem* problem,
                                           const dcn::BackwardTensors* tensors, int engine,
                                           int threads);
 
-// Bytes of ForwardTensors::packed. They depend on the shape of the weight, groups,
-// deformable_groups and the data type only.
+// Bytes of ForwardTensors::packed, which depend on the weight's shape, groups and the data type
+// only.
 DCN_API size_t dcn_cpu_packed_bytes(const dcn::Problem* problem, int engine);
 
 // Do not allocate. What an engine is not for, or cannot compute accurately, a lower one computes.

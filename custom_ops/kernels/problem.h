@@ -1,5 +1,5 @@
-// One deformable convolution, as the kernels of every device take it: sizes, layout, data types,
-// tensors.
+// One deformable convolution, as the kernels of every device are told it: sizes, layout, data
+// types, tensors.
 #pragma once
 
 #include <cstdint>
@@ -8,13 +8,10 @@
 // What every device compiles. Functions of several instruction sets must be inlined, see
 // cpu/isa-inl.h.
 #if defined(__CUDACC__)
-#define DCN_HOST_DEVICE __host__ __device__
 #define DCN_INLINE_MEMBER __host__ __device__ __forceinline__
 #elif defined(__GNUC__)
-#define DCN_HOST_DEVICE
 #define DCN_INLINE_MEMBER inline __attribute__((always_inline))
 #else
-#define DCN_HOST_DEVICE
 #define DCN_INLINE_MEMBER inline
 #endif
 #define DCN_INLINE static DCN_INLINE_MEMBER
@@ -25,7 +22,7 @@ namespace dcn {
 enum class DataType : int { kFloat16, kBFloat16, kFloat32, kFloat64 };
 constexpr int kDataTypes = 4;
 
-// Plain data, passed by value to kernels on every device.
+// Plain data.
 struct Problem {
   int64_t batch;                                     // N
   int64_t channels, height, width;                   // x:      [N, C, H, W], or [N, H, W, C]
@@ -48,12 +45,12 @@ struct Problem {
   // out = min(y < 0 ? negative_slope * y : y, upper_bound)
   double negative_slope = 1, upper_bound = std::numeric_limits<double>::infinity();
 
-  DCN_HOST_DEVICE int64_t taps() const { return kernel_h * kernel_w; }
-  DCN_HOST_DEVICE int64_t in_pixels() const { return height * width; }
-  DCN_HOST_DEVICE int64_t out_pixels() const { return out_height * out_width; }
-  DCN_HOST_DEVICE int64_t group_channels() const { return channels / groups; }
-  DCN_HOST_DEVICE int64_t group_outputs() const { return out_channels / groups; }
-  DCN_HOST_DEVICE int64_t deformable_channels() const { return channels / deformable_groups; }
+  int64_t taps() const { return kernel_h * kernel_w; }
+  int64_t in_pixels() const { return height * width; }
+  int64_t out_pixels() const { return out_height * out_width; }
+  int64_t group_channels() const { return channels / groups; }
+  int64_t group_outputs() const { return out_channels / groups; }
+  int64_t deformable_channels() const { return channels / deformable_groups; }
 };
 
 // Contiguous tensors in the layouts given at Problem. `mask` is null in v1.

@@ -1,11 +1,16 @@
-// Registration of paddle_dcn_v1 and paddle_dcn_v2 with their gradients.
+// Registration of paddle_dcn_v1 and paddle_dcn_v2 with their gradients, and of
+// paddle_dcn_inference.
 //
-// There are two operators because Paddle's static backward cannot handle an optional input (mask)
-// that is absent. The inference functions below never throw: in a static program that would abort
-// the process, so they answer -1 for what they cannot know and the kernels report the error.
+// v1 and v2 are two because Paddle's static backward cannot handle an optional input (mask) that is
+// absent; inference has no backward. The functions that infer shapes never throw: in a static
+// program that would abort the process, so they answer -1 for what they cannot know and the kernels
+// report the error.
 #include <algorithm>
+#include <exception>
 #include <new>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "double_backward.h"
 #include "errors.h"
@@ -35,7 +40,7 @@ void report_errors(const Function& function) {
     throw;
   } catch (const std::bad_alloc&) {
     PADDLE_THROW(phi::errors::ResourceExhausted("paddle_dcn: out of memory"));
-  } catch (const std::out_of_range&) {  // of Context::InputAt
+  } catch (const std::out_of_range&) {  // which only Context::InputAt throws
     throw_value_error(
         "paddle_dcn: an input is gone; a second backward through the same graph needs "
         "retain_graph=True in the first");
@@ -58,7 +63,7 @@ Inputs read_inputs(const Context& context, const Attributes& attributes, Operato
   result.weight = input("weight", next);
   const bool backward = of == Operator::kBackward;
   (backward ? result.grad_out : result.bias) = input(backward ? "out@GRAD" : "bias", next + 1);
-  require_supported(result.x);
+  require_supported(result.x, of);
   return result;
 }
 
@@ -104,11 +109,6 @@ void forward_kernel(Context* context) {
 
 void inference_kernel(Context* context) {
   report_errors([context] {
-    if (!context->InputAt(0).is_cpu()) {
-      throw_value_error(
-          "x: expected a CPU tensor in paddle_dcn_inference (convert the model with "
-          "fuse=False to run it elsewhere)");
-    }
     const bool modulated = context->OptionalInputAt(2).get_ptr() != nullptr;
     compute(context, Operator::kInference, modulated);
   });

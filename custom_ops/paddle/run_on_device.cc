@@ -102,8 +102,14 @@ int choose_engine(DataType dtype) {
   return chosen[static_cast<int>(dtype)];
 }
 
-void require_supported(const paddle::Tensor& x) {
+void require_supported(const paddle::Tensor& x, Operator of) {
   if (x.is_cpu()) return;
+  if (of == Operator::kInference) {
+    throw_value_error(
+        "x: expected a CPU tensor, for which the model was converted (with fuse=False it runs "
+        "elsewhere), got one on " +
+        x.place().DebugString());
+  }
 #ifdef PADDLE_DCN_WITH_CUDA
   if (x.is_gpu()) return;
   const char* const expected = "x: expected a CPU or GPU tensor, got one on ";
@@ -120,11 +126,11 @@ void will_write(const paddle::Tensor& tensor) {
   advise_huge_pages(const_cast<void*>(tensor.data()), bytes);
 }
 
-void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x) {
+void forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& place) {
 #ifdef PADDLE_DCN_WITH_CUDA
-  if (x.is_gpu()) return cuda_forward(problem, tensors, x);
+  if (place.is_gpu()) return cuda_forward(problem, tensors, place);
 #else
-  (void)x;
+  (void)place;
 #endif
   const int engine = choose_engine(problem.dtype), threads = dcn_cpu_max_threads();
   const Workspace workspace(dcn_cpu_forward_workspace(&problem, &tensors, engine, threads));
@@ -142,11 +148,11 @@ void infer(const Problem& problem, ForwardTensors tensors, const paddle::Tensor&
   use.done();
 }
 
-void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& x) {
+void backward(const Problem& problem, const BackwardTensors& tensors, const paddle::Tensor& place) {
 #ifdef PADDLE_DCN_WITH_CUDA
-  if (x.is_gpu()) return cuda_backward(problem, tensors, x);
+  if (place.is_gpu()) return cuda_backward(problem, tensors, place);
 #else
-  (void)x;
+  (void)place;
 #endif
   const int engine = choose_engine(problem.dtype), threads = dcn_cpu_max_threads();
   const Workspace workspace(dcn_cpu_backward_workspace(&problem, &tensors, engine, threads));

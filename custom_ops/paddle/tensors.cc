@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
+#include <memory>
 #include <sstream>
+#include <type_traits>
 
 #include "errors.h"
 #include "paddle/phi/core/dense_tensor.h"
@@ -49,6 +52,9 @@ template <typename... Parts>
 void require(bool holds, const Parts&... parts) {
   if (!holds) throw_value_error(text(parts...));
 }
+
+// Pixels are found by 32-bit numbers, see Sample.
+constexpr int64_t kMaxSide = std::numeric_limits<int32_t>::max() - 1;
 
 // -1, which no size is, where the product leaves 64 bits.
 int64_t product(std::initializer_list<int64_t> sizes) {
@@ -116,8 +122,9 @@ void check_tensor(const char* name, const Tensor& tensor, const phi::Place& plac
 Attributes Attributes::read(const std::vector<paddle::any>& values, Operator of) {
   Attributes result;
   size_t i = 0;
-  result.for_each(of, [&](const char*, auto& member) {
-    member = paddle::any_cast<std::decay_t<decltype(member)>>(values.at(i++));
+  result.for_each(of, [&](const char* name, auto& member) {
+    require(i < values.size(), name, ": expected an attribute of the operator, got none");
+    member = paddle::any_cast<std::decay_t<decltype(member)>>(values[i++]);
   });
   return result;
 }
@@ -174,9 +181,11 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   p.channels = x[p.channels_last ? 3 : 1];
   p.height = x[p.channels_last ? 1 : 2];
   p.width = x[p.channels_last ? 2 : 3];
+  require(p.height <= kMaxSide && p.width <= kMaxSide, "x: expected at most ", kMaxSide,
+          " rows and columns, got ", p.height, "x", p.width);
 
   const auto& weight = in.weight.dims();
-  require(weight.size() == 4 && weight[0] > 0 && weight[2] > 0 && weight[3] > 0,
+  require(weight.size() == 4 && weight[0] > 0 && weight[1] > 0 && weight[2] > 0 && weight[3] > 0,
           "weight: expected 4 positive sizes, got ", shape_of(in.weight));
   p.out_channels = weight[0];
   p.kernel_h = weight[2];
@@ -203,8 +212,10 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   p.out_width = output_size(p.width, p.kernel_w, p.stride_w, p.pad_left, p.pad_right, p.dilation_w);
   require(p.out_height > 0 && p.out_width > 0, "x: expected room for the kernel, got an output of ",
           p.out_height, "x", p.out_width, " pixels");
-  require(product({p.out_height, p.out_width, p.out_channels, p.batch}) >= 0,
-          "x: expected an output of less than 2^63 elements");
+  constexpr int64_t kWidest = sizeof(double);
+  require(product({p.out_height, p.out_width, p.out_channels, p.batch, kWidest}) >= 0,
+          "x: expected an output of at most ", std::numeric_limits<int64_t>::max() / kWidest,
+          " elements");
 
   const phi::Place& place = in.x.place();
   const phi::DataType dtype = in.x.dtype();

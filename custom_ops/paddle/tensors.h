@@ -30,8 +30,8 @@ struct Attributes {
   float negative_slope = 1, upper_bound = 0;  // 0: none, since JSON has no infinity
   bool constant = false;                      // the weight never changes
 
-  // Calls f(name, member) in the operators' order. The names are part of saved programs, so the
-  // last one keeps the spelling that the first ones were saved with.
+  // Calls f(name, member) in the operators' order. The names are part of saved programs, so
+  // gradient_mask keeps the spelling that the first ones were saved with.
   template <typename F>
   void for_each(Operator of, const F& f) {
     f("strides", strides);

@@ -9,7 +9,7 @@ from paddle import Tensor, nn
 
 from .. import _checks
 from .._checks import Names, check_attributes, check_layer, reject
-from .._to_static import Constant, breaks_graph, opaque
+from .._to_static import Constant, opaque
 from ..functional import amp_dtype, convolve
 
 MMCV = Names(x="input", deformable_groups="deform_groups")
@@ -29,14 +29,8 @@ def refuse_bias(refused: bool, bias: Any) -> None:
 @opaque
 def check_step(input: Any, attributes: Constant) -> None:
     """Check that im2col_step divides the batch, unless that is smaller."""
-    im2col_step = attributes.value.im2col_step
     batch = _checks.check_shape("input", input, "[N, C, H, W]")[0]
-    if batch > im2col_step and batch % im2col_step:
-        text = (
-            "im2col_step: batch size must be divisible by im2col_step or smaller, got "
-            f"batch size {batch} and im2col_step {im2col_step}"
-        )
-        raise breaks_graph(ArgumentError(text))
+    _checks.check_step("input", batch, attributes.value.im2col_step, ArgumentError)
 
 
 @opaque

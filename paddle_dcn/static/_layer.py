@@ -54,14 +54,15 @@ def add_layer(
         names=names,
     )
     num_filters = _checks.check_int("num_filters", num_filters)
-    _checks.check_divides("groups", attributes.groups, channels, f"channels of {names.x}")
+    channels_of_x = f"channels of {names.x}"
+    _checks.check_divides("groups", attributes.groups, channels, channels_of_x)
     _checks.check_divides("groups", attributes.groups, num_filters, "num_filters")
+    deformable_groups = attributes.deformable_groups
+    _checks.check_divides(names.deformable_groups, deformable_groups, channels, channels_of_x)
     taps = _checks.check_pair("filter_size", filter_size)
     step = attributes.im2col_step
     if batch != _checks.UNKNOWN:
-        if batch > step and batch % step:
-            expected = f"a divisor of {batch} (batch of {names.x}) or a number above it"
-            _checks.reject(ValueError, "im2col_step", expected, step)
+        _checks.check_step(names.x, batch, step)
     elif step > 1:
         _assert_batch(x, names.x, step)
 

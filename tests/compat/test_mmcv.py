@@ -264,8 +264,7 @@ X, OFFSET, MASK, WEIGHT = (4, 4, 5, 5), (4, 18, 5, 5), (4, 9, 5, 5), (6, 4, 3, 3
 BOTH = (AssertionError, ValueError)  # what mmcv raises, and what this package does
 ERRORS = [
     (
-        "im2col_step: batch size must be divisible by im2col_step or smaller, got batch size 4 "
-        "and im2col_step 3",
+        "im2col_step: expected a divisor of 4 (batch of input) or a number above it, got 3",
         BOTH,
         lambda: mmcv.deform_conv2d(zeros(*X), zeros(*OFFSET), zeros(*WEIGHT), 1, 1, im2col_step=3),
     ),

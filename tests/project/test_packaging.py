@@ -143,15 +143,20 @@ def test_what_cannot_be_built(site, tmp_path):
     )
 
 
-def test_cache_is_private(tmp_path, monkeypatch):
+@pytest.mark.parametrize("which", ["the root", "the folder"])
+def test_cache_is_private(which, tmp_path, monkeypatch):
     monkeypatch.setenv("PADDLE_DCN_CACHE", str(tmp_path / "cache"))
     folder = _library._cache()
-    assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
-    folder.parent.chmod(0o777)  # by an earlier version, or by mistake
-    _library._cache()
-    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    assert folder.stat().st_mode & 0o777 == 0o700
+    changed = folder if which == "the folder" else folder.parent
+    changed.chmod(0o1777)  # where others can add files, but not replace any
+    assert _library._cache() == folder
+    changed.chmod(0o777)
+    with pytest.raises(_build.BuildError, match=f"another user can write to {changed}, "):
+        _library._cache()
+    changed.chmod(0o700)
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
-    with pytest.raises(_build.BuildError, match=f"{folder.parent} belongs to another user"):
+    with pytest.raises(_build.BuildError, match="another user can write to"):
         _library._cache()
 
 

@@ -205,7 +205,7 @@ void multiply_split(int64_t rows, int64_t columns, int64_t depth, SplitMatrix a,
 
 struct TileScope {};
 
-// As multiply_block in gemm.h, on pairs of rows.
+// As multiply_block in gemm-inl.h, on pairs of rows.
 template <int kRows, int kVectors>
 __attribute__((noinline)) void multiply_pairs(const BFloat16* a, int64_t row_stride,
                                               const BFloat16* b, float* c, int64_t c_stride,
