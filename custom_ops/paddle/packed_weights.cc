@@ -1,4 +1,5 @@
 // The store of packed weights.
+#undef PADDLE_WITH_CUSTOM_KERNEL  // with it, Paddle before 3.3 does not tell a tensor's allocation
 #include "packed_weights.h"
 
 #include <algorithm>
