@@ -18,7 +18,9 @@ except ImportError:  # Paddle 2.6 has none
 def opaque(function: Callable) -> Callable:
     """Keep to_static from looking inside: the function is the same in both modes."""
     marker = getattr(paddle.jit, "marker", None)
-    return marker.unified(function) if hasattr(marker, "unified") else function
+    if hasattr(marker, "unified"):
+        return marker.unified(function)
+    return paddle.jit.not_to_static(function)  # before Paddle 3.1
 
 
 class Constant:

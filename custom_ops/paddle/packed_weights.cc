@@ -1,5 +1,7 @@
 // The store of packed weights.
+#if PADDLE_DCN_PADDLE_MAJOR >= 3
 #undef PADDLE_WITH_CUSTOM_KERNEL  // with it, Paddle before 3.3 does not tell a tensor's allocation
+#endif
 #include "packed_weights.h"
 
 #include <algorithm>
@@ -26,12 +28,21 @@ std::shared_ptr<void> allocate(size_t bytes) {
   return {memory, std::free};
 }
 
+std::shared_ptr<phi::Allocation> allocation([[maybe_unused]] const paddle::Tensor& tensor) {
+#if PADDLE_DCN_PADDLE_MAJOR >= 3
+  return static_cast<const phi::DenseTensor&>(*tensor.impl()).Holder();
+#else
+  return nullptr;  // Paddle 2 never tells it
+#endif
+}
+
 }  // namespace
 
 PackedWeights::Use::Use(PackedWeights& all, const paddle::Tensor& weight, const Problem& problem,
                         int engine)
     : all_(all) {
-  const auto& holder = static_cast<const phi::DenseTensor&>(*weight.impl()).Holder();
+  const auto holder = allocation(weight);
+  if (holder == nullptr) return;
   const std::lock_guard<std::mutex> lock(all.mutex_);
   auto& entries = all.entries_;
   entries.erase(std::remove_if(entries.begin(), entries.end(),
