@@ -7,7 +7,6 @@ from paddle import Tensor
 from paddle.base import core
 from paddle.base.framework import OpProtoHolder
 from paddle.base.layer_helper import LayerHelper
-from paddle.profiler import RecordEvent, TracerEventType
 from paddle.profiler.utils import in_profiler_mode
 
 from . import _library  # noqa: F401  (registers the operators)
@@ -39,8 +38,11 @@ def run_raw(name: str, *arguments):
     """Call an operator with its inputs and attributes in order, in whatever mode Paddle is."""
     dynamic = paddle.in_dynamic_mode()
     if dynamic and in_profiler_mode():  # which names only the gradients of a custom operator
-        with RecordEvent(name, TracerEventType.Operator):
+        event = core._RecordEvent(name, core.TracerEventType.Operator)
+        try:
             return _run_custom_op(name, *arguments)[0]
+        finally:
+            event.end()
     if dynamic or paddle.framework.in_pir_mode():
         return _run_custom_op(name, *arguments)[0]
     return _append(name, *arguments)  # where Paddle 3's function would end the process

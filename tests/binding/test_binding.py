@@ -320,11 +320,11 @@ def test_inferred_shape(modulated, shapes, attributes, expected):
         assert out.dtype == inputs["x"].dtype
 
 
-def test_names_in_the_profiler(capsys):
+def test_names_in_the_profiler(capsys, tmp_path):
     layer = ModulatedDeformConv2DPack(2, 3, 3)
     targets = [paddle.profiler.ProfilerTarget.CPU]
-    # Without a function of ours it writes its log into the current folder.
-    with paddle.profiler.Profiler(targets=targets, on_trace_ready=lambda _: None) as profiler:
+    log = paddle.profiler.export_chrome_tracing(str(tmp_path))  # by default in the current folder
+    with paddle.profiler.Profiler(targets=targets, on_trace_ready=log) as profiler:
         layer(paddle.ones([1, 2, 4, 4])).sum().backward()
     profiler.summary()
     assert re.findall("paddle_dcn_v2[a-z_]*", capsys.readouterr().out) == [
