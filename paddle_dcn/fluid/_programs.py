@@ -155,6 +155,10 @@ def _install() -> None:
         """Return the parameters of the block in the order of their creation."""
         return sorted(plain_parameters(self), key=lambda value: value.get_defining_op().id())
 
+    def current_block(self: Any) -> Any:
+        """Return the program's block; those of branches and loops are Paddle's own affair."""
+        return self.global_block()
+
     def var(self: Any, name: str) -> Any:
         """Return the tensor of the block that has this name."""
         found = find(self.program, name)
@@ -196,6 +200,7 @@ def _install() -> None:
     Value.__bool__ = true
     program_class.clone = clone
     program_class.all_parameters = all_parameters
+    program_class.current_block = current_block
     block_class.all_parameters = parameters_of_block
     block_class.var = var
     block_class.has_var = has_var

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -172,8 +173,15 @@ class Adadelta(
         return paddle.ones_like(super()._create_param_lr(param_and_grad))
 
 
+class _Lamb(paddle.optimizer.Lamb):
+    @functools.wraps(paddle.optimizer.Lamb.__init__)  # whose signature is asked for
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # As in 1.x also where there is no weight decay.
+        super().__init__(*args, always_adapt=True, **kwargs)
+
+
 Lamb = _with_old_arguments(
-    paddle.optimizer.Lamb,
+    _Lamb,
     "learning_rate lamb_weight_decay beta1 beta2 epsilon parameter_list regularization grad_clip "
     "exclude_from_weight_decay_fn name",
 )
@@ -223,7 +231,7 @@ class _LarsMomentum(_Composed):
         self._momentum, self._coefficient, self._decay = momentum, lars_coeff, lars_weight_decay
 
     def _update(self, parameter: Any, gradient: Any, rate: Any, *kept: Any) -> tuple[Any, ...]:
-        if self._decay > 0:
+        if self._decay > 0:  # which 1.x asked for on the CPU
             size, slope = _norm(parameter), _norm(gradient)
             trust = size * self._coefficient / (slope + size * self._decay)
             known = _operators.greater_than(size * slope, paddle.zeros_like(size))

@@ -321,6 +321,23 @@ def test_regularization_and_minimize():
         np.testing.assert_array_equal(value("a"), [1 - 0.125 * 2.5] * 2)
 
 
+@pytest.mark.parametrize("excluded", [True, False])
+def test_lamb_without_decay(excluded):
+    """The step is the rate times |p| / |r| times Adam's r, with or without weight decay."""
+    settings = {"exclude_from_weight_decay_fn": lambda p: True} if excluded else {}
+    settings |= {} if excluded else {"lamb_weight_decay": 0.0}
+    with fresh_program() as executor:
+        loss, _ = square_program()
+        fluid.optimizer.Lamb(0.25, epsilon=1e-12, **settings).minimize(loss)
+        initialize(executor)
+        fluid.global_scope().find_var("a").get_tensor().set(
+            np.array([3, 4], "float32"), fluid.CPUPlace()
+        )
+        executor.run()
+        # Adam's first r is the sign of the gradient.
+        np.testing.assert_allclose(value("a"), np.array([3, 4]) - 0.25 * 5 / 2**0.5, rtol=1e-5)
+
+
 def test_adadelta():
     """Its rate has no effect: the step is -sqrt(epsilon / ((1 - rho) g^2 + epsilon)) g at first."""
     with fresh_program() as executor:
@@ -572,3 +589,10 @@ def test_names_that_are_not_there(module, name, advice):
     message = f"module {owner.__name__!r} has no attribute {name!r}{join}{advice}"
     assert str(caught.value).startswith(message)
     assert not hasattr(owner, "__private__")
+
+
+def test_current_block():
+    with fresh_program():
+        loss, _ = square_program()
+        block = fluid.default_main_program().current_block()
+        assert [each.name for each in block.all_parameters()] == ["a", "b"]

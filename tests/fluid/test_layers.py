@@ -456,6 +456,16 @@ CASES = {
         [R, S],
         lambda x, y: x @ y.T * np.float32(0.5),
     ),
+    "matmul, both vectors transposed": (
+        lambda x, y: layers.matmul(x, y, True, True),
+        [R[0], S[0]],
+        np.multiply.outer,
+    ),
+    "matmul, a vector as a column": (
+        lambda x, y: layers.matmul(x, y, transpose_x=True),
+        [R[0], S[:1]],
+        lambda x, y: x[:, None] * y,
+    ),
     "mul": (
         lambda x: layers.mul(x, layers.assign(R[:, :4].reshape(3, 2, 2).repeat(10, 0)), 2, 1),
         [X],

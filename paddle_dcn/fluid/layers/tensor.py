@@ -622,7 +622,14 @@ def matmul(
     alpha: float = 1.0,
     name: str | None = None,
 ) -> Any:
-    """Multiply matrices, and the product by `alpha`. `name` is not used."""
+    """Multiply matrices, and the product by `alpha`. `name` is not used.
+
+    A vector is a row as x and a column as y; transposed, the other way round.
+    """
+    if transpose_x and len(x.shape) == 1:
+        x, transpose_x = paddle.unsqueeze(x, 1), False
+    if transpose_y and len(y.shape) == 1:
+        y, transpose_y = paddle.unsqueeze(y, 0), False
     product = at_least_1d(_operators.matmul(x, y, transpose_x, transpose_y))
     return product if alpha == 1.0 else product * alpha
 
