@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ import numpy as np
 import paddle
 from paddle import pir
 from paddle.base import core
+from paddle.base.data_feeder import convert_dtype
+from paddle.base.proto.framework_pb2 import VarType
 
 # What a saved model consists of: its program, and all parameters in one file. A folder has one of
 # these; the last two names are those of Paddle 1, which may also keep a file for each parameter.
@@ -126,6 +130,9 @@ def read(program_file: Path, parameters: Path | None) -> Program:
             if parameters is None:
                 raise ValueError(f"model: {program_file} has parameters, whose file is missing")
             combined = parameters.is_file()
+            for file in [parameters] if combined else parameters.iterdir():
+                if combined or file.name in {each.name for each in _parameters(program)}:
+                    _readable(file, _check_complete, file)
             _readable(
                 parameters,
                 paddle.static.pir_io.load_vars_pir,
@@ -147,6 +154,29 @@ def _readable(file: Path, call: Callable, *arguments: Any, **named: Any) -> Any:
         raise ValueError(
             f"model: Paddle {paddle.__version__} cannot read {file}: {gist(error)}"
         ) from error
+
+
+def _check_complete(file: Path) -> None:
+    """Refuse parameters that are cut off, of which Paddle reads what happens to be in memory.
+
+    A file is one tensor after another: version, level of detail, again a version, the length of
+    the description and that, which has dtype and shape, and the elements.
+    """
+    content = file.read_bytes()
+    at = 0
+    while at < len(content):
+        (levels,) = struct.unpack_from("<4xQ", content, at)
+        at += 12
+        for _ in range(levels):
+            at += 8 + struct.unpack_from("<Q", content, at)[0]
+        (length,) = struct.unpack_from("<4xi", content, at)
+        at += 8
+        tensor = VarType.TensorDesc.FromString(content[at : at + length])
+        dtype = convert_dtype(core.VarDesc.VarType(tensor.data_type))
+        size = np.dtype({"bfloat16": "uint16"}.get(dtype, dtype)).itemsize
+        at += length + math.prod(tensor.dims) * size
+    if at != len(content):
+        raise ValueError(f"expected {at} bytes, got {len(content)}")
 
 
 def _read_program(file: Path) -> Any:

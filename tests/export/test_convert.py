@@ -203,6 +203,7 @@ DAMAGED = {  # the model, which of its files has what content, which is named
     "half a program": ("inference.json", 300, "inference.json"),
     "an empty program": ("inference.json", b"{}", "inference.json"),
     "half the parameters": ("inference.pdiparams", 900, "inference.pdiparams"),
+    "the last parameter cut off": ("inference.pdiparams", -20, "inference.pdiparams"),
     "other parameters": ("inference.pdiparams", b"\xab" * 100, "inference.pdiparams"),
 }
 
