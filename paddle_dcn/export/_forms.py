@@ -23,6 +23,8 @@ OURS = {
 }
 BUILTIN = "pd_op.deformable_conv"
 
+_CONVOLUTIONS = ("pd_op.conv2d", "pd_op.depthwise_conv2d")
+
 
 def describe(program: Program) -> list[str]:
     """Return a line for people on each deformable convolution of a program."""
@@ -57,7 +59,9 @@ def _refused(operator: Any) -> bool:
         source = operator
         while source.name() in ("pd_op.leaky_relu", "pd_op.batch_norm_", "pd_op.add"):
             source = source.operand_source(0).get_defining_op()
-        return source.name() in ("pd_op.conv2d", "pd_op.depthwise_conv2d")
+        return source.name() in _CONVOLUTIONS
+    if name in _CONVOLUTIONS:
+        return short(operator.result(0).dtype) == "float64"
     return name in ("pd_op.nearest_interp", "pd_op.bilinear_interp")
 
 

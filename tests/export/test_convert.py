@@ -272,6 +272,10 @@ def test_what_onednn_refuses(tmp_path):
     done = export.convert(Pyramid(), tmp_path / "made", "fast", spec, verify=False)
     refused = ["paddle_dcn_inference of layer channels_last (DeformConv2DPack)"]
     assert done.refused_by_onednn == refused
+    double = paddle.nn.Sequential(paddle_dcn.DeformConv2DPack(3, 3, 3)).to(dtype="float64")
+    spec = [paddle.static.InputSpec([None, 3, None, None], "float64")]
+    done = export.convert(double, tmp_path / "double", "fast", spec, verify=False)
+    assert done.refused_by_onednn == ["conv2d of layer 0.conv_offset (OffsetConv2D)"]
 
 
 def test_command(models, tmp_path):
