@@ -80,6 +80,9 @@ def _activation(program: Program, site: _Site) -> bool:
     if user is None or _active(site.inference) or _kind(user) not in _ACTIVATIONS:
         return False
     slope, bound = _ACTIVATIONS[_kind(user)](user.attrs())
+    # The operator's attributes are float32, which is not enough beside float64.
+    if short(site.call.x.dtype) == "float64" and _kind(user) == "leaky_relu":
+        return False
     site.operator = user
     site.inference = site.inference._replace(negative_slope=slope, upper_bound=bound)
     return True

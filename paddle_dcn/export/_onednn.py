@@ -24,8 +24,13 @@ def rewrite(program: Program) -> None:
                 replace(operator, lambda rule=rule, t=tensors, o=operator: rule(*t, **o.attrs()))
 
 
-def _leaky_relu(x: Tensor, *, negative_slope: float, **_: Any) -> Tensor:
-    """Where it is taken into a convolution, its slope is read as a float32, which it is not."""
+def _leaky_relu(x: Tensor, *, negative_slope: float, **_: Any) -> Tensor | None:
+    """Where it is taken into a convolution, its slope is read as a float32, which it is not.
+
+    oneDNN takes none in float64, for which a constant would be too coarse.
+    """
+    if x.dtype == paddle.float64:
+        return None
     return functional.prelu(x, paddle.full([1], negative_slope, x.dtype))
 
 

@@ -340,3 +340,13 @@ def test_command(models, tmp_path, capsys, monkeypatch):
         assert main() == 0
         out = capsys.readouterr().out
         assert (f"fused for inference: {said}" in out) if said else ("fused" not in out)
+
+
+def test_slopes_in_float64_stay(tmp_path):
+    model = paddle.nn.Sequential(
+        paddle_dcn.DeformConv2DPack(3, 4, 3, padding=1), paddle.nn.LeakyReLU(0.1)
+    ).to(dtype="float64")
+    spec = [paddle.static.InputSpec([None, 3, None, None], "float64")]
+    done = export.convert(model, tmp_path / "made", "fast", spec)
+    assert done.difference < 1e-12
+    assert done.fused["activation"] == 0
