@@ -79,9 +79,9 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     if (first_pixel + row < a.end_pixel) {
       const Pixel<Index> pixel(g, first_pixel + row);
       const Tap<T, Index> t(g, a.inputs, pixel, tap, deformable_group);
-      const Sample<Sum<T>> sample = t.sample(g, pixel, tap);
+      const Sample<Sum<T>> sample = t.sample(g, a.inputs, pixel, tap);
       const Corners<Index> corners(g, pixel.image, sample);
-      p = {corners.first, corners.inside, sample.ly, sample.lx, t.mask};
+      p = {corners.first, corners.inside, sample.ly, sample.lx, t.mask(a.inputs)};
     }
     pixels[row] = p;
   }

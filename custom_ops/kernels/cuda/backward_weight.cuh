@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
 #pragma unroll
     for (int s = 0; s < kSamples; ++s) {
       if (valid(s)) {
-        samplers[s].aim(g, pixels[s], tap, taps[s]);
+        samplers[s].aim(g, a.inputs, pixels[s], tap, taps[s]);
       } else {
         samplers[s].aim_nowhere();
       }
@@ -120,8 +120,8 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
 #pragma unroll
     for (int s = 0; s < kSamples; ++s) {
       const int step = thread / kVectors + s * kPixelStep;
-      *reinterpret_cast<Vector<T>*>(staged + step * kColumnStride + thread % kVectors * kVector) =
-          samplers[s].blend();
+      store_vector(staged + step * kColumnStride + thread % kVectors * kVector,
+                   samplers[s].blend());
     }
     wait_copies<1>();
     __syncthreads();

@@ -201,5 +201,11 @@ DCN_DEVICE Vector<T> vector_of(const uint4& bits) {
   return reinterpret_cast<const Vector<T>&>(bits);
 }
 
+// As one 16-byte store; the compiler splits the copy of a struct.
+template <typename T>
+DCN_DEVICE void store_vector(T* target, const Vector<T>& v) {
+  *reinterpret_cast<uint4*>(target) = reinterpret_cast<const uint4&>(v);
+}
+
 }  // namespace cuda
 }  // namespace dcn

@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     for (int s = 0; s < kSamples; ++s) {
       if (changed) {
         if (tap < g.taps && first_pixel + sampled(s) < g.pixels) {
-          samplers[s].aim(g, pixels[sampled(s)], tap, taps[s]);
+          samplers[s].aim(g, a.inputs, pixels[sampled(s)], tap, taps[s]);
         } else {
           samplers[s].aim_nowhere();
         }
@@ -123,8 +123,8 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     T* const staged = columns + slice % 2 * (kColumns * kStride);
 #pragma unroll
     for (int s = 0; s < kSamples; ++s) {
-      *reinterpret_cast<Vector<T>*>(staged + sampled(s) * kStride + thread % kVectors * kVector) =
-          samplers[s].blend();
+      store_vector(staged + sampled(s) * kStride + thread % kVectors * kVector,
+                   samplers[s].blend());
     }
     wait_copies<1>();
     __syncthreads();

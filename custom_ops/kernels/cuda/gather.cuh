@@ -32,7 +32,8 @@ struct GatherArguments {
   DCN_DEVICE Sample<Sum<T>> sample(Index deformable_group, Index entry) const {
     const Index tap = entry / pixels();
     const Pixel<Index> p(geometry, first_pixel + entry - tap * pixels());
-    return Tap<T, Index>(geometry, inputs, p, tap, deformable_group).sample(geometry, p, tap);
+    return Tap<T, Index>(geometry, inputs, p, tap, deformable_group)
+        .sample(geometry, inputs, p, tap);
   }
 };
 

@@ -7,6 +7,8 @@
 // channels of the group.
 #pragma once
 
+#include <type_traits>
+
 #include "../sampling.h"
 #include "device.cuh"
 
@@ -56,33 +58,57 @@ struct Pixel {
   }
 };
 
-// The offset and mask of one (pixel, tap, deformable group), as read from memory.
+// The offset and mask of one (pixel, tap, deformable group), as read from memory: half types stay
+// bits, because to convert them is to wait for the loads.
 template <typename T, typename Index>
-struct Tap {
-  Sum<T> dy, dx, mask;
-
+class Tap {
+ public:
   DCN_DEVICE Tap() {}
   DCN_DEVICE Tap(const Geometry<Index>& g, const Inputs<T>& in, const Pixel<Index>& p, Index tap,
                  Index deformable_group) {
     const Index plane = (p.image * g.deformable_groups + deformable_group) * g.taps + tap;
     const Index pixel = p.row * g.out_width + p.column;
-    const auto read = [&](const void* from, Index i) {
-      return in.offset_is_float ? static_cast<Sum<T>>(static_cast<const float*>(from)[i])
-                                : Element<T>::load(static_cast<const T*>(from)[i]);
-    };
-    dy = read(in.offset, 2 * plane * g.out_pixels + pixel);
-    dx = read(in.offset, (2 * plane + 1) * g.out_pixels + pixel);
-    mask = in.mask ? read(in.mask, plane * g.out_pixels + pixel) : Sum<T>(1);
+    dy_ = read(in, in.offset, 2 * plane * g.out_pixels + pixel);
+    dx_ = read(in, in.offset, (2 * plane + 1) * g.out_pixels + pixel);
+    if (in.mask) mask_ = read(in, in.mask, plane * g.out_pixels + pixel);
   }
 
-  DCN_DEVICE Sample<Sum<T>> sample(const Geometry<Index>& g, const Pixel<Index>& p,
-                                   Index tap) const {
+  DCN_DEVICE Sum<T> mask(const Inputs<T>& in) const {
+    return in.mask ? value(in, mask_) : Sum<T>(1);
+  }
+  DCN_DEVICE Sample<Sum<T>> sample(const Geometry<Index>& g, const Inputs<T>& in,
+                                   const Pixel<Index>& p, Index tap) const {
     using S = Sum<T>;
     const Index row = tap / g.kernel_width, column = tap - row * g.kernel_width;
     const S y = static_cast<S>(p.row * g.stride_h - g.pad_top + row * g.dilation_h);
     const S x = static_cast<S>(p.column * g.stride_w - g.pad_left + column * g.dilation_w);
-    return locate<S>(y + dy, x + dx, static_cast<S>(g.height), static_cast<S>(g.width));
+    return locate<S>(y + value(in, dy_), x + value(in, dx_), static_cast<S>(g.height),
+                     static_cast<S>(g.width));
   }
+
+ private:
+  static constexpr bool kBits = sizeof(T) == 2;
+  using Raw = std::conditional_t<kBits, uint32_t, Sum<T>>;
+
+  static DCN_DEVICE Raw read(const Inputs<T>& in, const void* from, Index i) {
+    if constexpr (kBits) {
+      return in.offset_is_float ? static_cast<const uint32_t*>(from)[i]
+                                : static_cast<const uint16_t*>(from)[i];
+    } else {
+      return in.offset_is_float ? static_cast<Raw>(static_cast<const float*>(from)[i])
+                                : Element<T>::load(static_cast<const T*>(from)[i]);
+    }
+  }
+  static DCN_DEVICE Sum<T> value(const Inputs<T>& in, Raw raw) {
+    if constexpr (kBits) {
+      return in.offset_is_float ? reinterpret_cast<const float&>(raw)
+                                : Element<T>::load(T{static_cast<uint16_t>(raw)});
+    } else {
+      return raw;
+    }
+  }
+
+  Raw dy_, dx_, mask_;
 };
 
 // The four corners of a sample in the packed image; bit 2 * a + b of `inside` is corner (a, b).
@@ -117,9 +143,10 @@ DCN_DEVICE S corner_weight(const CornerWeights<S>& w, int corner) {
 template <typename T, typename Index>
 class Sampler {
  public:
-  DCN_DEVICE void aim(const Geometry<Index>& g, const Pixel<Index>& p, Index tap,
-                      const Tap<T, Index>& t) {
-    const Sample<Sum<T>> sample = t.sample(g, p, tap);
+  DCN_DEVICE void aim(const Geometry<Index>& g, const Inputs<T>& in, const Pixel<Index>& p,
+                      Index tap, const Tap<T, Index>& t) {
+    const Sample<Sum<T>> sample = t.sample(g, in, p, tap);
+    const Sum<T> mask = t.mask(in);
     const Corners<Index> corners(g, p.image, sample);
     const CornerWeights<Sum<T>> w = corner_weights(sample.ly, sample.lx);
     first_ = corners.first;
@@ -127,7 +154,7 @@ class Sampler {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       // Zero also where the mask is NaN: a corner outside adds nothing.
-      weights_[i] = inside_ >> i & 1 ? t.mask * corner_weight(w, i) : Sum<T>(0);
+      weights_[i] = inside_ >> i & 1 ? mask * corner_weight(w, i) : Sum<T>(0);
     }
   }
   DCN_DEVICE void aim_nowhere() {
