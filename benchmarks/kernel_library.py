@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "custom_ops" / "kernels"
@@ -200,10 +201,15 @@ class Library:
 # ---------------------------------------------------------------------------------- compilation
 
 
+def build_rules() -> dict[str, Any]:
+    """Return the names that ``paddle_dcn/_build.py`` defines."""
+    # By its path, because the package cannot be imported without Paddle.
+    return runpy.run_path(str(ROOT / "paddle_dcn" / "_build.py"))
+
+
 def cpu_flags() -> list[str]:
     """Compiler flags of the CPU kernels, without any of Paddle."""
-    # By its path, because the package cannot be imported without Paddle.
-    return runpy.run_path(str(ROOT / "paddle_dcn" / "_build.py"))["KERNEL_FLAGS"]
+    return build_rules()["KERNEL_FLAGS"]
 
 
 def cpu_sources() -> list[Path]:
@@ -271,12 +277,12 @@ def find_nvcc() -> Path | None:
 
 def nvcc_command(nvcc: Path, output: Path, architectures: tuple[int, ...] = (80, 90)) -> list[str]:
     """The command that builds the kernel library; the newest architecture also as PTX."""
-    codes = [f"arch=compute_{a},code=sm_{a}" for a in architectures]
-    codes.append(f"arch=compute_{architectures[-1]},code=compute_{architectures[-1]}")
+    newest = max(architectures)
     return [
         str(nvcc),
         *"-std=c++17 -O3 -shared -Xcompiler -fPIC -cudart static".split(),
-        *(part for code in codes for part in ("-gencode", code)),
+        *(part for number in architectures for part in build_rules()["gencode"](number)),
+        *("-gencode", f"arch=compute_{newest},code=compute_{newest}"),
         *"-t 2 -Xptxas -v -Werror all-warnings".split(),
         *(str(source) for source in sorted((KERNELS / "cuda").glob("*.cu"))),
         "-o",

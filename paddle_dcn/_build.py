@@ -8,10 +8,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import tempfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,12 +33,10 @@ KERNEL_FLAGS = [
 # The plain C++ interface of Paddle, without Python.h and pybind11.
 PADDLE_FLAGS = ["-DPADDLE_NO_PYTHON", "-DPADDLE_WITH_CUSTOM_KERNEL"]
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
-# Ampere and Hopper; later chips compile the last one's PTX. PADDLE_CUDA_ARCH_LIST replaces it.
-NVCC_ARCHITECTURES = [
-    "-gencode=arch=compute_80,code=sm_80",
-    "-gencode=arch=compute_90,code=sm_90",
-    "-gencode=arch=compute_90,code=compute_90",
-]
+# Compute capabilities that have code of their own, where nvcc knows them; +PTX is what the driver
+# compiles for all later ones. PADDLE_CUDA_ARCH_LIST replaces them.
+CUDA_CAPABILITIES = "8.0 9.0+PTX 10.0 12.0"
+LOWEST_CAPABILITY = 80
 
 
 class BuildError(ImportError):
@@ -73,6 +73,89 @@ def library_name() -> str:
     return f"_paddle_dcn.paddle{minor}{'-gpu' if paddle.is_compiled_with_cuda() else ''}.so"
 
 
+def gencode(capability: int, release: int = 1200) -> list[str]:
+    """Return nvcc's flags for code of a compute capability, such as 80 for 8.0.
+
+    Args:
+        capability: The compute capability, times ten.
+        release: Nvcc's release, times one hundred.
+    """
+    # wgmma needs the target that runs on Hopper only; CUDA 11 does not have it.
+    name = "90a" if capability == 90 and release >= 1200 else str(capability)
+    return ["-gencode", f"arch=compute_{name},code=sm_{name}"]
+
+
+def cuda_code(listed: str, known: set[int], release: int) -> list[str]:
+    """Return nvcc's flags for code of the listed compute capabilities.
+
+    Those that cannot be built are left out with a warning.
+
+    Args:
+        listed: Capabilities as Paddle lists them, such as ``8.0;9.0+PTX``.
+        known: Those that nvcc knows, times ten.
+        release: Nvcc's release, times one hundred.
+
+    Raises:
+        BuildError: An entry is none, or nothing is left.
+    """
+    flags, left_out, highest, ptx = [], [], 0, set()
+    for entry in re.split(r"[;,\s]+", listed.strip()):
+        match = re.fullmatch(r"(\d{1,2})\.?(\d)[af]?(\+PTX)?", entry)
+        if match is None:
+            raise BuildError(
+                "PADDLE_CUDA_ARCH_LIST: expected compute capabilities such as 8.0 or 9.0+PTX, got "
+                f"{entry!r}"
+            )
+        capability = int(match[1] + match[2])
+        if capability < LOWEST_CAPABILITY or capability not in known:
+            left_out.append(entry)
+            continue
+        highest = max(highest, capability)
+        flags += gencode(capability, release)
+        if match[3]:
+            ptx.add(capability)
+    kernels = f"{LOWEST_CAPABILITY // 10}.{LOWEST_CAPABILITY % 10}"
+    reason = (
+        f"the kernels need compute capability {kernels} or later, nvcc {release / 100:.1f} knows "
+        + ", ".join(f"{each // 10}.{each % 10}" for each in sorted(known))
+    )
+    if not flags:
+        raise BuildError(f"PADDLE_CUDA_ARCH_LIST: nothing can be built for {listed}: {reason}")
+    if left_out:
+        warnings.warn(
+            f"paddle_dcn: not built for compute capability {', '.join(left_out)}: {reason}",
+            stacklevel=2,
+        )
+    for capability in sorted(ptx or {highest}):
+        flags += ["-gencode", f"arch=compute_{capability},code=compute_{capability}"]
+    return flags
+
+
+def nvcc_code(nvcc: str) -> list[str]:
+    """Ask nvcc what it knows and return its flags for all that the library is built for."""
+
+    def ask(option: str) -> str:
+        return subprocess.run([nvcc, option], capture_output=True, text=True, check=True).stdout
+
+    known = {int(each) for each in re.findall(r"\bsm_(\d+)\b", ask("--list-gpu-code"))}
+    major, minor = map(int, re.search(r"release (\d+)\.(\d+)", ask("--version")).groups())
+    import paddle
+
+    of_paddle = str(paddle.version.cuda()).split(".")[0]
+    if of_paddle.isdigit() and int(of_paddle) < major:
+        warnings.warn(
+            f"paddle_dcn: nvcc is of CUDA {major} and Paddle of CUDA {paddle.version.cuda()}: with "
+            f"a driver before CUDA {major} the operators fail on GPUs; name a toolkit of CUDA "
+            f"{of_paddle} in CUDA_HOME to build for every driver that Paddle runs with",
+            stacklevel=2,
+        )
+    given = os.environ.get("PADDLE_CUDA_ARCH_LIST", "").strip()
+    if given:
+        return cuda_code(given, known, major * 100 + minor)
+    default = [e for e in CUDA_CAPABILITIES.split() if int(re.sub(r"\D", "", e)) in known]
+    return cuda_code(" ".join(default), known, major * 100 + minor)
+
+
 def build(root: Path, target: Path, work: Path) -> Path:
     """Compile what changed and link the library into the folder ``target``.
 
@@ -105,11 +188,17 @@ def build(root: Path, target: Path, work: Path) -> Path:
     if with_cuda == "0":
         cuda_sources = []
 
-    # Paddle says where its headers are and how to link with it.
-    extension = (CUDAExtension if cuda_sources else CppExtension)(
-        [str(path) for path in sources + cuda_sources],
-        extra_compile_args={"cxx": [], "nvcc": []},
-    )
+    # Paddle says where its headers are and how to link with it. It would stumble over entries of
+    # PADDLE_CUDA_ARCH_LIST that it documents, such as 9.0+PTX.
+    architectures = os.environ.pop("PADDLE_CUDA_ARCH_LIST", None)
+    try:
+        extension = (CUDAExtension if cuda_sources else CppExtension)(
+            [str(path) for path in sources + cuda_sources],
+            extra_compile_args={"cxx": [], "nvcc": []},
+        )
+    finally:
+        if architectures is not None:
+            os.environ["PADDLE_CUDA_ARCH_LIST"] = architectures
     common = [
         f'-DPADDLE_DCN_BUILT_FOR="{paddle_version()}"',
         # A build of Paddle's development branch calls itself 0.0.0.
@@ -129,10 +218,8 @@ def build(root: Path, target: Path, work: Path) -> Path:
             "install the CUDA toolkit and name its folder in CUDA_HOME, or set "
             "PADDLE_DCN_WITH_CUDA=0 to do without CUDA",
         )
-        given = extension.extra_compile_args["nvcc"]
-        architectures = given if "-gencode" in given else NVCC_ARCHITECTURES
         host = [word for word in cxx if not word.startswith("-")][-1]  # without ccache
-        compile_cuda = [nvcc, f"-ccbin={host}", *NVCC_FLAGS, *architectures, *common]
+        compile_cuda = [nvcc, f"-ccbin={host}", *NVCC_FLAGS, *nvcc_code(nvcc), *common]
         # Paddle 2's headers include Thrust's, which CUDA 13 has moved.
         thrust = Path(nvcc).parents[1] / "include" / "cccl"
         compile_cxx += ["-DPADDLE_DCN_WITH_CUDA", "-isystem", str(thrust)]
@@ -146,16 +233,19 @@ def build(root: Path, target: Path, work: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     target.mkdir(parents=True, exist_ok=True)
 
+    jobs = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
+    threads = [f"--threads={max(1, jobs // max(1, len(cuda_sources)))}"]  # of each nvcc
+
     def compile_one(source: Path) -> Path:
         result = folder / ("_".join(source.relative_to(root).parts) + ".o")
         if _outdated(result):
-            command = compile_cuda if source.suffix == ".cu" else compile_cxx
+            command = [*compile_cuda, *threads] if source.suffix == ".cu" else compile_cxx
             _run([*command, "-MMD", "-c", str(source), "-o", str(result)])
         return result
 
     with open(folder / "lock", "w") as lock, tempfile.TemporaryDirectory(dir=target) as scratch:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may build at once
-        with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
+        with ThreadPoolExecutor(jobs) as pool:
             objects = list(pool.map(compile_one, sources + cuda_sources))
         unfinished = Path(scratch) / name
         _run([*link, *map(str, objects), "-o", str(unfinished), *libraries, "-ldl"])
