@@ -1,5 +1,5 @@
 # demo, distributed, test, clients, cuda-check, sanitize, bench, bench-models, lint: each works from a
-# fresh clone and sets up what it needs in .venv.
+# fresh clone and sets up what it needs in .venv; bench-gpu needs PyTorch and torchvision for CUDA.
 # `make test PADDLE=2.6.2` does the same for another Paddle, in .venv-2.6.2.
 
 DEFAULT := 3.3.1
@@ -9,7 +9,7 @@ PYTHON := $(VENV)/bin/python
 REQUIREMENTS := "paddlepaddle==$(PADDLE)" $(if $(filter 2.%,$(PADDLE)),"numpy<2")
 SOURCES := $(shell find custom_ops -type f) setup.py pyproject.toml paddle_dcn/_build.py
 
-.PHONY: demo distributed test clients cuda-check sanitize bench bench-models lint clean
+.PHONY: demo distributed test clients cuda-check sanitize bench bench-models bench-gpu lint clean
 
 demo: $(VENV)/.demo
 	$(PYTHON) examples/demo.py
@@ -42,6 +42,11 @@ bench: $(VENV)/.bench
 # Whole networks, in predictors and other runtimes.
 bench-models: $(VENV)/.bench
 	$(PYTHON) -m benchmarks.models --output benchmarks/results/models $(ARGS)
+
+# On a GPU, without Paddle: the kernels under compute-sanitizer, then checked and timed.
+bench-gpu:
+	python3 -m benchmarks.gpu --sanitize
+	python3 -m benchmarks.gpu --output benchmarks/results/gpu $(ARGS)
 
 lint: export CXXFLAGS := -Werror
 lint: $(VENV)/.lint

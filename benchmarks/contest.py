@@ -100,12 +100,17 @@ def run_child(module: str, arguments: list[str], threads: int) -> Iterator[dict]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that all benchmarks have."""
+    """Add the arguments that all benchmarks on CPUs have."""
     cores = os.cpu_count() or 1
     parser.add_argument(
         "--threads", type=_count, nargs="+", default=sorted({1, min(2, cores)}), metavar="N"
     )
     parser.add_argument("--no-peers", action="store_true", help="time this operator only")
+    add_output(parser)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that says where figures go."""
     parser.add_argument(
         "--output",
         type=_stem,

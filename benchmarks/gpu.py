@@ -1,284 +1,276 @@
 """The CUDA kernels on a GPU: correctness against float64, then time against peers and the floor.
 
-    python -m benchmarks.gpu [--layers big rcnn_c3] [--types float16] [--rounds 20] [--check-only]
+    python -m benchmarks.gpu [--layers big rcnn_c3] [--types float16] [--library NEW.so OLD.so]
+    python -m benchmarks.gpu --sanitize
 
-Needs nvcc, and PyTorch and torchvision for CUDA; no Paddle: the kernel library is compiled alone
-and called through ctypes on PyTorch's tensors. Every layer is checked before anything is timed.
-Times are medians of device events, contestants interleaved, inputs rotated past the L2 cache.
+Needs PyTorch and torchvision for CUDA, and nvcc unless a library is given; no Paddle: the kernel
+library is compiled alone and called through ctypes on PyTorch's tensors. Every row is checked
+before it is timed, in a process of its own kind (`benchmarks/gpu_rows.py`); a fault costs one row.
+Times are medians of device events, contestants in turn, the L2 cache emptied before each call.
 "conv" is the plain convolution of the same shape and type (cuDNN), which samples nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
+import dataclasses
+import json
+import os
+import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Callable
 
+from benchmarks import contest
 from benchmarks import kernel_library as kernels
-from benchmarks.kernel_library import BackwardTensors, ForwardTensors, Library, Problem
-from benchmarks.layers import LAYERS, Layer
+from benchmarks.gpu_rows import (
+    CONV,
+    CONV_LAST,
+    DETERMINISTIC,
+    DIRECTIONS,
+    LAYERS,
+    OURS,
+    OURS_LAST,
+    SMALL,
+    TORCHVISION,
+    TYPES,
+    Job,
+)
+from benchmarks.layers import Layer
 
-TYPES = ("float16", "bfloat16", "tf32", "float32", "float64")
-STORED = {"tf32": "float32"}
-EPSILON = {"float16": 2**-10, "bfloat16": 2**-7, "tf32": 2**-10, "float32": 2**-23}
-DIRECTIONS = ("forward", "backward")
+WORKER = [sys.executable, "-m", "benchmarks.gpu_rows"]
+TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+ROW_SECONDS = 90  # without an answer a process hangs
+TOTAL_SECONDS = 470
 
-
-def problem(layer: Layer, dtype: str, channels_last: bool = False) -> Problem:
-    """The layer's sizes; ``dtype`` may be "tf32"."""
-    return Problem.create(
-        layer.x,
-        layer.outputs,
-        stride=(layer.stride, layer.stride),
-        groups=layer.groups,
-        deformable_groups=layer.deformable_groups,
-        dtype=STORED.get(dtype, dtype),
-        channels_last=channels_last,
-        modulated=layer.modulated,
-    )
-
-
-# ---------------------------------------------------------------------------------- the floor
-
-# H200, data sheet; the L1 caches together, at 128 bytes per clock and processor.
-PEAK_FLOPS = {
-    "float16": 989e12,
-    "bfloat16": 989e12,
-    "tf32": 495e12,
-    "float32": 67e12,
-    "float64": 34e12,
-}
-PEAK_MEMORY, PEAK_L1 = 4.8e12, 30.4e12  # bytes per second
+# Layers that the table has in other types than float16 too.
+_EVERY_TYPE = ("big", "edvr_m", "rcnn_c4", "depthwise")
+_ALSO_TF32 = ("resnet_c4", "ppyolo_c5", "basicvsrpp_test", "groups_of_16")
 
 
-def floor(layer: Layer, dtype: str, direction: str) -> dict[str, float]:
-    """Milliseconds that each of the H200's limits takes at least.
+def rows(layers: list[str], types: list[str] | None) -> list[tuple[str, str, str]]:
+    """Layer, type and direction of each row; without types those that the table has."""
+    chosen = []
+    for dtype in types or TYPES[:4]:
+        for name in layers:
+            also = name in _EVERY_TYPE or dtype == "tf32" and name in _ALSO_TF32
+            if types or dtype == "float16" or also:
+                chosen += [(name, dtype, direction) for direction in DIRECTIONS]
+    return chosen
 
-    "product": the matrix products; "memory": every tensor read or written once; "corners": the
-    four corners of every sample through L1, once per pass over the columns.
+
+# ---------------------------------------------------------------------------------- processes
+
+
+def run_rows(
+    command: list[str], job: Job, row_seconds: float = ROW_SECONDS, until: float = float("inf")
+) -> Iterator[dict]:
+    """Give what processes that do a job print, starting another where one ends before its time.
+
+    The row that it had not finished becomes one with the key "failed", and so do those that are
+    left at the time `until`.
     """
+    left = [tuple(row) for row in job.rows]
+    started = False
+    while left:
+        begun = False
+        remaining = dataclasses.replace(job, rows=left, ceilings=job.ceilings and not started)
+        request = json.dumps(dataclasses.asdict(remaining))
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            subprocess.Popen(
+                [*command, request], stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as child,
+        ):
+            while line := _read_line(child, min(row_seconds, until - time.time())):
+                if not line.startswith("{"):
+                    continue
+                record = json.loads(line)
+                if "machine" in record:
+                    begun = True
+                    if started:
+                        continue
+                    started = True
+                elif left:
+                    left.pop(0)
+                yield record
+            status = child.wait()
+            errors.seek(0)
+            said = errors.read().strip()
+        if not begun:
+            raise SystemExit(f"the benchmark's process did not start:\n{said[-2000:]}")
+        late = time.time() >= until
+        if late:
+            why = "out of time"
+        elif status == -9:
+            why = f"killed: no answer in {row_seconds:g} s, or no memory"
+        else:
+            why = f"status {status}: {''.join(said.splitlines()[-1:])}"
+        for name, dtype, direction in left if late else left[:1]:
+            yield {"layer": name, "type": dtype, "pass": direction, "failed": why[-300:]}
+        left = [] if late else left[1:]
+
+
+def _read_line(child: subprocess.Popen, seconds: float) -> str:
+    """A line of what a process prints, or "" when it has ended; after so many seconds it is."""
+    watch = threading.Timer(max(seconds, 0), child.kill)
+    watch.start()
+    try:
+        return child.stdout.readline()
+    finally:
+        watch.cancel()
+
+
+def sanitize(libraries: dict[str, str], types: list[str] | None) -> int:
+    """Check small layers under each of compute-sanitizer's tools, all at once."""
+    chosen = [(name, t, d) for t in types or TYPES for name in SMALL for d in DIRECTIONS]
+    runs = {}
+    for tool in TOOLS:
+        # initcheck looks for what nothing has written.
+        job = Job(
+            libraries,
+            chosen,
+            ceilings=False,
+            only_check=True,
+            values_on="cpu",
+            poison=tool != "initcheck",
+        )
+        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *WORKER]
+        output = tempfile.TemporaryFile("w+")
+        runs[tool] = (
+            output,
+            subprocess.Popen(
+                [*command, json.dumps(dataclasses.asdict(job))],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # One allocation a tensor, so that whatever is beyond one is seen.
+                env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+            ),
+        )
+    failed = False
+    for tool, (output, process) in runs.items():
+        try:
+            status = process.wait(TOTAL_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+        output.seek(0)
+        lines = output.read().splitlines()
+        records = [json.loads(line) for line in lines if line.startswith("{")]
+        wrong = [record for record in records if record.get("wrong")]
+        done = sum("layer" in record for record in records)
+        ok = status == 0 and not wrong and done == len(chosen)
+        failed |= not ok
+        print(f"{tool}: {done} of {len(chosen)} rows, {len(wrong)} wrong, status {status}")
+        if not ok:
+            shown = [line for line in lines if not line.startswith("{")][:20]
+            print("\n".join([*map(str, wrong[:5]), *shown, *lines[-3:]]))
+    return int(failed)
+
+
+# ------------------------------------------------------------------------------------ the table
+
+
+def floor(layer: Layer, dtype: str, direction: str, ceilings: dict[str, float]) -> dict[str, float]:
+    """Milliseconds that the products, and each tensor read or written once, take at least."""
     size = {"float64": 8, "float32": 4, "tf32": 4}.get(dtype, 2)
     passes = 1 if direction == "forward" else 2
-    corners = 4 * layer.x[0] * math.prod(layer.out_size) * 9 * layer.x[1]
     return {
-        "product": 1e3 * passes * layer.flop / PEAK_FLOPS[dtype],
-        "memory": 1e3 * size * layer.elements(direction) / PEAK_MEMORY,
-        "corners": 1e3 * size * passes * corners / PEAK_L1,
+        "product": 1e3 * passes * layer.flop / ceilings[dtype],
+        "memory": 1e3 * size * layer.elements(direction) / ceilings["copy"],
     }
 
 
-# --------------------------------------------------------------------------------- contestants
-
-
-class Data:
-    """One layer's random tensors, for all contestants; values are exact in every type.
-
-    Offsets are odd multiples of 1/8 pixel: no sample lies on an integer coordinate, where the
-    peers' offset gradients are free to differ.
-    """
-
-    def __init__(
-        self,
-        torch: ModuleType,
-        layer: Layer,
-        dtype: str,
-        channels_last: bool = False,
-        device: str = "cuda",  # tests have an emulated one, "cpu"
-    ) -> None:
-        self.torch, self.layer, self.dtype, self.device = torch, layer, dtype, device
-        self.problem = problem(layer, dtype, channels_last)
-        self.type = getattr(torch, STORED.get(dtype, dtype))
-        shapes = problem(layer, dtype).shapes()
-        depth = math.prod(shapes["weight"][1:])
-        values = {
-            name: torch.randn(shape, device=device, dtype=torch.float64)
-            for name, shape in shapes.items()
-        }
-        values["offset"] = (
-            (values["offset"] * 4 * layer.spread).floor().clamp(-100, 100) + 0.5
-        ) / 4
-        values["mask"] = values["mask"].sigmoid()
-        values["weight"] /= math.sqrt(depth)
-        values["grad_out"] = values.pop("out")
-        if not layer.modulated:
-            values["mask"] = None
-        self.tensors = {n: None if v is None else v.to(self.type) for n, v in values.items()}
-
-    def bytes(self) -> int:
-        """Memory of the inputs."""
-        return sum(t.numel() * t.element_size() for t in self.tensors.values() if t is not None)
-
-    def peer(self, function: Callable, names: tuple[str, ...], direction: str, dtype: Any = None):
-        """A call of a differentiable function of the named tensors, or of its backward pass."""
-        inputs = {n: t for n, t in self.tensors.items() if n in names and t is not None}
-        inputs = {n: t.detach().to(dtype or self.type) for n, t in inputs.items()}
-        if direction == "forward":
-            return lambda: {"out": function(**inputs)}
-        inputs = {n: t.requires_grad_() for n, t in inputs.items()}
-        out = function(**inputs)
-        grad_out = self.tensors["grad_out"].to(out.dtype)
-
-        def backward() -> dict:
-            found = self.torch.autograd.grad(
-                out, list(inputs.values()), grad_out, retain_graph=True
-            )
-            return dict(zip(inputs, found))
-
-        return backward
-
-    def torchvision(self, direction: str, dtype: Any = None) -> Callable:
-        """torchvision.ops.deform_conv2d, optionally in another type."""
-        from torchvision.ops import deform_conv2d
-
-        def call(x, offset, weight, bias, mask=None):
-            stride = (self.layer.stride,) * 2
-            return deform_conv2d(x, offset, weight, bias, stride=stride, padding=(1, 1), mask=mask)
-
-        return self.peer(call, ("x", "offset", "mask", "weight", "bias"), direction, dtype)
-
-    def convolution(self, direction: str) -> Callable:
-        """The plain convolution."""
-
-        def call(x, weight, bias):
-            return self.torch.nn.functional.conv2d(
-                x, weight, bias, stride=self.layer.stride, padding=1, groups=self.layer.groups
-            )
-
-        return self.peer(call, ("x", "weight", "bias"), direction)
-
-    def ours(self, library: Library, direction: str, flags: int = 0) -> tuple[Callable, int]:
-        """The kernel library's call, and the bytes of its workspace."""
-        torch, p = self.torch, self.problem
-        flags |= kernels.TENSOR_FLOAT32 if self.dtype == "tf32" else 0
-
-        def in_memory(name: str, tensor: Any) -> Any:
-            images = p.channels_last and name in ("x", "grad_out", "out")
-            return (tensor.permute(0, 2, 3, 1) if images else tensor).contiguous()
-
-        inputs = {n: in_memory(n, t) for n, t in self.tensors.items() if t is not None}
-        shapes = p.shapes()
-        if direction == "forward":
-            del inputs["grad_out"]
-            kind, names, prefix = ForwardTensors, ("out",), ""
-        else:
-            names = tuple(n for n in inputs if n != "grad_out")
-            kind, prefix = BackwardTensors, "grad_"
-        outputs = {n: torch.empty(shapes[n], device=self.device, dtype=self.type) for n in names}
-        pointers = {n: t.data_ptr() for n, t in inputs.items()}
-        pointers |= {prefix + n: t.data_ptr() for n, t in outputs.items()}
-        tensors = kind(pointers)
-        size = library.cuda(flags).workspace(p, tensors)
-        workspace = torch.empty(size + 256, device=self.device, dtype=torch.uint8)
-        address = workspace.data_ptr() + -workspace.data_ptr() % 256
-
-        def call() -> dict:
-            on_gpu = self.device == "cuda"
-            stream = torch.cuda.current_stream().cuda_stream if on_gpu else 0
-            library.cuda(flags, stream).run(p, tensors, address)
-            return {
-                n: t.permute(0, 3, 1, 2) if p.channels_last and n in ("x", "out") else t
-                for n, t in outputs.items()
-            }
-
-        call.memory = inputs, workspace  # lives as long as the call
-        return call, size
-
-
-def check(
-    torch: ModuleType, library: Library, layer: Layer, dtype: str, device: str = "cuda"
-) -> list[str]:
-    """What is wrong with our results, against torchvision in float64."""
-    problems = []
-    for channels_last in (False, True):
-        data = Data(torch, layer, dtype, channels_last, device)
-        for direction in DIRECTIONS:
-            expected = data.torchvision(direction, torch.float64)()
-            for flags in (0, kernels.DETERMINISTIC, kernels.WIDE_INDEX):
-                actual = data.ours(library, direction, flags)[0]()
-                for name, wanted in expected.items():
-                    depth = max(layer.x[0] * wanted[0].numel(), layer.x[1] * 9, layer.outputs * 9)
-                    epsilon = EPSILON.get(dtype, 2**-52)
-                    summed = 2**-52 if dtype == "float64" else 2**-23
-                    limit = 4 * summed * math.sqrt(depth) + 2 * epsilon * (epsilon > summed)
-                    error = (actual[name].double() - wanted).abs().max() / wanted.abs().max()
-                    if not error <= limit:
-                        layout = "NHWC" if channels_last else "NCHW"
-                        problems.append(
-                            f"{layer.name} {dtype} {layout} flags {flags} {direction} {name}: "
-                            f"error {error:.2e} of the largest value, expected {limit:.2e}"
-                        )
-    return problems
-
-
-def median_times(torch: ModuleType, contestants: dict[str, list[Callable]], rounds: int) -> dict:
-    """Milliseconds of each contestant, given as calls on distinct copies of the data."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for i in range(-3, rounds):
-        for name, calls in contestants.items():
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize()
-            start.record()
-            calls[i % len(calls)]()
-            end.record()
-            torch.cuda.synchronize()
-            if i >= 0:
-                times[name].append(start.elapsed_time(end))
-    return {name: statistics.median(found) for name, found in times.items()}
-
-
-HEADER = (
-    f"{'layer':16}{'type':9}{'pass':9}{'ms':>8}{'TFLOP/s':>9}{'MiB':>6}"
-    f"{'torchvision':>14}{'conv':>14}   {'floor':24}"
-)
-
-
-def line(
-    layer: Layer, dtype: str, direction: str, times: dict[str, float], workspace: int, h200: bool
-) -> str:
-    """One line of the table; "x" columns say how many times as long as ours the other takes."""
-    ours = times["ours"]
-    passes = 1 if direction == "forward" else 2
-
-    def peer(name: str) -> str:
-        return f"{times[name]:7.3f} {times[name] / ours:5.2f}x" if name in times else f"{'-':>14}"
-
-    limits = floor(layer, dtype, direction)
-    binding = max(limits, key=limits.__getitem__)
-    bound = f"{limits[binding]:7.3f} {binding}, {ours / limits[binding]:.1f}x it" if h200 else "-"
+def header(others: list[str]) -> str:
+    """The names of the columns; "x" says how many times as long as ours something takes."""
+    peers = [*others, TORCHVISION, CONV, OURS_LAST, CONV_LAST]
     return (
-        f"{layer.name:16}{dtype:9}{direction:9}{ours:8.3f}"
-        f"{passes * layer.flop / ours / 1e9:9.1f}{workspace / 2**20:6.1f}"
-        f"{peer('torchvision'):>14}{peer('conv'):>14}   {bound:24}"
+        f"{'layer':16}{'type':9}{'pass':9}{'ours, ms':>9}{'TFLOP/s':>9}{'MiB':>6}"
+        f"{DETERMINISTIC:>14}{''.join(f'{name:>17.16}' for name in peers)}   floor"
     )
 
 
-def measure(
-    torch: ModuleType, library: Library, layer: Layer, dtype: str, rounds: int
-) -> list[str]:
-    """The lines of one layer and type."""
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
-    first = Data(torch, layer, dtype)
-    l2 = torch.cuda.get_device_properties(0).L2_cache_size
-    copies = [first] + [
-        Data(torch, layer, dtype) for _ in range(min(math.ceil(2 * l2 / first.bytes()), 16))
-    ]
-    lines = []
-    for direction in DIRECTIONS:
-        ours = [data.ours(library, direction) for data in copies]
-        contestants = {"ours": [call for call, _ in ours]}
-        if dtype != "bfloat16":  # torchvision has none
-            contestants["torchvision"] = [data.torchvision(direction) for data in copies]
-        contestants["conv"] = [data.convolution(direction) for data in copies]
-        times = median_times(torch, contestants, rounds)
-        h200 = "H200" in torch.cuda.get_device_name()
-        lines.append(line(layer, dtype, direction, times, ours[0][1], h200))
-    return lines
+def line(result: dict, ceilings: dict[str, float], others: list[str]) -> str:
+    """One line of the table. "conv, NHWC" is compared with "ours, NHWC"."""
+    start = f"{result['layer']:16}{result['type']:9}{result['pass']:9}"
+    if "failed" in result:
+        return f"{start} FAILED: {result['failed']}"
+    wrong = "".join(f"\n  WRONG, {n}: {what}" for n, s in result["wrong"].items() for what in s)
+    if "ms" not in result:
+        return f"{start} {'not timed' if wrong else 'correct'}{wrong}"
+    times, layer = result["ms"], LAYERS[result["layer"]]
+    ours = times[OURS]
+    passes = 1 if result["pass"] == "forward" else 2
+
+    def other(name: str) -> str:
+        if name not in times:
+            return f"{'-':>17}"
+        base = times[OURS_LAST if name == CONV_LAST else OURS]
+        return f"{times[name]:9.3f} {times[name] / base:6.2f}x"
+
+    alone = f"{times[DETERMINISTIC]:14.3f}" if DETERMINISTIC in times else f"{'-':>14}"
+    limits = floor(layer, result["type"], result["pass"], ceilings)
+    binding = max(limits, key=limits.__getitem__)
+    return (
+        f"{start}{ours:9.3f}{passes * layer.flop / ours / 1e9:9.1f}"
+        f"{result['workspace'] / 2**20:6.1f}{alone}"
+        f"{''.join(map(other, [*others, TORCHVISION, CONV, OURS_LAST, CONV_LAST]))}"
+        f"   {limits[binding]:.4f} {binding}, ours {ours / limits[binding]:.1f}x{wrong}"
+    )
+
+
+def kernel_lines(result: dict) -> Iterator[str]:
+    """The kernels of a row, of each library: microseconds, and launches of one call."""
+    for library, found in result.get("kernels", {}).items():
+        parts = [f"{name} {time:.1f} x{launches}" for name, (time, launches) in found.items()]
+        row = " ".join(result[key] for key in ("layer", "type", "pass"))
+        yield f"{row}, {library}: {'; '.join(parts)}"
+
+
+def heading(run: dict) -> str:
+    """When, where and with what, and the ceilings."""
+    machine = ", ".join(f"{name} {value}" for name, value in run["machine"].items())
+    reached = ", ".join(f"{name} {1e-12 * run['ceilings'][name]:.0f}" for name in TYPES)
+    libraries = ", ".join(f"{name} = {path}" for name, path in run["libraries"].items())
+    return (
+        f"{run['date']}; {machine}; {libraries}\n"
+        f"ceilings: copy {1e-12 * run['ceilings']['copy']:.2f} TB/s; products {reached} TFLOP/s\n"
+        "ms; x: how many times as long as ours it takes (conv, NHWC: as ours, NHWC); MiB: "
+        "workspace; floor: products, or each tensor once, at the ceilings"
+    )
+
+
+def tail(results: list[dict]) -> str:
+    """The kernels of all rows."""
+    found = [line for result in results for line in kernel_lines(result)]
+    return "\nkernels, microseconds x launches, caches warm\n" + "\n".join(found)
+
+
+def draw(run: dict, path: Path) -> None:
+    """Draw the times of all contestants over ours: float16 in both layouts, then other types."""
+    colors = {TORCHVISION: "#b0413e", CONV: "#999999"}
+    colors |= dict(zip(list(run["libraries"])[1:], ("#4c72b0", "#55a868", "#8172b3")))
+    panels: dict[str, dict] = {}
+    results = run["results"]
+    for result in sorted(results, key=lambda r: (r["type"] != "float16", r["pass"] != "forward")):
+        if "ms" not in result:
+            continue
+        times, half = result["ms"], result["type"] == "float16"
+        name = result["layer"] if half else f"{result['layer']} {result['type']}"
+        title = f"{result['pass']}, {'float16' if half else 'other types'}"
+        panels.setdefault(f"{title}, NCHW", {})[name] = times
+        if half:
+            last = {n.removesuffix(", NHWC"): t for n, t in times.items() if n.endswith(", NHWC")}
+            panels.setdefault(f"{title}, NHWC", {})[name] = last
+    if panels:
+        contest.draw(panels, OURS, colors, path)
+
+
+# ---------------------------------------------------------------------------------- the command
 
 
 def arguments(values: list[str] | None = None) -> argparse.Namespace:
@@ -289,54 +281,88 @@ def arguments(values: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--layers", nargs="+", choices=LAYERS, default=list(LAYERS), metavar="LAYER"
     )
-    parser.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES[:4]))
+    parser.add_argument(
+        "--types", nargs="+", choices=TYPES, help="default: float16, and some layers in others"
+    )
     parser.add_argument("--rounds", type=int, default=20, help="timed calls per contestant")
     parser.add_argument("--check-only", action="store_true", help="compare, time nothing")
-    parser.add_argument("--library", type=Path, help="a kernel library that is built already")
+    parser.add_argument("--sanitize", action="store_true", help="check under compute-sanitizer")
+    parser.add_argument(
+        "--library",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="kernel libraries that are built already: ours, then others to time beside it",
+    )
+    contest.add_output(parser)
     parsed = parser.parse_args(values)
     if parsed.rounds < 1:
         parser.error(f"--rounds: expected at least 1, got {parsed.rounds}")
+    for path in parsed.library:
+        if not path.is_file():
+            parser.error(f"--library: {path} is not a file")
     return parsed
 
 
+def named(paths: list[Path]) -> dict[str, str]:
+    """The libraries by name: the first is ours, others are called as their files are."""
+    names = [OURS, *(path.stem for path in paths[1:])]
+    if len(set(names)) < len(names):
+        raise SystemExit(f"--library: expected files of different names, got {names[1:]}")
+    return {name: str(path) for name, path in zip(names, paths)}
+
+
 def main(values: list[str] | None = None) -> int:
-    """Check, then time; the status is 1 when a result is wrong."""
+    """Check and time; the status is 1 when a result is wrong or a row failed."""
     options = arguments(values)
+    until = time.time() + TOTAL_SECONDS
     try:
         import torch
-        import torchvision
+        import torchvision  # noqa: F401
     except ModuleNotFoundError as error:
         raise SystemExit(f"benchmarks.gpu needs PyTorch and torchvision: {error}") from None
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks.gpu needs a CUDA device, and PyTorch sees none")
-    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        path = options.library
-        if path is None:
+        paths, report = options.library, None
+        if not paths:
             major, minor = torch.cuda.get_device_capability()
-            path = Path(folder) / "kernels.so"
-            kernels.build_cuda(path, (10 * major + minor,))
-        library = Library(path)
-        print(
-            f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, torchvision "
-            f"{torchvision.__version__}, CUDA {torch.version.cuda}, cuDNN "
-            f"{torch.backends.cudnn.version()}"
+            paths = [Path(folder) / "kernels.so"]
+            report = kernels.build_cuda(paths[0], (10 * major + minor,))
+        libraries = named(paths)
+        if options.sanitize:
+            return sanitize(libraries, options.types)
+        job = Job(
+            libraries,
+            rows(options.layers, options.types),
+            rounds=options.rounds,
+            only_check=options.check_only,
         )
-        wrong = []
-        for name in options.layers:
-            for dtype in options.types:
-                wrong += check(torch, library, LAYERS[name], dtype)
-        print(
-            "\n".join(wrong)
-            or f"{len(options.layers) * len(options.types)} layers checked: correct"
-        )
-        if not wrong and not options.check_only:
-            print(HEADER)
-            for name in options.layers:
-                for dtype in options.types:
-                    for text in measure(torch, library, LAYERS[name], dtype, options.rounds):
-                        print(text, flush=True)
-    return 1 if wrong else 0
+        text: list[str] = []
+
+        def show(words: str) -> None:
+            print(words, flush=True)
+            text.append(words + "\n")
+
+        run = {"date": str(date.today()), "libraries": libraries, "results": []}
+        others = list(libraries)[1:]
+        for record in run_rows(WORKER, job, until=until):
+            if "machine" in record:
+                run |= record
+                show(f"{heading(run)}\n\n{header(others)}")
+            else:
+                run["results"].append(record)
+                show(line(record, run["ceilings"], others))
+    text.append(tail(run["results"]))
+    if options.output:
+        stem = options.output
+        Path(f"{stem}.txt").write_text("".join(text) + "\n")
+        Path(f"{stem}.json").write_text(json.dumps(run, indent=1) + "\n")
+        if report:
+            Path(f"{stem}.ptxas").write_text(report)
+        draw(run, Path(f"{stem}.png"))
+    return int(any(r.get("wrong") or "failed" in r for r in run["results"]))
 
 
 if __name__ == "__main__":
