@@ -87,6 +87,23 @@ def test_tiles(library, case, dtype, flags, monkeypatch):
     check_results(results, case, (dtype, stored))
 
 
+# Several tiles of the packing kernels, whole and cut off; rows that are read 16 bytes at a time and
+# rows that are not; padded segments in either layout; a weight without neighbours.
+PACKING = [
+    Case(2, 80, (8, 16), 24, kernel=1),
+    Case(2, 68, (7, 13), 9, kernel=(1, 2)),
+    Case(1, 18, (9, 10), 20, kernel=(2, 1), groups=2),
+    Case(1, 18, (9, 10), 20, kernel=(2, 1), groups=2, data_format="NHWC"),
+    Case(2, 9, (5, 60), 70, kernel=1, data_format="NHWC"),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("case", PACKING, ids=str)
+def test_packing(library, case, dtype):
+    check(library, case, (dtype, dtype))
+
+
 def run_both_ways(library: Library, task: Job) -> list[dict[str, np.ndarray]]:
     """Results with the first block and thread first, and with the last ones first."""
     run_backwards = library.handle.dcn_emulation_run_backwards

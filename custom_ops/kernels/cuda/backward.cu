@@ -1,4 +1,5 @@
 // The backward launcher: layout, choice of tiles, images at a time.
+#include "backward_bias.cuh"
 #include "backward_data.cuh"
 #include "backward_weight.cuh"
 #include "gather.cuh"
@@ -10,7 +11,7 @@ namespace {
 
 constexpr int64_t kPartialBudget = 10 * kMiB;  // for partial weight gradients beyond the first
 constexpr int64_t kColumnBudget = 10 * kMiB;   // for column gradients in deterministic mode
-constexpr int kBiasSplits = 16;                // ranges of pixels, of 1024 or more each
+constexpr int64_t kBiasSplits = 256;           // ranges of pixels at most
 
 // Data: output pixels x channels. Weight: output channels x elements of the reduction. Narrow is
 // for few channels per (deformable) group.
@@ -87,6 +88,13 @@ void with_tile(Width width, bool wide_index, const Run& run) {
   }
 }
 
+inline BiasLayout split_bias(const Problem& p) {
+  const int64_t pixels = p.batch * p.out_pixels();
+  const int64_t splits = std::min(ceil_div(pixels, p.channels_last ? 256 : 4096), kBiasSplits);
+  return {p.out_channels, pixels, p.out_pixels(), splits,
+          splits > 0 ? round_up(ceil_div(pixels, splits), 16) : 0};
+}
+
 template <typename T>
 struct Plan {
   using S = Sum<T>;
@@ -115,9 +123,7 @@ struct Plan {
                      p.taps(),
                      {inputs.count / p.groups, inputs.size, inputs.padded},
                      {1, outputs.size, outputs.padded}};
-    const int64_t pixels = p.batch * p.out_pixels();
-    bias_layout = {p.out_channels, pixels, p.out_pixels(),
-                   static_cast<int>(std::min<int64_t>(ceil_div(pixels, 1024), kBiasSplits))};
+    bias_layout = split_bias(p);
     data = t.grad_x || t.grad_offset || t.grad_mask;
     deterministic = t.grad_x && flags & kDeterministic;
     round = std::is_same<T, TensorFloat32>::value;
@@ -265,10 +271,8 @@ struct Images {
       }
     }
     if (plan.grad_x) {
-      const Relayout r{plan.inputs, count, p.in_pixels(), p.channels_last};
-      queue.run<true>(unpack_kernel<T>, r.tiles(), Relayout::kThreads,
-                      Relayout::shared_bytes<Sum<T>>(), r, static_cast<const Sum<T>*>(plan.grad_x),
-                      static_cast<T*>(t.grad_x) + first * p.channels * p.in_pixels());
+      unpack(queue, Relayout{plan.inputs, count, p.in_pixels(), p.channels_last}, 1, plan.grad_x,
+             static_cast<T*>(t.grad_x) + first * p.channels * p.in_pixels());
     }
   }
 
@@ -339,10 +343,7 @@ struct Backward {
       return queue.error();
     }
     if (plan.data) {
-      queue.run<false>(pack_backward_weight_kernel<T>,
-                       elementwise_blocks(plan.weight_layout.backward_size()),
-                       WeightLayout::kThreads, 0, plan.weight_layout,
-                       static_cast<const T*>(t.weight), plan.weight);
+      pack_backward_weight(queue, plan.weight_layout, static_cast<const T*>(t.weight), plan.weight);
     }
     for (int64_t first = 0; first < p.batch && (plan.data || t.grad_weight);
          first += plan.batches.images) {
@@ -354,10 +355,8 @@ struct Backward {
       }
     }
     if (t.grad_weight) {
-      queue.run<false>(unpack_weight_kernel<T>,
-                       elementwise_blocks(plan.weight_layout.forward_size()),
-                       WeightLayout::kThreads, 0, plan.weight_layout, static_cast<int>(plan.splits),
-                       static_cast<const Sum<T>*>(plan.partial), static_cast<T*>(t.grad_weight));
+      unpack(queue, plan.weight_layout.forward(), plan.splits, plan.partial,
+             static_cast<T*>(t.grad_weight));
     }
     if (t.grad_bias) bias_gradient(queue, p, t, plan);
     return queue.error();
@@ -375,20 +374,21 @@ struct Backward {
   static void bias_gradient(Queue& queue, const Problem& p, const BackwardTensors& t,
                             const Plan<T>& plan) {
     if (p.channels_last) {
-      sum_pixels<true>(queue, p, t, plan);
+      sum_pixels<true>(queue, t, plan);
     } else {
-      sum_pixels<false>(queue, p, t, plan);
+      sum_pixels<false>(queue, t, plan);
     }
-    queue.run<false>(sum_bias_kernel<T>, elementwise_blocks(p.out_channels), BiasLayout::kThreads,
-                     0, plan.bias_layout, static_cast<const Sum<T>*>(plan.bias_partial),
-                     static_cast<T*>(t.grad_bias));
+    queue.run<true>(sum_bias_kernel<T>, ceil_div(p.out_channels * 32, BiasLayout::kThreads),
+                    BiasLayout::kThreads, 0, plan.bias_layout,
+                    static_cast<const Sum<T>*>(plan.bias_partial), static_cast<T*>(t.grad_bias));
   }
   template <bool kChannelsLast>
-  static void sum_pixels(Queue& queue, const Problem& p, const BackwardTensors& t,
-                         const Plan<T>& plan) {
-    const int64_t tiles = ceil_div(p.out_channels, BiasLayout::kWidth<kChannelsLast>);
-    queue.run<true>(backward_bias_kernel<T, kChannelsLast>, tiles * plan.bias_layout.splits,
-                    BiasLayout::kThreads, BiasLayout::kThreads * sizeof(Sum<T>), plan.bias_layout,
+  static void sum_pixels(Queue& queue, const BackwardTensors& t, const Plan<T>& plan) {
+    constexpr int kOwned = BiasLayout::kOwned<T, kChannelsLast>;
+    const BiasLayout& b = plan.bias_layout;
+    const int64_t tiles = ceil_div(b.channels, BiasLayout::kLanes<kChannelsLast> * kOwned);
+    queue.run<true>(backward_bias_kernel<T, kChannelsLast>, tiles * b.splits, BiasLayout::kThreads,
+                    BiasLayout::kThreads * kOwned * sizeof(Sum<T>), b,
                     static_cast<const T*>(t.grad_out), plan.bias_partial);
   }
 };

@@ -1,6 +1,6 @@
-// The gradients of weight and bias, without atomics: every sum is made in a fixed order.
+// The gradient of weight, without atomics: every sum is made in a fixed order.
 //
-// The weight gradient is a product over output pixels. A block owns kRows output channels of one
+// It is a product over output pixels. A block owns kRows output channels of one
 // group times kColumns elements of the reduction of the forward product, and one of `splits`
 // ranges of pixels; it samples the columns anew, as the forward kernel does. The ranges' partial
 // sums are added up at the end, in order.
@@ -137,56 +137,6 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
       a.partial[at] = a.accumulate ? a.partial[at] + sum : sum;
     }
   });
-}
-
-// Partial sums of the bias gradient over `splits` ranges of pixels of the whole batch, from the
-// caller's grad_out. Neighbouring threads read neighbouring elements in either layout.
-struct BiasLayout {
-  int64_t channels, pixels, image_pixels;
-  int splits;
-
-  static constexpr int kThreads = 256;
-  template <bool kChannelsLast>
-  static constexpr int kWidth = kChannelsLast ? 32 : 1;  // channels per block
-};
-
-template <typename T, bool kChannelsLast>
-__global__ void __launch_bounds__(BiasLayout::kThreads)
-    backward_bias_kernel(const BiasLayout b, const T* grad_out, Sum<T>* partial) {
-  constexpr int kWidth = BiasLayout::kWidth<kChannelsLast>;
-  constexpr int kSteps = BiasLayout::kThreads / kWidth;
-  Sum<T>* const sums = reinterpret_cast<Sum<T>*>(shared_memory());
-  const int thread = static_cast<int>(threadIdx.x);
-  const int split = static_cast<int>(blockIdx.x % b.splits);
-  const int64_t channel = int64_t{blockIdx.x / b.splits} * kWidth + thread % kWidth;
-  const int64_t first = b.pixels * split / b.splits, end = b.pixels * (split + 1) / b.splits;
-  Sum<T> sum = 0;
-  if (channel < b.channels) {
-    for (int64_t pixel = first + thread / kWidth; pixel < end; pixel += kSteps) {
-      const int64_t image = pixel / b.image_pixels;
-      sum += Element<T>::load(
-          grad_out[kChannelsLast ? pixel * b.channels + channel
-                                 : (image * b.channels + channel) * b.image_pixels +
-                                       (pixel - image * b.image_pixels)]);
-    }
-  }
-  sums[thread] = sum;
-  for (int step = kSteps / 2; step > 0; step /= 2) {
-    __syncthreads();
-    if (thread / kWidth < step) sums[thread] += sums[thread + step * kWidth];
-  }
-  if (thread < kWidth && channel < b.channels) partial[split * b.channels + channel] = sums[thread];
-}
-
-template <typename T>
-__global__ void __launch_bounds__(BiasLayout::kThreads)
-    sum_bias_kernel(const BiasLayout b, const Sum<T>* partial, T* grad_bias) {
-  const int64_t step = int64_t{gridDim.x} * blockDim.x;
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < b.channels; i += step) {
-    Sum<T> sum = 0;
-    for (int s = 0; s < b.splits; ++s) sum += partial[s * b.channels + i];
-    grad_bias[i] = Element<T>::store(sum);
-  }
 }
 
 }  // namespace cuda

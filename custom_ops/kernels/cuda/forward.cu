@@ -121,9 +121,7 @@ struct Forward {
     const Plan<T> plan(p, t, workspace, flags);
     Queue queue(stream);
     if (p.batch == 0) return queue.error();
-    queue.run<false>(pack_forward_weight_kernel<T>,
-                     elementwise_blocks(plan.weight_layout.forward_size()), WeightLayout::kThreads,
-                     0, plan.weight_layout, static_cast<const T*>(t.weight), plan.weight);
+    pack_forward_weight(queue, plan.weight_layout, static_cast<const T*>(t.weight), plan.weight);
     for (int64_t first = 0; first < p.batch; first += plan.batches.images) {
       const int64_t images = std::min(plan.batches.images, p.batch - first);
       if (plan.batches.wide) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <type_traits>
 
 #include "../dcn.h"
 #include "../workspace.h"
@@ -117,8 +118,10 @@ inline const void* advance_bytes(const void* base, int64_t bytes) {
   return base ? static_cast<const char*>(base) + bytes : nullptr;
 }
 
+// For kernels whose threads step through `size` elements.
+constexpr int kElementwiseThreads = 256;
 inline int64_t elementwise_blocks(int64_t size) {
-  return std::min<int64_t>(ceil_div(size, WeightLayout::kThreads), 4096);
+  return std::min<int64_t>(ceil_div(size, kElementwiseThreads), 4096);
 }
 
 // Bytes of one offset or mask value.
@@ -142,13 +145,41 @@ auto with_element_type(const Problem& p, int flags, const Run& run) {
   }
 }
 
-// Packs `images` images of x (segments = input_segments) or of the output gradient.
+// Whether operands of the product differ from what is in memory.
+template <typename T>
+constexpr bool kRounds = std::is_same<T, TensorFloat32>::value;
+
+template <typename T, typename Rows>
+void pack(Queue& queue, const Relayout& r, const Rows& rows, bool round, const T* plain,
+          T* packed) {
+  queue.run<true>(pack_kernel<T, Rows>, r.tiles<T>(), Relayout::kThreads, RelayoutTile<T>::kBytes,
+                  r, rows, round, plain, packed);
+}
+// The sum of `parts` packed tensors.
+template <typename T>
+void unpack(Queue& queue, const Relayout& r, int64_t parts, const Sum<T>* packed, T* plain) {
+  queue.run<true>(unpack_kernel<T>, r.tiles<T>(), Relayout::kThreads, RelayoutTile<T>::kBytes, r,
+                  static_cast<int>(parts), packed, plain);
+}
+
+// x (segments = input_segments) or the output gradient.
 template <typename T>
 void pack_images(Queue& queue, const Segments& segments, bool channels_last, int64_t images,
                  int64_t pixels, bool round, const T* plain, T* packed) {
-  Relayout r{segments, images, pixels, channels_last};
-  queue.run<true>(pack_kernel<T>, r.tiles(), Relayout::kThreads, Relayout::shared_bytes<T>(), r,
-                  round, plain, packed);
+  pack(queue, Relayout{segments, images, pixels, channels_last}, PixelRows{pixels}, round, plain,
+       packed);
+}
+template <typename T>
+void pack_forward_weight(Queue& queue, const WeightLayout& w, const T* plain, T* packed) {
+  const Relayout r = w.forward();
+  pack(queue, r, PixelRows{r.pixels}, kRounds<T>, plain, packed);
+}
+template <typename T>
+void pack_backward_weight(Queue& queue, const WeightLayout& w, const T* plain, T* packed) {
+  if (w.inputs.size != w.inputs.padded) {
+    queue.clear(packed, w.backward_size() * static_cast<int64_t>(sizeof(T)));
+  }
+  pack(queue, w.backward(), w.backward_rows(), kRounds<T>, plain, packed);
 }
 
 }  // namespace cuda
