@@ -35,8 +35,8 @@ PADDLE_FLAGS = ["-DPADDLE_NO_PYTHON", "-DPADDLE_WITH_CUSTOM_KERNEL"]
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 # Compute capabilities that have code of their own, where nvcc knows them; +PTX is what the driver
 # compiles for all later ones. PADDLE_CUDA_ARCH_LIST replaces them.
-CUDA_CAPABILITIES = "8.0 9.0+PTX 10.0 12.0"
-LOWEST_CAPABILITY = 80
+CUDA_CAPABILITIES = "7.0 7.5 8.0 9.0+PTX 10.0 12.0"
+LOWEST_CAPABILITY = 70
 
 
 class BuildError(ImportError):
@@ -73,19 +73,13 @@ def library_name() -> str:
     return f"_paddle_dcn.paddle{minor}{'-gpu' if paddle.is_compiled_with_cuda() else ''}.so"
 
 
-def gencode(capability: int, release: int = 1200) -> list[str]:
-    """Return nvcc's flags for code of a compute capability, such as 80 for 8.0.
-
-    Args:
-        capability: The compute capability, times ten.
-        release: Nvcc's release, times one hundred.
-    """
-    # wgmma needs the target that runs on Hopper only; CUDA 11 does not have it.
-    name = "90a" if capability == 90 and release >= 1200 else str(capability)
+def gencode(capability: int) -> list[str]:
+    """Return nvcc's flags for code of a compute capability, such as 80 for 8.0."""
+    name = "90a" if capability == 90 else str(capability)  # wgmma is of the target for Hopper only
     return ["-gencode", f"arch=compute_{name},code=sm_{name}"]
 
 
-def cuda_code(listed: str, known: set[int], release: int) -> list[str]:
+def cuda_code(listed: str, known: set[int], nvcc: str) -> list[str]:
     """Return nvcc's flags for code of the listed compute capabilities.
 
     Those that cannot be built are left out with a warning.
@@ -93,7 +87,7 @@ def cuda_code(listed: str, known: set[int], release: int) -> list[str]:
     Args:
         listed: Capabilities as Paddle lists them, such as ``8.0;9.0+PTX``.
         known: Those that nvcc knows, times ten.
-        release: Nvcc's release, times one hundred.
+        nvcc: Its name in messages.
 
     Raises:
         BuildError: An entry is none, or nothing is left.
@@ -111,14 +105,11 @@ def cuda_code(listed: str, known: set[int], release: int) -> list[str]:
             left_out.append(entry)
             continue
         highest = max(highest, capability)
-        flags += gencode(capability, release)
+        flags += gencode(capability)
         if match[3]:
             ptx.add(capability)
-    kernels = f"{LOWEST_CAPABILITY // 10}.{LOWEST_CAPABILITY % 10}"
-    reason = (
-        f"the kernels need compute capability {kernels} or later, nvcc {release / 100:.1f} knows "
-        + ", ".join(f"{each // 10}.{each % 10}" for each in sorted(known))
-    )
+    can = sorted(each for each in known if each >= LOWEST_CAPABILITY)
+    reason = f"{nvcc} builds the kernels for {', '.join(f'{each / 10:.1f}' for each in can)}"
     if not flags:
         raise BuildError(f"PADDLE_CUDA_ARCH_LIST: nothing can be built for {listed}: {reason}")
     if left_out:
@@ -138,7 +129,11 @@ def nvcc_code(nvcc: str) -> list[str]:
         return subprocess.run([nvcc, option], capture_output=True, text=True, check=True).stdout
 
     known = {int(each) for each in re.findall(r"\bsm_(\d+)\b", ask("--list-gpu-code"))}
-    major, minor = map(int, re.search(r"release (\d+)\.(\d+)", ask("--version")).groups())
+    release = re.search(r"release (\d+)\.(\d+)", ask("--version"))
+    major = int(release[1])
+    if major < 12:
+        known.discard(90)  # it has no sm_90a
+    name = f"nvcc {release[1]}.{release[2]}"
     import paddle
 
     of_paddle = str(paddle.version.cuda()).split(".")[0]
@@ -151,9 +146,9 @@ def nvcc_code(nvcc: str) -> list[str]:
         )
     given = os.environ.get("PADDLE_CUDA_ARCH_LIST", "").strip()
     if given:
-        return cuda_code(given, known, major * 100 + minor)
+        return cuda_code(given, known, name)
     default = [e for e in CUDA_CAPABILITIES.split() if int(re.sub(r"\D", "", e)) in known]
-    return cuda_code(" ".join(default), known, major * 100 + minor)
+    return cuda_code(" ".join(default), known, name)
 
 
 def build(root: Path, target: Path, work: Path) -> Path:

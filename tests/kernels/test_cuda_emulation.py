@@ -32,6 +32,12 @@ def library():
     return Library(build("fibers"))
 
 
+@pytest.fixture(scope="module")
+def volta():
+    """The same, with what replaces the instructions that Volta and Turing lack."""
+    return Library(build("volta"))
+
+
 def job(case: Case, dtypes=("float32", "float32"), flags: int = 0, **how) -> Job:
     """A case on the emulated device."""
     return Job(case, dtypes, ("cuda", flags), **how)
@@ -102,6 +108,13 @@ PACKING = [
 @pytest.mark.parametrize("case", PACKING, ids=str)
 def test_packing(library, case, dtype):
     check(library, case, (dtype, dtype))
+
+
+@pytest.mark.skipif("PADDLE_DCN_CUDA_CHECK" not in os.environ, reason="run by make cuda-check")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "tensor_float32", "float32"])
+@pytest.mark.parametrize("case", TILES, ids=str)
+def test_volta(volta, case, dtype, monkeypatch):
+    test_tiles(volta, case, dtype, 0, monkeypatch)
 
 
 def run_both_ways(library: Library, task: Job) -> list[dict[str, np.ndarray]]:

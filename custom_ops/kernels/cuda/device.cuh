@@ -1,7 +1,8 @@
 // Element types, 16-byte vectors and the few machine operations the kernels are written in.
 //
 // Everything that is not plain C++ is in the first section, once as CUDA and once (in the header
-// that DCN_CUDA_EMULATION names) as functions that do the same on a CPU, for tests.
+// that DCN_CUDA_EMULATION names) as functions that do the same on a CPU, for tests. What chips
+// before Ampere lack is in volta.cuh.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +16,13 @@
 #include <cuda_runtime.h>
 #endif
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-#error "the kernels need compute capability 8.0 or later: cp.async and mma.sync"
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 700
+#error "the kernels need compute capability 7.0 or later"
+#endif
+
+// Chips without cp.async and without mma.sync of these shapes.
+#if defined(DCN_EMULATION_VOLTA) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800)
+#define DCN_VOLTA
 #endif
 
 #define DCN_DEVICE __device__ __forceinline__
@@ -34,60 +40,6 @@ DCN_DEVICE unsigned char* shared_memory() {
 
 DCN_DEVICE uint4 load_vector(const void* source) {
   return __ldg(static_cast<const uint4*>(source));
-}
-
-// 16 bytes from global to shared memory, or 16 zero bytes; they arrive at wait_copies().
-DCN_DEVICE void copy_async(void* shared, const void* source, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(
-                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
-               "l"(source), "r"(valid ? 16 : 0)
-               : "memory");
-}
-DCN_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
-// Waits until at most kPending of this thread's committed groups are under way.
-template <int kPending>
-DCN_DEVICE void wait_copies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
-}
-
-// Four 8 x 16-byte matrices, one per eight lanes' row addresses. Lane i gets bytes 4 * (i % 4) of
-// row i / 4 of each; transposed, it gets 16-bit elements (row 2 * (i % 4) + {0, 1}, column i / 4).
-template <bool kTransposed>
-DCN_DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
-  if (kTransposed) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address)
-                 : "memory");
-  } else {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address)
-                 : "memory");
-  }
-}
-
-// c += a * b for a 16 x 8 tile over 32 bytes of the reduction, with mma.sync's fragments.
-enum class TensorType { kFloat16, kBFloat16, kTensorFloat32 };
-template <TensorType kType>
-DCN_DEVICE void multiply_fragments(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  if (kType == TensorType::kFloat16) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-  } else if (kType == TensorType::kBFloat16) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-  } else {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};\n"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-  }
 }
 
 // Adds 16 bytes of floats in memory: one instruction on sm_90 and later.
@@ -108,12 +60,75 @@ DCN_DEVICE float float_from_half_bits(uint16_t bits) {
   return __half2float(__ushort_as_half(bits));
 }
 DCN_DEVICE uint16_t half_bits(float v) { return __half_as_ushort(__float2half_rn(v)); }
+
+enum class TensorType { kFloat16, kBFloat16, kTensorFloat32 };
+
+#if !defined(DCN_VOLTA) || __CUDA_ARCH__ >= 750
+
+// Four 8 x 16-byte matrices, one per eight lanes' row addresses. Lane i gets bytes 4 * (i % 4) of
+// row i / 4 of each; transposed, it gets 16-bit elements (row 2 * (i % 4) + {0, 1}, column i / 4).
+template <bool kTransposed>
+DCN_DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  if (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  }
+}
+
+#endif
+#ifndef DCN_VOLTA
+
+// 16 bytes from global to shared memory, or 16 zero bytes; they arrive at wait_copies().
+DCN_DEVICE void copy_async(void* shared, const void* source, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(source), "r"(valid ? 16 : 0)
+               : "memory");
+}
+DCN_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+// Waits until at most kPending of this thread's committed groups are under way.
+template <int kPending>
+DCN_DEVICE void wait_copies() {
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
+}
+
+// c += a * b for a 16 x 8 tile over 32 bytes of the reduction, with mma.sync's fragments.
+template <TensorType kType>
+DCN_DEVICE void multiply_fragments(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  if (kType == TensorType::kFloat16) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};\n"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else if (kType == TensorType::kBFloat16) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};\n"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};\n"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+}
+
 DCN_DEVICE uint16_t bfloat16_bits(float v) { return __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
 DCN_DEVICE uint32_t tensor_float32_bits(float v) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(bits) : "f"(v));
   return bits;
 }
+
+#endif  // DCN_VOLTA
 
 // The launch as a function that returns its error. kBarriers says whether threads wait for each
 // other; only the emulation cares.
@@ -132,6 +147,16 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, s
 }
 
 #endif  // DCN_CUDA_EMULATION
+
+}  // namespace cuda
+}  // namespace dcn
+
+#ifdef DCN_VOLTA
+#include "volta.cuh"
+#endif
+
+namespace dcn {
+namespace cuda {
 
 // ---------------------------------------------------------------------------------- elements
 

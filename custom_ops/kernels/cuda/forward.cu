@@ -101,7 +101,8 @@ void run_images(Queue& queue, const Problem& p, const ForwardTensors& t, const P
     };
     if (p.group_outputs() <= 2 * Tiles::Narrow::kRows) {
       run_tiles<typename Tiles::Narrow>(queue, a);
-    } else if (suits(Tiles::Wide::kRows, Tiles::Wide::kColumns)) {
+    } else if (forward_shared_bytes<T, Index, typename Tiles::Wide>() <= shared_limit() &&
+               suits(Tiles::Wide::kRows, Tiles::Wide::kColumns)) {
       run_tiles<typename Tiles::Wide>(queue, a);
     } else if (suits(Tiles::Medium::kRows, Tiles::Medium::kColumns)) {
       run_tiles<typename Tiles::Medium>(queue, a);

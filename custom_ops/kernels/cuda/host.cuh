@@ -41,14 +41,19 @@ class Queue {
   cudaError_t error_ = cudaSuccess;
 };
 
-inline int processors() {
-  int device = 0, count = 0;
+inline int device_attribute(cudaDeviceAttr attribute, int without_device) {
+  int device = 0, value = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+      cudaDeviceGetAttribute(&value, attribute, device) != cudaSuccess) {
     (void)cudaGetLastError();  // no device: the first launch will say so
-    return 1;
+    return without_device;
   }
-  return count;
+  return value;
+}
+inline int processors() { return device_attribute(cudaDevAttrMultiProcessorCount, 1); }
+// Bytes of shared memory that a block may have.
+inline size_t shared_limit() {
+  return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 48 * 1024);
 }
 
 inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }

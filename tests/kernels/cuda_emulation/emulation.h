@@ -5,6 +5,8 @@
 // barrier that not every thread reaches is reported) or, with DCN_EMULATION_THREADS, as threads,
 // several blocks at a time, for ThreadSanitizer. Shared memory is a heap block of the exact size,
 // filled with NaN patterns, for AddressSanitizer. Asynchronous copies really happen at the wait.
+//
+// With DCN_EMULATION_VOLTA it is a chip of the generations that volta.cuh is for.
 #pragma once
 
 #include <pthread.h>
@@ -32,7 +34,7 @@ struct alignas(16) uint4 {
 };
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
-enum { cudaDevAttrMultiProcessorCount };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
 using cudaStream_t = void*;
 
 namespace emulation {
@@ -46,6 +48,11 @@ struct Index {
   std::abort();
 }
 
+#ifdef DCN_EMULATION_VOLTA
+constexpr int kSharedLimit = 64 * 1024;  // sm_75's
+#else
+constexpr int kSharedLimit = 99 * 1024;  // the least of sm_80 and later
+#endif
 inline int processors = 4;
 inline bool backwards = false;
 
@@ -312,6 +319,10 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   return emulation::Exchange<T>(1, value)[lane ^ mask];
 }
+template <typename T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return emulation::Exchange<T>(4, value)[lane % 32];
+}
 
 inline int atomicAdd(int* target, int value) {
   return __atomic_fetch_add(target, value, __ATOMIC_RELAXED);
@@ -332,8 +343,9 @@ inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
-  *value = emulation::processors;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value =
+      attribute == cudaDevAttrMultiProcessorCount ? emulation::processors : emulation::kSharedLimit;
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t) {
@@ -369,6 +381,21 @@ inline uint4 load_vector(const void* source) {
   std::memcpy(&v, source, sizeof(v));
   return v;
 }
+
+inline void atomic_add_vector(float* target, const float (&v)[4]) {
+  check_alignment(target);
+  for (int i = 0; i < 4; ++i) atomic_add_float(target + i, v[i]);
+}
+inline void atomic_add_vector(double* target, const double (&v)[2]) {
+  for (int i = 0; i < 2; ++i) atomic_add_float(target + i, v[i]);
+}
+
+inline float float_from_half_bits(uint16_t bits) { return emulation::float_from_half(bits); }
+inline uint16_t half_bits(float v) { return emulation::half_from_float(v); }
+
+enum class TensorType { kFloat16, kBFloat16, kTensorFloat32 };
+
+#ifndef DCN_EMULATION_VOLTA
 
 inline void copy_async(void* shared, const void* source, bool valid) {
   check_alignment(shared);
@@ -414,8 +441,6 @@ void load_matrices(uint32_t (&r)[4], const void* row) {
   }
 }
 
-enum class TensorType { kFloat16, kBFloat16, kTensorFloat32 };
-
 template <TensorType kType>
 void multiply_fragments(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   struct Fragments {
@@ -446,21 +471,13 @@ void multiply_fragments(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&
   }
 }
 
-inline void atomic_add_vector(float* target, const float (&v)[4]) {
-  check_alignment(target);
-  for (int i = 0; i < 4; ++i) atomic_add_float(target + i, v[i]);
-}
-inline void atomic_add_vector(double* target, const double (&v)[2]) {
-  for (int i = 0; i < 2; ++i) atomic_add_float(target + i, v[i]);
-}
-
-inline float float_from_half_bits(uint16_t bits) { return emulation::float_from_half(bits); }
-inline uint16_t half_bits(float v) { return emulation::half_from_float(v); }
 inline uint16_t bfloat16_bits(float v) { return emulation::bfloat16_from_float(v); }
 inline uint32_t tensor_float32_bits(float v) {  // to nearest, ties away from zero
   const uint32_t bits = emulation::bit_cast<uint32_t>(v);
   return (bits & 0x7f800000) == 0x7f800000 ? bits : (bits + 0x1000) & ~0x1fffu;
 }
+
+#endif
 
 template <bool kBarriers, typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes,
@@ -470,7 +487,7 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, s
   if (blocks < 0 || blocks > kMaxBlocks || threads > 1024 || threads % 32 != 0) {
     return cudaErrorInvalidConfiguration;
   }
-  if (shared_bytes > 99 * 1024) return cudaErrorInvalidValue;  // the least of sm_80 and later
+  if (shared_bytes > emulation::kSharedLimit) return cudaErrorInvalidValue;
   const std::function<void()> body = [&] { kernel(arguments...); };
   emulation::run_grid(static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes,
                       kBarriers, body);

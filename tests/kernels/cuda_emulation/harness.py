@@ -13,6 +13,7 @@ BUILDS = ROOT / "build" / "cuda_emulation"
 FLAGS = "-O1 -std=c++17 -fPIC -fno-strict-aliasing -pthread -Wall -Wextra -Wno-unknown-pragmas"
 VARIANTS = {
     "fibers": [],
+    "volta": ["-DDCN_EMULATION_VOLTA"],
     "address": ["-g", *SANITIZERS["address"].flags, *SANITIZERS["undefined"].flags],
     "thread": ["-g", *SANITIZERS["thread"].flags, "-DDCN_EMULATION_THREADS"],
 }
