@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import gpu as bench
-from benchmarks import gpu_rows
+from benchmarks import gpu_model, gpu_rows
 from benchmarks.kernel_library import Library
 from benchmarks.layers import LAYERS, Layer
 from tests.kernels.cuda_emulation.harness import build
@@ -295,3 +295,32 @@ def test_check_finds_what_changes_from_run_to_run(torch):
     assert found == [
         f"{layout}, deterministic, bias: two runs differ" for layout in ("NCHW", "NHWC")
     ]
+
+
+def test_model_of_a_kernel():
+    """300 blocks on 132 processors with one each: two full waves, and one of 36 blocks."""
+    chip = gpu_model.Chip(memory=4e12, rate=132e12)
+    by_wait = gpu_model.Kernel("", 2, 300, 1, bytes=0, flop=0, wait=1e-6)
+    assert by_wait.seconds(chip) == pytest.approx(2 * 3e-6)
+    by_product = gpu_model.Kernel("", 1, 300, 1, bytes=0, flop=1e6, wait=0)
+    assert by_product.seconds(chip) == pytest.approx(3e-6)
+    by_bytes = gpu_model.Kernel("", 1, 300, 1, bytes=gpu_model.L2, flop=0, wait=0)
+    assert by_bytes.seconds(chip) == pytest.approx(300)
+
+
+@pytest.mark.parametrize("direction", bench.DIRECTIONS)
+@pytest.mark.parametrize("dtype", bench.TYPES)
+def test_model_is_not_below_the_floor(dtype, direction):
+    for layer in bench.LAYERS.values():
+        found = gpu_model.predict(layer, dtype, direction, CEILINGS)
+        assert found["call"] > max(bench.floor(layer, dtype, direction, CEILINGS).values())
+
+
+def test_model_beside_a_run():
+    """What is off is named, with both times."""
+    run = {"ceilings": CEILINGS, "results": [ROW, {"layer": "big", "failed": "status 1"}]}
+    _, row, mean = gpu_model.lines(run)
+    assert row.startswith("big             float16  forward")
+    assert row.split()[4] == "0.500" and "forward_kernel" in row
+    assert mean.startswith("predicted over measured: mean")
+    assert len(list(gpu_model.lines(run, "another"))) == 1

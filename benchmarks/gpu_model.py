@@ -1,0 +1,259 @@
+"""What the CUDA kernels should take, from bytes, products and waits, beside what they took.
+
+    python -m benchmarks.gpu_model benchmarks/results/gpu.json [--library NAME]
+
+A kernel is so many blocks, of which a few run on each processor at a time. Those that run together
+take as long as their bytes need through the L2 cache, their products on the processors, or one
+block's chain of loads that wait for each other, whichever is longest. Bandwidth of memory and rates
+of products come from the run; the constants below are the ones that its profile was fitted to. What
+is off by more than a third is what nobody has understood yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import geometric_mean
+
+from benchmarks.gpu_rows import LAYERS, OURS
+from benchmarks.layers import Layer
+
+PROCESSORS = 132
+L2 = 4.3e12  # bytes per second; Nsight Compute showed 4.2 in forward and 4.4 in backward
+LAUNCH = 1.5e-6  # between two kernels
+FIRST = 4e-6  # before the first of a call
+# Of the rate of a large product by cuBLAS: mma.sync reaches less than wgmma, scalars are read from
+# shared memory.
+SHARE = {"float16": 0.6, "bfloat16": 0.6, "tf32": 0.6, "float32": 0.5, "float64": 0.15}
+INSIDE = 0.8  # of the corners, those inside the image and not in the L1 cache already
+# Seconds that a block waits: before its first product, in a slice of 64 bytes of the reduction, and
+# for the offsets of another tap or deformable group.
+START, SLICE, PLAN = 4e-6, 0.5e-6, 1.8e-6
+ELEMENTS = 0.146e12  # per second, of a change of layout
+IMAGE_BUDGET, PARTIAL_BUDGET = 28 << 20, 10 << 20
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a type reaches on the GPU of the run."""
+
+    memory: float  # bytes per second
+    rate: float  # FLOP per second of a product of this kind
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Launches of a kernel that are alike."""
+
+    name: str
+    launches: int
+    blocks: int
+    resident: int  # blocks on a processor
+    bytes: float  # of a block, through L2
+    flop: float  # of a block
+    wait: float  # seconds, of a block alone
+
+    def seconds(self, chip: Chip) -> float:
+        """Of all launches, wave by wave."""
+
+        def wave(blocks: int) -> float:
+            product = math.ceil(blocks / PROCESSORS) * self.flop * PROCESSORS / chip.rate
+            return max(blocks * self.bytes / L2, product, self.wait) if blocks else 0.0
+
+        slots = PROCESSORS * self.resident
+        return self.launches * (self.blocks // slots * wave(slots) + wave(self.blocks % slots))
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Launches of a kernel that changes a layout, or sets or sums elements."""
+
+    name: str
+    launches: int
+    elements: float  # of all launches
+    bytes: float  # read and written, of all launches
+
+    def seconds(self, chip: Chip) -> float:
+        """Of all launches."""
+        return max(self.elements / ELEMENTS, self.bytes / chip.memory, self.launches * 1.5e-6)
+
+
+class Model:
+    """The kernels of one layer, type and layout."""
+
+    def __init__(self, layer: Layer, dtype: str, channels_last: bool = False) -> None:
+        self.layer, self.channels_last = layer, channels_last
+        self.tensor = dtype not in ("float32", "float64")
+        self.size = {"float16": 2, "bfloat16": 2, "float64": 8}.get(dtype, 4)
+        self.sum = max(self.size, 4)
+        self.slice = 64 // self.size  # elements of the reduction
+        vector = 16 // self.size
+        n, channels, height, width = layer.x
+        segment = math.gcd(channels // layer.groups, channels // layer.deformable_groups)
+        padded = -(-segment // vector) * vector
+        self.channels = channels // segment * padded  # packed
+        self.group_channels = self.channels // layer.groups
+        self.outputs = layer.outputs // layer.groups
+        self.padded_outputs = -(-self.outputs // vector) * vector
+        self.pixels, self.in_pixels = math.prod(layer.out_size), height * width
+        self.packs_x = not channels_last or padded != segment
+        self.packs_out = not channels_last or self.padded_outputs != self.outputs or dtype == "tf32"
+        self.weights = layer.outputs * 9 * self.group_channels
+
+    def batches(self, image_bytes: int) -> tuple[int, int]:
+        """Images at a time, and how often."""
+        n = self.layer.x[0]
+        images = max(min(n, IMAGE_BUDGET // image_bytes), 1) if image_bytes else n
+        return images, math.ceil(n / images)
+
+    def pack(self, name: str, times: int, elements: int, size: int = 0) -> Copy:
+        """A change of layout of all images."""
+        elements *= self.layer.x[0]
+        return Copy(name, times, elements, elements * (self.size + (size or self.size)))
+
+    def forward(self) -> Iterator[Kernel | Copy]:
+        """Blocks of outputs x 64 pixels; all slices of the reduction in turn."""
+        layer, image = self.layer, self.in_pixels * self.channels
+        images, times = self.batches(image * self.size if self.packs_x else 0)
+        yield Copy("pack_forward_weight_kernel", 1, self.weights, 2 * self.size * self.weights)
+        if self.packs_x:
+            yield self.pack("pack_kernel", times, image)
+        pixel_tiles = math.ceil(images * self.pixels / 64)
+        tiles = [(256, 2), (128, 3), (64, 3)] if self.tensor else [(128, 2), (64, 3)]
+        rows, resident = tiles[-1]
+        for height, blocks in reversed(tiles):
+            row_tiles = math.ceil(self.outputs / height)
+            if 4 * self.outputs > 3 * (row_tiles - 1) * height + height:
+                if row_tiles * layer.groups * pixel_tiles >= PROCESSORS:
+                    rows, resident = height, blocks
+        if self.outputs <= 32:
+            rows, resident = 16, 4
+        slices = math.ceil(9 * self.group_channels / self.slice)
+        plans = 9 * math.ceil(layer.deformable_groups / layer.groups)
+        yield Kernel(
+            "forward_kernel",
+            times,
+            math.ceil(self.outputs / rows) * layer.groups * pixel_tiles,
+            resident,
+            slices * 64 * (min(rows, self.outputs) + 64 * 4 * INSIDE),
+            slices * 2 * rows * 64 * self.slice,
+            START + slices * SLICE + min(plans, slices) * PLAN,
+        )
+
+    def backward(self) -> Iterator[Kernel | Copy]:
+        """Blocks of pixels of a tap and deformable group; then of the weight gradient."""
+        layer = self.layer
+        image, out_image = self.in_pixels * self.channels, self.pixels * self.padded_outputs
+        out_image *= layer.groups
+        needed = image * self.size * self.packs_x + out_image * self.size * self.packs_out
+        own_sum = self.packs_x or self.size < self.sum
+        images, times = self.batches(needed + image * self.sum * own_sum)
+        yield Copy("pack_backward_weight_kernel", 1, self.weights, 2 * self.size * self.weights)
+        if self.packs_x:
+            yield self.pack("pack_kernel", times, image)
+        if self.packs_out:
+            yield self.pack("pack_kernel", times, out_image)
+        yield Copy("Memset (Device)", times, 0, layer.x[0] * image * self.sum)
+
+        # A pixel has its products in tiles of channels, then its corners and what they get.
+        narrow = self.channels // max(layer.groups, layer.deformable_groups) <= 32
+        rows, columns, resident = (128, 16, 4) if narrow else (64, 128 if self.tensor else 64, 2)
+        channels = self.channels // layer.deformable_groups
+        part = min(columns, channels, self.group_channels)
+        tiles, slices = channels // part, math.ceil(self.padded_outputs / self.slice)
+        corners = rows * 4 * channels * INSIDE
+        yield Kernel(
+            "backward_data_kernel",
+            times,
+            math.ceil(images * self.pixels / rows) * 9 * layer.deformable_groups,
+            resident,
+            tiles * slices * 64 * (rows + part) + corners * (self.size + self.sum),
+            2 * rows * columns * tiles * slices * self.slice,
+            START + tiles * (START + slices * SLICE),
+        )
+        if own_sum:
+            yield self.pack("unpack_kernel", times, image, self.sum)
+
+        rows = 256 if self.tensor else 128
+        rows, columns, resident = (rows, 64, 2) if self.outputs > 128 else (64, 64, 3)
+        if self.outputs <= 32:
+            rows, columns, resident = 16, 128, 3
+        tiles = layer.groups * math.ceil(self.outputs / rows)
+        tiles *= math.ceil(9 * self.group_channels / columns)
+        pixels = images * self.pixels
+        splits = min(
+            math.ceil(3 * PROCESSORS / tiles),
+            PARTIAL_BUDGET // (self.weights * self.sum),
+            math.ceil(pixels / 4 / self.slice),
+        )
+        splits = max(splits, 1)
+        slices = math.ceil(pixels / splits / self.slice)
+        yield Kernel(
+            "backward_weight_kernel",
+            times,
+            tiles * splits,
+            resident,
+            slices * self.slice * self.size * (min(rows, self.outputs) + columns * 4 * INSIDE),
+            slices * 2 * rows * columns * self.slice,
+            START + slices * (SLICE + PLAN),
+        )
+        sums = splits * self.weights
+        yield Copy("unpack_weight_kernel", 1, sums, self.sum * sums + self.size * self.weights)
+        grad = layer.x[0] * self.pixels * layer.outputs
+        yield Copy("backward_bias_kernel", 1, grad, self.size * grad)
+
+
+def predict(layer: Layer, dtype: str, direction: str, ceilings: dict[str, float]) -> dict:
+    """Milliseconds of each kernel, and of a call."""
+    chip = Chip(ceilings["copy"], SHARE[dtype] * ceilings[dtype])
+    found: dict[str, float] = {}
+    launches = 0
+    for part in getattr(Model(layer, dtype), direction)():
+        found[part.name] = found.get(part.name, 0.0) + 1e3 * part.seconds(chip)
+        launches += part.launches
+    found["call"] = sum(found.values()) + 1e3 * (FIRST + LAUNCH * launches)
+    return found
+
+
+def lines(run: dict, library: str = OURS) -> Iterator[str]:
+    """Predicted and measured milliseconds of every row, and what is off by more than a third."""
+    yield f"{'layer':16}{'type':9}{'pass':9}{'predicted':>10}{'measured':>10}{'ratio':>7}  off"
+    ratios = []
+    for row in run["results"]:
+        if library not in row.get("ms", ()):
+            continue
+        layer, dtype, direction = LAYERS[row["layer"]], row["type"], row["pass"]
+        found = predict(layer, dtype, direction, run["ceilings"])
+        kernels = {n: 1e-3 * t for n, (t, _) in row["kernels"].get(library, {}).items()}
+        measured = row["ms"][library]
+        ratio = found["call"] / measured
+        ratios.append(ratio)
+        off = [
+            f"{name} {found.get(name, 0):.3f} for {took:.3f}"
+            for name, took in kernels.items()
+            if took > 0.1 * measured and not 0.75 < found.get(name, 0) / took < 1.33
+        ]
+        yield (
+            f"{row['layer']:16}{dtype:9}{direction:9}{found['call']:10.3f}{measured:10.3f}"
+            f"{ratio:7.2f}  {'; '.join(off)}"
+        )
+    if ratios:
+        spread = math.exp(sum(abs(math.log(ratio)) for ratio in ratios) / len(ratios))
+        yield f"predicted over measured: mean {geometric_mean(ratios):.2f}, off by {spread:.2f}x"
+
+
+def main() -> None:
+    """Print the rows of a file that `benchmarks.gpu --output` wrote."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_model")
+    parser.add_argument("results", type=Path, metavar="JSON")
+    parser.add_argument("--library", default=OURS, help="of several in the file")
+    options = parser.parse_args()
+    print("\n".join(lines(json.loads(options.results.read_text()), options.library)))
+
+
+if __name__ == "__main__":
+    main()
