@@ -192,6 +192,28 @@ def test_a_process_that_does_not_start():
         list(bench.run_rows([sys.executable, "-c", "raise SystemExit('no device')"], job))
 
 
+# In the place of compute-sanitizer, which finds something with racecheck.
+SANITIZER = """
+import json, sys
+tool, job = sys.argv[2], json.loads(sys.argv[-1])
+assert job["poison"] == (tool != "initcheck")
+for layer, dtype, direction in job["rows"]:
+    print(json.dumps({"layer": layer, "type": dtype, "pass": direction, "wrong": {}}))
+print("========= what", tool, "says")
+sys.exit(9 if tool == FAILS else 0)
+"""
+
+
+@pytest.mark.parametrize("fails", ["racecheck", "none"])
+def test_sanitize(fails, capfd):
+    command = [sys.executable, "-c", SANITIZER.replace("FAILS", repr(fails))]
+    status = bench.sanitize({"ours": "k.so"}, ["float16", "tf32"], command)
+    said = capfd.readouterr().out
+    assert "memcheck: 20 of 20 rows, 0 wrong, status 0" in said
+    assert ("========= what racecheck says" in said) == (status == 1) == (fails == "racecheck")
+    assert "what memcheck says" not in said
+
+
 def test_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(SystemExit, match="needs PyTorch and torchvision"):
