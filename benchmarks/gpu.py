@@ -349,7 +349,8 @@ def main(values: list[str] | None = None) -> int:
             print(words, flush=True)
             text.append(words + "\n")
 
-        run = {"date": str(date.today()), "libraries": libraries, "results": []}
+        files = {name: Path(path).name for name, path in libraries.items()}
+        run = {"date": str(date.today()), "libraries": files, "results": []}
         others = list(libraries)[1:]
         for record in run_rows(WORKER, job, until=until):
             if "machine" in record:
