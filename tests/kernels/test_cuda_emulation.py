@@ -16,12 +16,14 @@ from benchmarks.kernel_library import (
     Library,
     Problem,
 )
+from paddle_dcn import deform_conv2d_reference
 from tests.kernels.cuda_emulation.harness import build
 from tests.support.cases import COMPACT, TABLE, Case
-from tests.support.comparison import EPSILON
+from tests.support.comparison import EPSILON, assert_results_close
 from tests.support.kernel_jobs import Job, run, run_sanitized
 from tests.support.operators import check_job, check_results
-from tests.support.problems import DTYPE_IDS, DTYPES, grid
+from tests.support.operators import run as run_operator
+from tests.support.problems import DTYPE_IDS, DTYPES, grid, random_problem
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
 
@@ -115,6 +117,20 @@ def test_packing(library, case, dtype):
 @pytest.mark.parametrize("case", TILES, ids=str)
 def test_volta(volta, case, dtype, monkeypatch):
     test_tiles(volta, case, dtype, 0, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["x", "grad"])
+@pytest.mark.parametrize("value", [np.inf, np.nan, np.finfo(np.float32).max], ids=str)
+def test_float32_that_has_no_parts_in_tensor_float32(library, name, value):
+    """Infinities stay infinite, and finite values finite, through products in three parts."""
+    case = Case(1, 8, (5, 4), 9, padding=1)
+    arrays = random_problem(case, "float32")
+    for scaled in ("weight", "grad"):
+        arrays[scaled] = np.ldexp(arrays[scaled], -8)
+    arrays[name][0, 1, 2, 2] = value if name == "x" else np.ldexp(value, -8)
+    results = run(library, job(case, arrays=arrays))
+    expected = run_operator(deform_conv2d_reference, case, arrays)
+    assert_results_close(results, expected, case, ("float32", "float32"))
 
 
 def run_both_ways(library: Library, task: Job) -> list[dict[str, np.ndarray]]:

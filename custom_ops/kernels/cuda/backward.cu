@@ -9,7 +9,7 @@ namespace dcn {
 namespace cuda {
 namespace {
 
-constexpr int64_t kPartialBudget = 10 * kMiB;  // for partial weight gradients beyond the first
+constexpr int64_t kPartialBudget = 20 * kMiB;  // for partial weight gradients
 constexpr int64_t kColumnBudget = 10 * kMiB;   // for column gradients in deterministic mode
 constexpr int64_t kBiasSplits = 256;           // ranges of pixels at most
 
@@ -23,22 +23,9 @@ struct BackwardTiles {
     using Narrow = TensorProduct<T, 4, 1, 2, 2, 4>;  // 128 x 16
   };
   struct Weight {
-    using Wide = TensorProduct<T, 4, 2, 4, 4, 2>;    // 256 x 64
+    using Wide = TensorProduct<T, 4, 4, 4, 4, 1>;    // 256 x 128
     using Medium = TensorProduct<T, 2, 2, 2, 4, 3>;  // 64 x 64
     using Narrow = TensorProduct<T, 1, 4, 1, 4, 3>;  // 16 x 128
-  };
-};
-template <>
-struct BackwardTiles<float> {
-  struct Data {
-    using Wide = ScalarProduct<float, 16, 8, 4, 8, false, 3>;  // 64 x 64
-    using Medium = Wide;
-    using Narrow = ScalarProduct<float, 32, 4, 4, 4, false, 4>;  // 128 x 16
-  };
-  struct Weight {
-    using Wide = ScalarProduct<float, 16, 8, 8, 8, true, 2>;    // 128 x 64
-    using Medium = ScalarProduct<float, 16, 8, 4, 8, true, 3>;  // 64 x 64
-    using Narrow = ScalarProduct<float, 4, 32, 4, 4, true, 3>;  // 16 x 128
   };
 };
 template <>
@@ -69,9 +56,11 @@ Width data_width(const Segments& inputs, const Problem& p) {
 template <typename T>
 Width weight_width(const Problem& p) {
   using Tiles = typename BackwardTiles<T>::Weight;
-  return p.group_outputs() <= 2 * Tiles::Narrow::kRows   ? Width::kNarrow
-         : p.group_outputs() <= 2 * Tiles::Medium::kRows ? Width::kMedium
-                                                         : Width::kWide;
+  return p.group_outputs() <= 2 * Tiles::Narrow::kRows ? Width::kNarrow
+         : p.group_outputs() <= 2 * Tiles::Medium::kRows ||
+                 weight_shared_bytes<T, typename Tiles::Wide>() > shared_limit()
+             ? Width::kMedium
+             : Width::kWide;
 }
 
 // Calls run(Tile*) with the tile type of that width.
@@ -93,6 +82,21 @@ inline BiasLayout split_bias(const Problem& p) {
   const int64_t splits = std::min(ceil_div(pixels, p.channels_last ? 256 : 4096), kBiasSplits);
   return {p.out_channels, pixels, p.out_pixels(), splits,
           splits > 0 ? round_up(ceil_div(pixels, splits), 16) : 0};
+}
+
+// Into how many ranges to split a reduction of so many slices, so that `tiles` blocks a range, of
+// which `slots` run at a time, take the least time. A block's start and end cost it a few slices.
+int64_t fewest_slices(int64_t tiles, int64_t slots, int64_t slices, int64_t most) {
+  constexpr int64_t kBlockCost = 6;
+  int64_t best = 1, least = INT64_MAX;
+  for (int64_t splits = 1; splits <= std::min<int64_t>(most, 64) || splits == 1; ++splits) {
+    const int64_t cost = ceil_div(tiles * splits, slots) * (ceil_div(slices, splits) + kBlockCost);
+    if (cost < least) {
+      best = splits;
+      least = cost;
+    }
+  }
+  return best;
 }
 
 template <typename T>
@@ -145,18 +149,17 @@ struct Plan {
 
     splits = 1;
     if (t.grad_weight) {
-      int64_t tiles = 1, depth = 1;
       with_tile<typename BackwardTiles<T>::Weight>(
           weight_width<T>(p), batches.wide, [&](auto* tile) {
             using Tile = std::remove_pointer_t<decltype(tile)>;
-            tiles = p.groups * ceil_div(p.group_outputs(), Tile::kRows) *
-                    ceil_div(p.taps() * inputs.packed_channels() / p.groups, Tile::kColumns);
-            depth = Slice<T>::kDepth;
+            const int64_t tiles =
+                p.groups * ceil_div(p.group_outputs(), Tile::kRows) *
+                ceil_div(p.taps() * inputs.packed_channels() / p.groups, Tile::kColumns);
+            splits = fewest_slices(
+                tiles, int64_t{processors()} * Tile::kMinBlocks,
+                ceil_div(batches.images * p.out_pixels(), Slice<T>::kDepth),
+                kPartialBudget / (weight_layout.forward_size() * static_cast<int64_t>(sizeof(S))));
           });
-      const int64_t bytes_each = weight_layout.forward_size() * static_cast<int64_t>(sizeof(S));
-      splits = std::min({ceil_div(3 * processors(), tiles), kPartialBudget / bytes_each,
-                         ceil_div(batches.images * p.out_pixels(), 4 * depth)});
-      splits = std::max<int64_t>(splits, 1);
     }
     cells = p.deformable_groups * (p.height + 1) * (p.width + 1);
     column_pixels =

@@ -121,16 +121,18 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
       }
       commit_copies();
     };
-    stage_operands(0);
-    stage_operands(1);
     product.clear();
-    for (int slice = 0; slice < slices; ++slice) {
-      wait_copies<1>();
-      __syncthreads();
-      stage_operands(slice + 2);
-      const T* const staged = stages + slice % kStages * Tile::kStage;
-      product.add_contiguous(staged, staged + kRows * kStride);
-    }
+    do {
+      stage_operands(0);
+      stage_operands(1);
+      for (int slice = 0; slice < slices; ++slice) {
+        wait_copies<1>();
+        __syncthreads();
+        stage_operands(slice + 2);
+        const T* const staged = stages + slice % kStages * Tile::kStage;
+        product.add_contiguous(staged, staged + kRows * kStride);
+      }
+    } while (product.repeat());
     __syncthreads();
     product.for_each(
         [&](int row, int column, Sum<T> sum) { sums[row * Tile::kSumStride + column] = sum; });

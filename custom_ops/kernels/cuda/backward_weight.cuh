@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
   Sampler<T, Index> samplers[kSamples];
   Tap<T, Index> taps[kSamples];
   Pixel<Index> pixels[kSamples];
-  Index pixel = first_pixel + thread / kVectors;  // of the first sample
+  Index pixel;  // of the first sample
   const auto valid = [&](int s) {
     return pixel + s * kPixelStep < end_pixel && element < reduction;
   };
@@ -108,27 +108,30 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     read_plan();
   };
 
-#pragma unroll
-  for (int s = 0; s < kSamples; ++s) pixels[s] = Pixel<Index>(g, pixel + s * kPixelStep);
-  stage_rows(0);
-  stage_rows(1);
-  read_plan();
-  load_columns();
   Product product;
-  for (int slice = 0; slice < slices; ++slice) {
-    T* const staged = columns + slice % 2 * (kDepth * kColumnStride);
+  do {
+    pixel = first_pixel + thread / kVectors;
 #pragma unroll
-    for (int s = 0; s < kSamples; ++s) {
-      const int step = thread / kVectors + s * kPixelStep;
-      store_vector(staged + step * kColumnStride + thread % kVectors * kVector,
-                   samplers[s].blend());
+    for (int s = 0; s < kSamples; ++s) pixels[s] = Pixel<Index>(g, pixel + s * kPixelStep);
+    stage_rows(0);
+    stage_rows(1);
+    read_plan();
+    load_columns();
+    for (int slice = 0; slice < slices; ++slice) {
+      T* const staged = columns + slice % 2 * (kDepth * kColumnStride);
+#pragma unroll
+      for (int s = 0; s < kSamples; ++s) {
+        const int step = thread / kVectors + s * kPixelStep;
+        store_vector(staged + step * kColumnStride + thread % kVectors * kVector,
+                     samplers[s].blend());
+      }
+      wait_copies<1>();
+      __syncthreads();
+      if (slice + 1 < slices) load_columns();
+      stage_rows(slice + 2);
+      product.add_strided(rows + slice % kStages * (kDepth * kRowStride), staged);
     }
-    wait_copies<1>();
-    __syncthreads();
-    if (slice + 1 < slices) load_columns();
-    stage_rows(slice + 2);
-    product.add_strided(rows + slice % kStages * (kDepth * kRowStride), staged);
-  }
+  } while (product.repeat());
 
   product.for_each([&](int row, int column, Sum<T> sum) {
     const Index m = first_row + row, k = first_column + column;

@@ -10,17 +10,12 @@ namespace {
 // fills the machine soonest; Narrow is for grouped convolutions.
 template <typename T>
 struct ForwardTiles {
-  using Wide = TensorProduct<T, 4, 2, 4, 4, 2>;    // 256 x 64
-  using Medium = TensorProduct<T, 2, 2, 4, 4, 3>;  // 128 x 64
-  using Small = TensorProduct<T, 2, 2, 2, 4, 3>;   // 64 x 64
-  using Narrow = TensorProduct<T, 1, 4, 1, 2, 4>;  // 16 x 64
-};
-template <>
-struct ForwardTiles<float> {
-  using Wide = ScalarProduct<float, 16, 8, 8, 8, false, 2>;  // 128 x 64
-  using Medium = Wide;
-  using Small = ScalarProduct<float, 16, 8, 4, 8, false, 3>;   // 64 x 64
-  using Narrow = ScalarProduct<float, 8, 16, 2, 4, false, 4>;  // 16 x 64
+  // The parts of float32 operands take registers.
+  static constexpr int kFewer = std::is_same<T, float>::value ? 1 : 0;
+  using Wide = TensorProduct<T, 4, 2, 4, 4, 2 - kFewer>;    // 256 x 64
+  using Medium = TensorProduct<T, 2, 2, 4, 4, 3 - kFewer>;  // 128 x 64
+  using Small = TensorProduct<T, 2, 2, 2, 4, 3>;            // 64 x 64
+  using Narrow = TensorProduct<T, 1, 4, 1, 2, 4>;           // 16 x 64
 };
 template <>
 struct ForwardTiles<double> {

@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
   Sampler<T, Index> samplers[kSamples];
   Tap<T, Index> taps[kSamples];
   const Index group_channel = group * g.group_channels;
-  Index channel = thread % kVectors * kVector, tap = 0, plan = -1;
+  Index channel, tap, plan;
   bool changed;
   const auto sampled = [&](int s) { return thread / kVectors + s * (kThreads / kVectors); };
   const auto read_plan = [&] {
@@ -114,24 +114,29 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
 
   for (int i = thread; i < kColumns; i += kThreads) pixels[i] = Pixel<Index>(g, first_pixel + i);
   __syncthreads();
-  read_plan();
-  stage_weights(0);
-  stage_weights(1);
-  load_columns();
   Product product;
-  for (int slice = 0; slice < slices; ++slice) {
-    T* const staged = columns + slice % 2 * (kColumns * kStride);
+  do {
+    channel = thread % kVectors * kVector;
+    tap = 0;
+    plan = -1;
+    read_plan();
+    stage_weights(0);
+    stage_weights(1);
+    load_columns();
+    for (int slice = 0; slice < slices; ++slice) {
+      T* const staged = columns + slice % 2 * (kColumns * kStride);
 #pragma unroll
-    for (int s = 0; s < kSamples; ++s) {
-      store_vector(staged + sampled(s) * kStride + thread % kVectors * kVector,
-                   samplers[s].blend());
+      for (int s = 0; s < kSamples; ++s) {
+        store_vector(staged + sampled(s) * kStride + thread % kVectors * kVector,
+                     samplers[s].blend());
+      }
+      wait_copies<1>();
+      __syncthreads();
+      if (slice + 1 < slices) load_columns();
+      stage_weights(slice + 2);
+      product.add_contiguous(weights + slice % kStages * (kRows * kStride), staged);
     }
-    wait_copies<1>();
-    __syncthreads();
-    if (slice + 1 < slices) load_columns();
-    stage_weights(slice + 2);
-    product.add_contiguous(weights + slice % kStages * (kRows * kStride), staged);
-  }
+  } while (product.repeat());
 
   // Through shared memory, so that neighbouring threads write neighbouring elements.
   __syncthreads();

@@ -3,7 +3,17 @@
 // Both operands lie in shared memory, either reduction-contiguous (one row per row or column of
 // the result, kDepth elements and padding each) or reduction-strided (one row per step of the
 // reduction). TensorProduct keeps the sums in mma.sync fragments, ScalarProduct in registers.
+//
+// TensorProduct multiplies float32 as TF32 in three parts. With v = high + low, high being v
+// rounded to 11 significant bits and low the rest, of 12 bits at most,
+//   a * b = a.low * b.high + a.high * b.low + a.high * b.high
+// but for a.low * b.low, about 2^-24 of it. Since mma.sync truncates its sums, each has two vectors
+// of the reduction only, and float32 additions join them. What has no such parts, infinities,
+// NaN and what rounds to infinity, makes sums that are not finite; repeat() then has them made
+// anew by float32 multiplications and additions. Chips without TF32 make all sums so.
 #pragma once
+
+#include <type_traits>
 
 #include "device.cuh"
 
@@ -33,7 +43,22 @@ class TensorProduct {
   static constexpr int kColumns = kWarpColumns * kTileColumns * 8;
   static constexpr int kMinBlocks = kBlocksPerProcessor;
 
-  DCN_DEVICE TensorProduct() { clear(); }
+  DCN_DEVICE TensorProduct() : exact_(false) { clear(); }
+
+  // By the whole block, when its sums are made: whether they have to be made again, from 0.
+  DCN_DEVICE bool repeat() {
+    if constexpr (kSplit && !kExactOnly) {
+      if (!exact_) {
+        float zeros = 0;
+        for_each([&](int, int, float sum) { zeros += 0 * sum; });
+        exact_ = __syncthreads_or(zeros != 0);  // as NaN is
+        if (exact_) clear();
+        return exact_;
+      }
+      exact_ = false;
+    }
+    return false;
+  }
 
   DCN_DEVICE void clear() {
 #pragma unroll
@@ -49,20 +74,27 @@ class TensorProduct {
   DCN_DEVICE void add_contiguous(const T* a, const T* b) {
     constexpr int kStride = Slice<T>::kContiguousStride;
     constexpr int kVector = Vector<T>::kSize;
+    if (kSplit && (kExactOnly || exact_)) {
+      add_exactly([=](int row, int k) { return a[row * kStride + k]; },
+                  [=](int column, int k) { return b[column * kStride + k]; });
+      return;
+    }
     a += (first_row() + lane() % 16) * kStride + lane() / 16 * kVector;
     b += (first_column() + lane() % 8 + lane() / 16 * 8) * kStride + lane() / 8 % 2 * kVector;
 #pragma unroll
     for (int k = 0; k < Slice<T>::kDepth; k += kStep) {
-      uint32_t fragments[kTileRows][4];
+      Left left[kTileRows];
 #pragma unroll
       for (int i = 0; i < kTileRows; ++i) {
-        load_matrices<false>(fragments[i], a + i * 16 * kStride + k);
+        uint32_t fragment[4];
+        load_matrices<false>(fragment, a + i * 16 * kStride + k);
+        left[i] = Left(fragment);
       }
 #pragma unroll
       for (int j = 0; j < kTileColumns; j += 2) {
         uint32_t pair[4];
         load_matrices<false>(pair, b + j * 8 * kStride + k);
-        add_pair(fragments, pair, j);
+        add_pair(left, pair, j);
       }
     }
   }
@@ -70,18 +102,25 @@ class TensorProduct {
   DCN_DEVICE void add_strided(const T* a, const T* b) {
     constexpr int kStrideA = Slice<T>::template kStridedStride<kRows>;
     constexpr int kStrideB = Slice<T>::template kStridedStride<kColumns>;
+    if (kSplit && (kExactOnly || exact_)) {
+      add_exactly([=](int row, int k) { return a[k * kStrideA + row]; },
+                  [=](int column, int k) { return b[k * kStrideB + column]; });
+      return;
+    }
 #pragma unroll
     for (int k = 0; k < Slice<T>::kDepth; k += kStep) {
-      uint32_t fragments[kTileRows][4];
+      Left left[kTileRows];
 #pragma unroll
       for (int i = 0; i < kTileRows; ++i) {
-        load_strided(fragments[i], a + k * kStrideA + first_row() + i * 16, kStrideA, true);
+        uint32_t fragment[4];
+        load_strided(fragment, a + k * kStrideA + first_row() + i * 16, kStrideA, true);
+        left[i] = Left(fragment);
       }
 #pragma unroll
       for (int j = 0; j < kTileColumns; j += 2) {
         uint32_t pair[4];
         load_strided(pair, b + k * kStrideB + first_column() + j * 8, kStrideB, false);
-        add_pair(fragments, pair, j);
+        add_pair(left, pair, j);
       }
     }
   }
@@ -95,14 +134,19 @@ class TensorProduct {
       for (int j = 0; j < kTileColumns; ++j) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          visit(first_row() + i * 16 + lane() / 4 + e / 2 * 8,
-                first_column() + j * 8 + lane() % 4 * 2 + e % 2, sums_[i][j][e]);
+          visit(row(i, e / 2), column(j, e % 2), sums_[i][j][e]);
         }
       }
     }
   }
 
  private:
+  static constexpr bool kSplit = std::is_same<T, float>::value;
+#ifdef DCN_VOLTA
+  static constexpr bool kExactOnly = true;
+#else
+  static constexpr bool kExactOnly = false;
+#endif
   static constexpr int kStep = 2 * Vector<T>::kSize;  // of the reduction per mma.sync
   static_assert(kTileColumns % 2 == 0, "B fragments are loaded for two tiles at a time");
 
@@ -131,15 +175,95 @@ class TensorProduct {
     }
   }
 
-  DCN_DEVICE void add_pair(const uint32_t (&a)[kTileRows][4], const uint32_t (&pair)[4], int j) {
-    const uint32_t first[2] = {pair[0], pair[1]}, second[2] = {pair[2], pair[3]};
+  // The rows and columns of this thread's elements, h = 0 or 1.
+  static DCN_DEVICE int row(int i, int h) { return first_row() + i * 16 + lane() / 4 + h * 8; }
+  static DCN_DEVICE int column(int j, int h) { return first_column() + j * 8 + lane() % 4 * 2 + h; }
+
+  // An operand's fragment, in two parts if kSplit.
+  template <int kRegisters>
+  struct Fragment {
+    uint32_t high[kRegisters], low[kSplit ? kRegisters : 1];
+
+    DCN_DEVICE Fragment() {}
+    DCN_DEVICE explicit Fragment(const uint32_t (&r)[kRegisters]) : Fragment(r, 0) {}
+    template <int kSize>
+    DCN_DEVICE Fragment(const uint32_t (&r)[kSize], int first) {
 #pragma unroll
-    for (int i = 0; i < kTileRows; ++i) {
-      multiply_fragments<Element<T>::kTensorType>(sums_[i][j], a[i], first);
-      multiply_fragments<Element<T>::kTensorType>(sums_[i][j + 1], a[i], second);
+      for (int i = 0; i < kRegisters; ++i) {
+        const uint32_t bits = r[first + i];
+        high[i] = bits;
+        if constexpr (kSplit) {
+          high[i] = (bits + 0x1000) & ~0x1fffu;
+          const float rest =
+              reinterpret_cast<const float&>(bits) - reinterpret_cast<const float&>(high[i]);
+          low[i] = reinterpret_cast<const uint32_t&>(rest);
+        }
+      }
+    }
+  };
+  using Left = Fragment<4>;
+
+  DCN_DEVICE void add_pair(const Left (&left)[kTileRows], const uint32_t (&pair)[4], int j) {
+    const Fragment<2> right[2] = {Fragment<2>(pair, 0), Fragment<2>(pair, 2)};
+    if constexpr (kSplit) {
+      constexpr TensorType kType = TensorType::kTensorFloat32;
+      float sums[kTileRows][2][4] = {};
+#pragma unroll
+      for (int part = 0; part < 3; ++part) {
+#pragma unroll
+        for (int i = 0; i < kTileRows; ++i) {
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            multiply_fragments<kType>(sums[i][h], part == 0 ? left[i].low : left[i].high,
+                                      part == 1 ? right[h].low : right[h].high);
+          }
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kTileRows; ++i) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) sums_[i][j + h][e] += sums[i][h][e];
+        }
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kTileRows; ++i) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          multiply_fragments<Element<T>::kTensorType>(sums_[i][j + h], left[i].high, right[h].high);
+        }
+      }
     }
   }
 
+  template <typename A, typename B>
+  DCN_DEVICE void add_exactly(const A& a, const B& b) {
+    if constexpr (kSplit) {
+#pragma unroll 1
+      for (int k = 0; k < Slice<T>::kDepth; ++k) {
+        float left[kTileRows][2], right[kTileColumns][2];
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+#pragma unroll
+          for (int i = 0; i < kTileRows; ++i) left[i][h] = a(row(i, h), k);
+#pragma unroll
+          for (int j = 0; j < kTileColumns; ++j) right[j][h] = b(column(j, h), k);
+        }
+#pragma unroll
+        for (int i = 0; i < kTileRows; ++i) {
+#pragma unroll
+          for (int j = 0; j < kTileColumns; ++j) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) sums_[i][j][e] += left[i][e / 2] * right[j][e % 2];
+          }
+        }
+      }
+    }
+  }
+
+  bool exact_;  // whether the sums are made without tensor cores
   float sums_[kTileRows][kTileColumns][4];
 };
 
@@ -154,6 +278,7 @@ class ScalarProduct {
   static constexpr int kMinBlocks = kBlocksPerProcessor;
 
   DCN_DEVICE ScalarProduct() { clear(); }
+  DCN_DEVICE bool repeat() { return false; }
 
   DCN_DEVICE void clear() {
 #pragma unroll

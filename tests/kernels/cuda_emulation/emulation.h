@@ -68,6 +68,7 @@ struct Thread {
   Block* block;
   Index thread_index;
   unsigned exchanges = 0;                 // warp operations so far
+  unsigned votes = 0;                     // of the block, likewise
   std::vector<std::vector<Copy>> groups;  // committed asynchronous copies, oldest first
   std::vector<Copy> copies;               // not yet committed
   bool done = false;
@@ -125,6 +126,7 @@ struct Block {
   Index block_index, block_size, grid_size;
   std::unique_ptr<unsigned char[]> shared;
   Barrier barrier;
+  std::atomic<int> votes[3] = {};
   std::vector<std::unique_ptr<Warp>> warps;
   std::vector<Thread> threads;
   const std::function<void()>& body;
@@ -313,6 +315,14 @@ inline uint16_t bfloat16_from_float(float v) {
 #define gridDim (emulation::self->block->grid_size)
 
 inline void __syncthreads() { emulation::self->block->barrier.wait(); }
+inline int __syncthreads_or(int vote) {
+  std::atomic<int>(&votes)[3] = emulation::self->block->votes;
+  const unsigned now = emulation::self->votes++;
+  votes[(now + 1) % 3] = 0;  // last read before the previous barrier
+  if (vote) votes[now % 3] = 1;
+  __syncthreads();
+  return votes[now % 3];
+}
 
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
