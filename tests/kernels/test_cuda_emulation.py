@@ -19,7 +19,7 @@ from benchmarks.kernel_library import (
 from paddle_dcn import deform_conv2d_reference
 from tests.kernels.cuda_emulation.harness import build
 from tests.support.cases import COMPACT, TABLE, Case
-from tests.support.comparison import EPSILON, assert_results_close
+from tests.support.comparison import assert_results_close
 from tests.support.kernel_jobs import Job, run, run_sanitized
 from tests.support.operators import check_job, check_results
 from tests.support.operators import run as run_operator
@@ -69,8 +69,7 @@ def test_other_dtypes(library, case, dtypes):
 
 
 @pytest.mark.parametrize("case", EMULATED_COMPACT, ids=str)
-def test_tensor_float32(library, case, monkeypatch):
-    monkeypatch.setitem(EPSILON, "tensor_float32", 2.0**-10)
+def test_tensor_float32(library, case):
     results = run(library, job(case, flags=TENSOR_FLOAT32))
     check_results(results, case, ("tensor_float32", "float32"))
 
@@ -87,8 +86,7 @@ TILES = [
 @pytest.mark.parametrize("flags", [0, WIDE_INDEX], ids=["int32", "int64"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "tensor_float32", "float32", "float64"])
 @pytest.mark.parametrize("case", TILES, ids=str)
-def test_tiles(library, case, dtype, flags, monkeypatch):
-    monkeypatch.setitem(EPSILON, "tensor_float32", 2.0**-10)
+def test_tiles(library, case, dtype, flags):
     stored = "float32" if dtype == "tensor_float32" else dtype
     flags |= TENSOR_FLOAT32 if dtype == "tensor_float32" else 0
     results = run(library, job(case, (stored, stored), flags=flags, processors=1))
@@ -115,8 +113,24 @@ def test_packing(library, case, dtype):
 @pytest.mark.skipif("PADDLE_DCN_CUDA_CHECK" not in os.environ, reason="run by make cuda-check")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "tensor_float32", "float32"])
 @pytest.mark.parametrize("case", TILES, ids=str)
-def test_volta(volta, case, dtype, monkeypatch):
-    test_tiles(volta, case, dtype, 0, monkeypatch)
+def test_volta(volta, case, dtype):
+    test_tiles(volta, case, dtype, 0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_origins_beyond_32_bits(library, axis, dtype):
+    """Offsets bring samples back that start at 2**30 and 2**31."""
+    stride, padding = [1, 1], [0, 0, 0, 0]
+    stride[axis], padding[2 * axis + 1] = 2**30, 2**31 - 1
+    case = Case(1, 4, (5, 4), 6, 1, tuple(stride), tuple(padding))
+    arrays = dict(random_problem(case, dtype))
+    offset = arrays["offset"].copy()
+    offset[:, axis] = -stride[axis] * np.indices(case.out_size)[axis]
+    arrays["offset"] = offset
+    results = run(library, job(case, (dtype, dtype), arrays={"offset": offset}))
+    wanted = run_operator(deform_conv2d_reference, case, arrays)
+    assert_results_close(results, wanted, case, (dtype, dtype))
 
 
 @pytest.mark.parametrize("name", ["x", "grad"])

@@ -100,6 +100,13 @@ inline int64_t image_elements(const Problem& p, const Segments& in, const Segmen
   return std::max({x, y, offset, weight});
 }
 
+// The largest number on the way to tap_origin().
+inline int64_t largest_origin(const Problem& p) {
+  return std::max({(p.out_height - 1) * p.stride_h + (p.kernel_h - 1) * p.dilation_h,
+                   (p.out_width - 1) * p.stride_w + (p.kernel_w - 1) * p.dilation_w, p.pad_top,
+                   p.pad_left});
+}
+
 // How many images go through the kernels at a time, and whether 32-bit indices do for them.
 struct Batches {
   int64_t images;
@@ -111,7 +118,7 @@ inline Batches split_batch(const Problem& p, int64_t image_elements, int64_t ima
   int64_t images = p.im2col_step > 0 ? p.im2col_step : p.batch;
   if (image_bytes > 0) images = std::min(images, kImageBudget / image_bytes);
   images = std::min({images, p.batch, kLimit / image_elements});
-  const bool wide = image_elements > kLimit || flags & kWideIndex;
+  const bool wide = std::max(image_elements, largest_origin(p)) > kLimit || flags & kWideIndex;
   return {std::max<int64_t>(images, 1), wide};
 }
 
