@@ -79,10 +79,21 @@ def gencode(capability: int) -> list[str]:
     return ["-gencode", f"arch=compute_{name},code=sm_{name}"]
 
 
-def cuda_code(listed: str, known: set[int], nvcc: str) -> list[str]:
-    """Return nvcc's flags for code of the listed compute capabilities.
+def cuda_flags(capabilities: list[str]) -> list[str]:
+    """Return nvcc's flags for what `choose_capabilities` returned."""
+    flags = []
+    for each in capabilities:
+        number = int(re.sub(r"\D", "", each))
+        flags += gencode(number)
+        if each.endswith("+PTX"):
+            flags += ["-gencode", f"arch=compute_{number},code=compute_{number}"]
+    return flags
 
-    Those that cannot be built are left out with a warning.
+
+def choose_capabilities(listed: str, known: set[int], nvcc: str) -> list[str]:
+    """Return those of the listed compute capabilities that can be built.
+
+    The others are left out with a warning. One is marked +PTX at least: the highest.
 
     Args:
         listed: Capabilities as Paddle lists them, such as ``8.0;9.0+PTX``.
@@ -92,7 +103,7 @@ def cuda_code(listed: str, known: set[int], nvcc: str) -> list[str]:
     Raises:
         BuildError: An entry is none, or nothing is left.
     """
-    flags, left_out, highest, ptx = [], [], 0, set()
+    chosen, left_out = {}, []
     for entry in re.split(r"[;,\s]+", listed.strip()):
         match = re.fullmatch(r"(\d{1,2})\.?(\d)[af]?(\+PTX)?", entry)
         if match is None:
@@ -103,27 +114,24 @@ def cuda_code(listed: str, known: set[int], nvcc: str) -> list[str]:
         capability = int(match[1] + match[2])
         if capability < LOWEST_CAPABILITY or capability not in known:
             left_out.append(entry)
-            continue
-        highest = max(highest, capability)
-        flags += gencode(capability)
-        if match[3]:
-            ptx.add(capability)
-    can = sorted(each for each in known if each >= LOWEST_CAPABILITY)
-    reason = f"{nvcc} builds the kernels for {', '.join(f'{each / 10:.1f}' for each in can)}"
-    if not flags:
+        else:
+            chosen[capability] = match[3] or chosen.get(capability, "")
+    can = ", ".join(f"{each / 10:.1f}" for each in sorted(known) if each >= LOWEST_CAPABILITY)
+    reason = f"{nvcc} builds the kernels for {can}"
+    if not chosen:
         raise BuildError(f"PADDLE_CUDA_ARCH_LIST: nothing can be built for {listed}: {reason}")
     if left_out:
         warnings.warn(
             f"paddle_dcn: not built for compute capability {', '.join(left_out)}: {reason}",
             stacklevel=2,
         )
-    for capability in sorted(ptx or {highest}):
-        flags += ["-gencode", f"arch=compute_{capability},code=compute_{capability}"]
-    return flags
+    if "+PTX" not in chosen.values():
+        chosen[max(chosen)] = "+PTX"
+    return [f"{each / 10:.1f}{ptx}" for each, ptx in sorted(chosen.items())]
 
 
-def nvcc_code(nvcc: str) -> list[str]:
-    """Ask nvcc what it knows and return its flags for all that the library is built for."""
+def cuda_capabilities(nvcc: str) -> list[str]:
+    """Ask nvcc what it knows and return the compute capabilities that the library is built for."""
 
     def ask(option: str) -> str:
         return subprocess.run([nvcc, option], capture_output=True, text=True, check=True).stdout
@@ -132,8 +140,7 @@ def nvcc_code(nvcc: str) -> list[str]:
     release = re.search(r"release (\d+)\.(\d+)", ask("--version"))
     major = int(release[1])
     if major < 12:
-        known.discard(90)  # it has no sm_90a
-    name = f"nvcc {release[1]}.{release[2]}"
+        known.discard(90)  # it has no sm_90a; Hopper compiles the PTX of what is before it
     import paddle
 
     of_paddle = str(paddle.version.cuda()).split(".")[0]
@@ -144,11 +151,11 @@ def nvcc_code(nvcc: str) -> list[str]:
             f"{of_paddle} in CUDA_HOME to build for every driver that Paddle runs with",
             stacklevel=2,
         )
-    given = os.environ.get("PADDLE_CUDA_ARCH_LIST", "").strip()
-    if given:
-        return cuda_code(given, known, name)
-    default = [e for e in CUDA_CAPABILITIES.split() if int(re.sub(r"\D", "", e)) in known]
-    return cuda_code(" ".join(default), known, name)
+    listed = os.environ.get("PADDLE_CUDA_ARCH_LIST", "").strip()
+    if not listed:
+        default = CUDA_CAPABILITIES.split()
+        listed = " ".join(each for each in default if int(re.sub(r"\D", "", each)) in known)
+    return choose_capabilities(listed, known, f"nvcc {release[1]}.{release[2]}")
 
 
 def build(root: Path, target: Path, work: Path) -> Path:
@@ -214,10 +221,12 @@ def build(root: Path, target: Path, work: Path) -> Path:
             "PADDLE_DCN_WITH_CUDA=0 to do without CUDA",
         )
         host = [word for word in cxx if not word.startswith("-")][-1]  # without ccache
-        compile_cuda = [nvcc, f"-ccbin={host}", *NVCC_FLAGS, *nvcc_code(nvcc), *common]
+        capabilities = cuda_capabilities(nvcc)
+        compile_cuda = [nvcc, f"-ccbin={host}", *NVCC_FLAGS, *cuda_flags(capabilities), *common]
         # Paddle 2's headers include Thrust's, which CUDA 13 has moved.
         thrust = Path(nvcc).parents[1] / "include" / "cccl"
         compile_cxx += ["-DPADDLE_DCN_WITH_CUDA", "-isystem", str(thrust)]
+        compile_cxx.append(f'-DPADDLE_DCN_CUDA_CAPABILITIES="{", ".join(capabilities)}"')
         # The static runtime, so that the library also loads where there is no CUDA.
         libraries = [flag for flag in libraries if flag != "-lcudart"]
         libraries += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]

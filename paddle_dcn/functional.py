@@ -98,6 +98,10 @@ def deform_conv2d(
     x, weight and bias are cast as those of conv2d are (custom lists may name `deform_conv2d`); a
     float32 offset or mask stays float32, so that positions keep their accuracy.
 
+    On GPUs float32 is multiplied as conv2d does it: in TF32, factors rounded to 10 bits of mantissa
+    and summed in float32, where the chip has that; `paddle.base.core.set_cudnn_switch(False)` or
+    the environment variable `NVIDIA_TF32_OVERRIDE=0` makes it float32 throughout.
+
     In dynamic mode it has second derivatives (`paddle.grad` with `create_graph=True`), but no third
     ones: what depends on inputs through second derivatives counts as constant.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import platform
 
@@ -31,6 +32,8 @@ def main(arguments: argparse.Namespace) -> int:
     library, engines = _library.HANDLE, _library.engines()
     used = library.paddle_dcn_instruction_set().decode()
     limit = os.environ.get("PADDLE_DCN_INSTRUCTION_SET")
+    library.paddle_dcn_cuda_capabilities.restype = ctypes.c_char_p
+    capabilities = library.paddle_dcn_cuda_capabilities().decode()
     available = ", ".join(engines[: engines.index(used) + 1])
     rows = {
         "paddle_dcn": __version__,
@@ -41,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
         "  chosen by": f"PADDLE_DCN_INSTRUCTION_SET={limit}" if limit else f"best of {available}",
         "  for bfloat16": _for_bfloat16(library),
         "threads": f"{library.paddle_dcn_threads()} (environment variable OMP_NUM_THREADS)",
-        "CUDA kernels": "yes" if library.paddle_dcn_has_cuda() else "no",
+        "CUDA kernels": f"for compute capability {capabilities}" if capabilities else "no",
         "library": _library.PATH,
         "  from": _library.ORIGIN,
         "  built for": f"Paddle {library.paddle_dcn_built_for().decode()}",

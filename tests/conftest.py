@@ -1,6 +1,12 @@
 """The fixtures of all tests. Paddle is imported by those that ask for it: others do without."""
 
+import os
+
 import pytest
+
+# On GPUs float32 is multiplied in float32, by Paddle's operators and by ours, also in processes
+# that tests start: tolerances are those of float32.
+os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
 pytest.register_assert_rewrite("tests.support")
 

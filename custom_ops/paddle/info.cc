@@ -18,10 +18,11 @@ DCN_EXPORT const char* paddle_dcn_bfloat16_instruction_set() {
 // How many threads the next call would use.
 DCN_EXPORT int paddle_dcn_threads() { return dcn_cpu_max_threads(); }
 
-DCN_EXPORT int paddle_dcn_has_cuda() {
+// The compute capabilities that the CUDA kernels were compiled for; "" without them.
+DCN_EXPORT const char* paddle_dcn_cuda_capabilities() {
 #ifdef PADDLE_DCN_WITH_CUDA
-  return 1;
+  return PADDLE_DCN_CUDA_CAPABILITIES;
 #else
-  return 0;
+  return "";
 #endif
 }
