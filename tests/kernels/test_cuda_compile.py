@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
 ACCEPTED_SPILLS = {
     ("forward_kernel", "int"): 64,
     ("backward_weight_kernel", "int"): 64,
+    ("direct_backward_kernel", "int"): 16,
     ("gather_kernel", "long"): 32,
 }
 

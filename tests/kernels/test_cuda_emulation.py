@@ -74,6 +74,42 @@ def test_tensor_float32(library, case):
     check_results(results, case, ("tensor_float32", "float32"))
 
 
+# Few channels and outputs per group: what the direct kernels compute. Channels that fill a vector,
+# or a part of one; several tiles of 64 pixels; taps in several steps; deformable groups of one
+# channel, of one vector, and of more.
+DIRECT = [
+    Case(0, 8, (5, 5), 8, padding=1, groups=8),
+    Case(1, 1, (1, 1), 1, kernel=1),
+    Case(2, 16, (9, 7), 16, padding=1, groups=16),
+    Case(2, 40, (9, 17), 40, padding=1, groups=40, data_format="NHWC"),
+    Case(2, 72, (6, 9), 72, padding=1, groups=72, deformable_groups=9, stride=2),
+    Case(1, 6, (6, 9), 6, padding=1, groups=6, deformable_groups=6),
+    Case(1, 16, (6, 9), 48, padding=1, groups=16, deformable_groups=2, modulated=False),
+    Case(1, 7, (6, 9), 28, kernel=(2, 5), groups=7, data_format="NHWC", offsets="border"),
+    Case(2, 24, (6, 9), 24, kernel=(1, 2), groups=12, deformable_groups=3, offsets="integer"),
+    Case(2, 24, (6, 9), 24, kernel=4, groups=6, deformable_groups=3, offsets="nonfinite"),
+    Case(3, 10, (6, 20), 10, padding=1, groups=10, offsets="huge", im2col_step=2),
+    Case(1, 264, (3, 4), 264, kernel=(2, 1), groups=264, data_format="NHWC"),
+]
+
+
+@pytest.mark.parametrize("dtypes", [*DTYPES[:4], DTYPES[5]], ids=[*DTYPE_IDS[:4], DTYPE_IDS[5]])
+@pytest.mark.parametrize("case", DIRECT, ids=str)
+def test_few_channels_per_group(library, case, dtypes):
+    """The same bits in whatever order blocks and threads run."""
+    first, second = run_both_ways(library, job(case, dtypes, DETERMINISTIC))
+    check_results(first, case, dtypes)
+    for name, array in first.items():
+        np.testing.assert_array_equal(second[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+def test_few_channels_per_group_unaligned(library, shift):
+    for case in DIRECT[3:5]:
+        check(library, case, shift=shift)
+        check(library, case, ("float16", "float16"), shift=shift // 2)
+
+
 # Output channels and channels that lead to each tile size, on a device of one processor.
 TILES = [
     Case(1, 8, (3, 5), 200, kernel=1),
@@ -173,7 +209,7 @@ def test_deterministic(library, case, dtypes):
 
 def test_deterministic_with_all_samples_in_one_cell(library):
     """Where sums in the order of arrival, as they are by default, do depend on it."""
-    case = Case(1, 4, (8, 8), 4, padding=1)
+    case = Case(1, 5, (8, 8), 4, padding=1)
     offset = (3.25 - grid(case)).reshape(1, 2 * case.taps, *case.out_size)
     task = job(case, flags=DETERMINISTIC, arrays={"offset": offset})
     plain, other = run_both_ways(library, replace(task, device=("cuda", 0)))
@@ -204,10 +240,11 @@ def test_unaligned_tensors(library, case):
     check(library, case, ("float16", "float16"), shift=2)
 
 
+@pytest.mark.parametrize("groups", [1, 256])
 @pytest.mark.parametrize("batch", [1, 4, 64, 1 << 20])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_workspace_does_not_grow_with_the_batch(library, batch, dtype):
-    problem = Problem.create((batch, 256, 100, 100), 256, dtype=dtype)
+def test_workspace_does_not_grow_with_the_batch(library, groups, batch, dtype):
+    problem = Problem.create((batch, 256, 100, 100), 256, dtype=dtype, groups=groups)
     limit = (64 if dtype != "float64" else 100) << 20  # an image is what goes through at least
     for tensors in (ForwardTensors, BackwardTensors):
         pointers = {name: 256 for name, _ in tensors._fields_}
@@ -218,11 +255,13 @@ def test_workspace_does_not_grow_with_the_batch(library, batch, dtype):
 # Every kernel, on as little as it can run on: a thousand threads share two cores here.
 PACKED = Case(1, 16, (3, 4), 24, kernel=(1, 2), padding=1, data_format="NHWC")
 SPREAD = Case(2, 6, (3, 3), 4, kernel=(2, 1), padding=1, groups=2, deformable_groups=3)
+SINGLE = Case(1, 16, (3, 18), 16, kernel=(1, 2), padding=1, groups=16, deformable_groups=2)
 SANITIZED = [
     job(PACKED, ("float16", "float32")),
     job(PACKED, ("float32", "float32")),
     job(SPREAD, ("float32", "float32"), DETERMINISTIC),
     job(SPREAD, ("float64", "float64"), WIDE_INDEX),
+    job(SINGLE, ("float16", "float16")),
 ]
 
 

@@ -2,6 +2,7 @@
 #include "backward_bias.cuh"
 #include "backward_data.cuh"
 #include "backward_weight.cuh"
+#include "direct.h"
 #include "gather.cuh"
 #include "host.cuh"
 
@@ -400,17 +401,35 @@ struct Backward {
 }  // namespace cuda
 }  // namespace dcn
 
+namespace {
+
+// What is left to Backward where the direct kernels compute the rest.
+dcn::BackwardTensors only_bias(const dcn::BackwardTensors& t) {
+  return {t.x,     t.offset, t.mask,  t.weight, t.grad_out,
+          nullptr, nullptr,  nullptr, nullptr,  t.grad_bias};
+}
+
+}  // namespace
+
 extern "C" size_t dcn_cuda_backward_workspace(const dcn::Problem* problem,
                                               const dcn::BackwardTensors* tensors, int flags) {
-  return dcn::cuda::with_element_type(*problem, flags, [&](auto element) {
-    return dcn::cuda::Backward<decltype(element)>::workspace(*problem, *tensors, flags);
-  });
+  const bool direct = dcn::cuda::direct_applies(*problem, flags);
+  const dcn::BackwardTensors rest = direct ? only_bias(*tensors) : *tensors;
+  const size_t bytes = direct ? dcn::cuda::direct_backward_workspace(*problem, *tensors) : 0;
+  return std::max(bytes, dcn::cuda::with_element_type(*problem, flags, [&](auto element) {
+                    return dcn::cuda::Backward<decltype(element)>::workspace(*problem, rest, flags);
+                  }));
 }
 
 extern "C" int dcn_cuda_backward(const dcn::Problem* problem, const dcn::BackwardTensors* tensors,
                                  void* workspace, void* stream, int flags) {
+  const bool direct = dcn::cuda::direct_applies(*problem, flags);
+  const dcn::BackwardTensors rest = direct ? only_bias(*tensors) : *tensors;
+  if (direct) {
+    const int error = dcn::cuda::direct_backward(*problem, *tensors, workspace, stream);
+    if (error) return error;
+  }
   return dcn::cuda::with_element_type(*problem, flags, [&](auto element) {
-    return dcn::cuda::Backward<decltype(element)>::run(*problem, *tensors, workspace, stream,
-                                                       flags);
+    return dcn::cuda::Backward<decltype(element)>::run(*problem, rest, workspace, stream, flags);
   });
 }

@@ -1,4 +1,5 @@
 // The forward launcher: layout, choice of tile, images at a time.
+#include "direct.h"
 #include "forward.cuh"
 #include "host.cuh"
 
@@ -136,6 +137,9 @@ struct Forward {
 
 extern "C" size_t dcn_cuda_forward_workspace(const dcn::Problem* problem,
                                              const dcn::ForwardTensors* tensors, int flags) {
+  if (dcn::cuda::direct_applies(*problem, flags)) {
+    return dcn::cuda::direct_forward_workspace(*problem, *tensors);
+  }
   return dcn::cuda::with_element_type(*problem, flags, [&](auto element) {
     return dcn::cuda::Forward<decltype(element)>::workspace(*problem, *tensors, flags);
   });
@@ -143,6 +147,9 @@ extern "C" size_t dcn_cuda_forward_workspace(const dcn::Problem* problem,
 
 extern "C" int dcn_cuda_forward(const dcn::Problem* problem, const dcn::ForwardTensors* tensors,
                                 void* workspace, void* stream, int flags) {
+  if (dcn::cuda::direct_applies(*problem, flags)) {
+    return dcn::cuda::direct_forward(*problem, *tensors, workspace, stream);
+  }
   return dcn::cuda::with_element_type(*problem, flags, [&](auto element) {
     return dcn::cuda::Forward<decltype(element)>::run(*problem, *tensors, workspace, stream, flags);
   });

@@ -112,11 +112,11 @@ struct Batches {
   int64_t images;
   bool wide;
 };
-inline Batches split_batch(const Problem& p, int64_t image_elements, int64_t image_bytes,
-                           int flags) {
+inline Batches split_batch(const Problem& p, int64_t image_elements, int64_t image_bytes, int flags,
+                           int64_t budget = kImageBudget) {
   constexpr int64_t kLimit = (int64_t{1} << 31) - 1;
   int64_t images = p.im2col_step > 0 ? p.im2col_step : p.batch;
-  if (image_bytes > 0) images = std::min(images, kImageBudget / image_bytes);
+  if (image_bytes > 0) images = std::min(images, budget / image_bytes);
   images = std::min({images, p.batch, kLimit / image_elements});
   const bool wide = std::max(image_elements, largest_origin(p)) > kLimit || flags & kWideIndex;
   return {std::max<int64_t>(images, 1), wide};
