@@ -49,6 +49,7 @@ SMALL = {
         Layer("odd", (2, 20, 15, 17), 21, stride=2, modulated=False),
         Layer("grouped", (1, 48, 20, 20), 48, groups=4, deformable_groups=2),
         Layer("single", (1, 40, 17, 19), 40, groups=40),
+        Layer("few", (1, 32, 17, 19), 32, groups=8),
         Layer("deformable", (1, 64, 16, 16), 64, deformable_groups=16),
     )
 }
