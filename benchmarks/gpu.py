@@ -48,6 +48,7 @@ WORKER = [sys.executable, "-m", "benchmarks.gpu_rows"]
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 ROW_SECONDS = 90  # without an answer a process hangs
 TOTAL_SECONDS = 470
+_TABLE_TYPES = ("float16", "tf32", "float32", "bfloat16")
 
 # Layers that the table has in other types than float16 too.
 _EVERY_TYPE = ("big", "edvr_m", "rcnn_c4", "depthwise")
@@ -57,7 +58,7 @@ _ALSO_TF32 = ("resnet_c4", "ppyolo_c5", "basicvsrpp_test", "groups_of_16")
 def rows(layers: list[str], types: list[str] | None) -> list[tuple[str, str, str]]:
     """Layer, type and direction of each row; without types those that the table has."""
     chosen = []
-    for dtype in types or TYPES[:4]:
+    for dtype in types or _TABLE_TYPES:
         for name in layers:
             also = name in _EVERY_TYPE or dtype == "tf32" and name in _ALSO_TF32
             if types or dtype == "float16" or also:
@@ -289,6 +290,12 @@ def arguments(values: list[str] | None = None) -> argparse.Namespace:
         "--types", nargs="+", choices=TYPES, help="default: float16, and some layers in others"
     )
     parser.add_argument("--rounds", type=int, default=20, help="timed calls per contestant")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=TOTAL_SECONDS,
+        help="after which rows that are left count as failed (%(default)s)",
+    )
     parser.add_argument("--check-only", action="store_true", help="compare, time nothing")
     parser.add_argument("--sanitize", action="store_true", help="check under compute-sanitizer")
     parser.add_argument(
@@ -320,7 +327,7 @@ def named(paths: list[Path]) -> dict[str, str]:
 def main(values: list[str] | None = None) -> int:
     """Check and time; the status is 1 when a result is wrong or a row failed."""
     options = arguments(values)
-    until = time.time() + TOTAL_SECONDS
+    until = time.time() + options.seconds
     try:
         import torch
         import torchvision  # noqa: F401
