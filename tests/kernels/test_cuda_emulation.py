@@ -220,6 +220,45 @@ def test_deterministic_with_all_samples_in_one_cell(library):
         np.testing.assert_allclose(array, plain[name], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+# What Hopper's forward kernel takes: rests of tiles, of 128-byte chunks of channels and of strips
+# of pixels; several deformable groups in a chunk, cut by groups; more taps than fit at a time.
+HOPPER = [
+    Case(1, 64, (9, 11), 64, padding=1),
+    Case(1, 72, (7, 20), 130, padding=1, bias=False),
+    Case(1, 64, (9, 40), 96, padding=1, stride=2, data_format="NHWC", offsets="border"),
+    Case(1, 128, (6, 7), 136, padding=1, groups=2, deformable_groups=2, data_format="NHWC"),
+    Case(1, 64, (6, 20), 40, padding=1, deformable_groups=8),
+    Case(1, 192, (5, 6), 80, padding=1, groups=2, deformable_groups=3, modulated=False),
+    Case(1, 40, (8, 9), 48, kernel=5, padding=2, offsets="huge"),
+    Case(0, 64, (8, 9), 64),
+]
+
+
+@pytest.mark.parametrize("processors", [1, 16], ids=["whole", "split"])
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        ("float16", "float16"),
+        ("bfloat16", "float32"),
+        ("tensor_float32", "float32"),
+    ],
+    ids="+".join,
+)
+@pytest.mark.parametrize("case", HOPPER, ids=str)
+def test_hopper(library, case, dtypes, processors):
+    tensor_float32 = dtypes[0] == "tensor_float32"
+    task = job(
+        case,
+        ("float32" if tensor_float32 else dtypes[0], dtypes[1]),
+        TENSOR_FLOAT32 if tensor_float32 else 0,
+        wanted=(),
+        processors=processors,
+        hopper=True,
+    )
+    for results in run_both_ways(library, task):
+        check_results(results, case, dtypes)
+
+
 @pytest.mark.parametrize("wanted", [("x",), ("offset",), ("mask",), ("weight",), ("bias",)])
 @pytest.mark.parametrize("flags", [0, DETERMINISTIC], ids=["default", "deterministic"])
 def test_single_gradients(library, wanted, flags):

@@ -80,6 +80,7 @@ class Job:
     device: tuple  # ("cpu", engine, threads) or ("cuda", flags)
     wanted: tuple[str, ...] = TENSORS
     processors: int = 4  # of the emulated GPU: tile sizes depend on it
+    hopper: bool = False  # whether it is one
     shift: int = 0  # bytes by which tensors miss 256-byte alignment
     arrays: dict[str, np.ndarray] = field(default_factory=dict)  # in place of the case's
     inference: Inference = Inference()
@@ -114,6 +115,7 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
     device = getattr(library, kind)(*arguments)
     if kind == "cuda":
         library.handle.dcn_emulation_set_processors(job.processors)
+        library.handle.dcn_emulation_set_hopper(job.hopper)
     shapes = p.shapes()
     if p.joined or not p.modulated:
         del shapes["mask"]

@@ -1,6 +1,7 @@
 // The forward launcher: layout, choice of tile, images at a time.
 #include "direct.h"
 #include "forward.cuh"
+#include "forward_sm90.cuh"
 #include "host.cuh"
 
 namespace dcn {
@@ -27,12 +28,79 @@ struct ForwardTiles<double> {
 };
 
 template <typename T>
+constexpr bool kOnTensorCores = !std::is_same<Sum<T>, T>::value;
+
+// Calls run(Tile{}) with the Hopper kernel's tile for so many output channels of a group.
+template <typename T, typename Run>
+auto with_hopper_tile(int64_t outputs, const Run& run) {
+  if (outputs > 128) return run(HopperTile<T, 256, 2>{});
+  if (outputs > 64) return run(HopperTile<T, 128, 2>{});
+  return run(HopperTile<T, 64, 3>{});
+}
+
+// Whether the Hopper kernel computes this, and how it divides the work.
+struct HopperPlan {
+  bool used = false;
+  StagedWeight weight;
+  int chunk_groups;  // deformable groups that the channels of a chunk can belong to
+  int64_t tile_pixels, splits, split_steps;
+
+  template <typename T>
+  void choose(const Problem& p, const WeightLayout& layout, const Batches& batches) {
+    if constexpr (kOnTensorCores<T>) {
+      constexpr int64_t kChunk = StagedWeight::kRowBytes / sizeof(T);
+      const int64_t channels = layout.inputs.packed_channels();
+      // Below, most of a tile would be padding.
+      if (batches.wide || channels < kChunk / 2 || p.group_outputs() < 32 || !runs_hopper<T>()) {
+        return;
+      }
+      const int64_t deformable_channels = channels * p.groups / p.deformable_groups;
+      const bool whole = channels % kChunk == 0 || p.groups == 1;
+      chunk_groups = static_cast<int>(
+          whole && deformable_channels % kChunk == 0 ? 1
+          : whole && kChunk % deformable_channels == 0
+              ? kChunk / deformable_channels
+              : std::min(p.deformable_groups, (kChunk - 2) / deformable_channels + 2));
+      if (chunk_groups > HopperTile<T, 64, 3>::kPlaces) return;
+      used = true;
+      with_hopper_tile<T>(p.group_outputs(), [&](auto tile) {
+        const int block_taps = tile.kPlaces / chunk_groups;
+        weight = {
+            layout,
+            {static_cast<int>(p.taps()), block_taps, static_cast<int>(ceil_div(channels, kChunk))},
+            static_cast<int>(ceil_div(p.group_outputs(), tile.kOutputs)),
+            tile.kOutputs};
+        tile_pixels = tile.kPixels;
+      });
+      const int64_t steps = weight.steps.count();
+      const int64_t pixels = batches.images * p.out_pixels();
+      const int64_t tiles = ceil_div(pixels, tile_pixels) * weight.row_tiles * p.groups;
+      const int64_t bytes = 4 * pixels * p.groups * weight.row_tiles * weight.outputs;
+      splits = std::min({processors() / tiles, steps / kMinSteps, kPartialBudget / bytes});
+      splits = std::max<int64_t>(splits, 1);
+      split_steps = ceil_div(steps, splits);
+      splits = ceil_div(steps, split_steps);
+    }
+  }
+
+ private:
+  static constexpr int64_t kMinSteps = 4, kPartialBudget = 24 * kMiB;
+
+  template <typename T>
+  static bool runs_hopper() {
+    return has_code_for_hopper(forward_hopper_kernel<T, int32_t, HopperTile<T, 256, 2>>);
+  }
+};
+
+template <typename T>
 struct Plan {
   Segments inputs;
   WeightLayout weight_layout;
   Batches batches;
+  HopperPlan hopper;
   T* weight;
   T* x;  // null where the caller's x is packed already
+  float* partial;
   size_t bytes;
 
   Plan(const Problem& p, const ForwardTensors& t, void* workspace, int flags)
@@ -47,9 +115,15 @@ struct Plan {
     const int64_t image = packed ? 0 : p.in_pixels() * inputs.packed_channels();
     batches = split_batch(p, image_elements(p, inputs, outputs),
                           image * static_cast<int64_t>(sizeof(T)), flags);
+    hopper.choose<T>(p, weight_layout, batches);
     Arena arena(workspace);
-    weight = arena.take<T>(weight_layout.forward_size());
+    weight = arena.take<T>(hopper.used ? hopper.weight.vectors() * Vector<T>::kSize
+                                       : weight_layout.forward_size());
     x = arena.take<T>(image * batches.images);
+    partial = arena.take<float>(hopper.used && hopper.splits > 1
+                                    ? hopper.splits * batches.images * p.out_pixels() * p.groups *
+                                          hopper.weight.row_tiles * hopper.weight.outputs
+                                    : 0);
     if (packed) x = nullptr;
     bytes = arena.used();
   }
@@ -62,6 +136,50 @@ void run_tiles(Queue& queue, ForwardArguments<T, Index>& a) {
       int64_t{a.row_tiles} * a.groups * ceil_div(a.geometry.pixels, Product::kColumns);
   queue.run<true>(forward_kernel<T, Index, Product>, tiles, Product::kThreads,
                   forward_shared_bytes<T, Index, Product>(), a);
+}
+
+template <typename T>
+void pack_weight(Queue& queue, const Plan<T>& plan, const T* weight) {
+  if constexpr (kOnTensorCores<T>) {
+    if (plan.hopper.used) {
+      const StagedWeight& staged = plan.hopper.weight;
+      const int64_t vectors = staged.vectors() / staged.steps.taps;
+      queue.run<false>(pack_staged_weight_kernel<T>, ceil_div(vectors, StagedWeight::kThreads),
+                       StagedWeight::kThreads, 0, staged, weight, plan.weight);
+      return;
+    }
+  }
+  pack_forward_weight(queue, plan.weight_layout, weight, plan.weight);
+}
+
+template <typename T>
+void run_hopper(Queue& queue, const Problem& p, const Plan<T>& plan,
+                const ForwardArguments<T, int32_t>& forward) {
+  if constexpr (kOnTensorCores<T>) {
+    const HopperPlan& hopper = plan.hopper;
+    HopperArguments<T, int32_t> a;
+    a.forward = forward;
+    a.forward.row_tiles = static_cast<int32_t>(hopper.weight.row_tiles);
+    a.steps = hopper.weight.steps;
+    a.split_steps = static_cast<int>(hopper.split_steps);
+    a.splits = static_cast<int>(hopper.splits);
+    a.chunk_groups = hopper.chunk_groups;
+    a.inverse_groups = static_cast<int>(ceil_div(1 << 16, hopper.chunk_groups));
+    a.partial = hopper.splits > 1 ? plan.partial : nullptr;
+    with_hopper_tile<T>(p.group_outputs(), [&](auto tile) {
+      using Tile = decltype(tile);
+      const int64_t blocks = ceil_div(forward.geometry.pixels, Tile::kPixels) * hopper.splits *
+                             p.groups * hopper.weight.row_tiles;
+      queue.run<true>(forward_hopper_kernel<T, int32_t, Tile>, blocks, Tile::kThreads,
+                      Tile::kSharedBytes, a);
+    });
+    if (a.partial) {
+      const int64_t blocks =
+          ceil_div(forward.geometry.pixels, 32) * p.groups * ceil_div(p.group_outputs(), 32);
+      queue.run<true>(sum_splits_kernel<T, int32_t>, blocks, 256, 32 * 33 * sizeof(float), a,
+                      static_cast<int32_t>(hopper.weight.row_tiles * hopper.weight.outputs));
+    }
+  }
 }
 
 template <typename Index, typename T>
@@ -88,6 +206,8 @@ void run_images(Queue& queue, const Problem& p, const ForwardTensors& t, const P
   using Tiles = ForwardTiles<T>;
   if constexpr (sizeof(Index) == 8) {
     run_tiles<typename Tiles::Small>(queue, a);
+  } else if (plan.hopper.used) {
+    run_hopper(queue, p, plan, a);
   } else {
     // A tile must not be mostly padding, and there should be one for every processor.
     const auto suits = [&](int64_t rows, int64_t columns) {
@@ -118,7 +238,7 @@ struct Forward {
     const Plan<T> plan(p, t, workspace, flags);
     Queue queue(stream);
     if (p.batch == 0) return queue.error();
-    pack_forward_weight(queue, plan.weight_layout, static_cast<const T*>(t.weight), plan.weight);
+    pack_weight(queue, plan, static_cast<const T*>(t.weight));
     for (int64_t first = 0; first < p.batch; first += plan.batches.images) {
       const int64_t images = std::min(plan.batches.images, p.batch - first);
       if (plan.batches.wide) {

@@ -56,6 +56,21 @@ inline size_t shared_limit() {
   return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 48 * 1024);
 }
 
+// Whether a kernel of hopper.cuh's operations was compiled for this device.
+template <typename Kernel>
+bool has_code_for_hopper(Kernel kernel) {
+  int device = 0, major = 0;
+  cudaFuncAttributes code;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaFuncGetAttributes(&code, kernel) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return false;
+  }
+  // Code for sm_90a is made from PTX for it alone; what the driver makes of older PTX has none.
+  return major == 9 && code.ptxVersion == 90 && code.binaryVersion == 90;
+}
+
 inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 inline Segments input_segments(const Problem& p, int vector) {

@@ -20,6 +20,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -34,7 +35,14 @@ struct alignas(16) uint4 {
 };
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrComputeCapabilityMajor
+};
+struct cudaFuncAttributes {
+  int ptxVersion, binaryVersion;
+};
 using cudaStream_t = void*;
 
 namespace emulation {
@@ -48,12 +56,15 @@ struct Index {
   std::abort();
 }
 
-#ifdef DCN_EMULATION_VOLTA
-constexpr int kSharedLimit = 64 * 1024;  // sm_75's
-#else
-constexpr int kSharedLimit = 99 * 1024;  // the least of sm_80 and later
-#endif
 inline int processors = 4;
+inline bool hopper = false;
+inline size_t shared_limit() {
+#ifdef DCN_EMULATION_VOLTA
+  return 64 * 1024;  // sm_75's
+#else
+  return (hopper ? 227 : 99) * 1024;  // else the least of sm_80 and later
+#endif
+}
 inline bool backwards = false;
 
 // ------------------------------------------------------------------------------- scheduling
@@ -63,14 +74,33 @@ struct Copy {
   const void* source;  // null: zeros
 };
 
+// A product of a warpgroup that is under way: what one thread adds to its sums.
+struct Product {
+  float* sums;
+  const uint32_t* operand;  // its own, which must not change
+  uint32_t left[4][4];      // those of the four lanes that share its rows
+  uint64_t right;
+  void (*add)(const Product&);
+};
+
+// A bulk copy that has not happened yet.
+struct BulkCopy {
+  void* target;
+  const void* source;
+  int bytes;
+  void* barrier;
+};
+
 struct Block;
 struct Thread {
   Block* block;
   Index thread_index;
-  unsigned exchanges = 0;                 // warp operations so far
-  unsigned votes = 0;                     // of the block, likewise
-  std::vector<std::vector<Copy>> groups;  // committed asynchronous copies, oldest first
-  std::vector<Copy> copies;               // not yet committed
+  unsigned exchanges = 0;                            // warp operations so far
+  unsigned votes = 0;                                // of the block, likewise
+  std::vector<std::vector<Copy>> groups;             // committed asynchronous copies, oldest first
+  std::vector<Copy> copies;                          // not yet committed
+  std::vector<std::vector<Product>> product_groups;  // likewise
+  std::vector<Product> products;
   bool done = false;
 #ifndef DCN_EMULATION_THREADS
   jmp_buf resume;
@@ -129,6 +159,8 @@ struct Block {
   std::atomic<int> votes[3] = {};
   std::vector<std::unique_ptr<Warp>> warps;
   std::vector<Thread> threads;
+  std::mutex mutex;  // of the barriers in its shared memory, and of:
+  std::vector<BulkCopy> bulk_copies;
   const std::function<void()>& body;
 
   Block(unsigned index, unsigned size, unsigned grid, size_t shared_bytes,
@@ -354,8 +386,15 @@ inline cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value =
-      attribute == cudaDevAttrMultiProcessorCount ? emulation::processors : emulation::kSharedLimit;
+  *value = attribute == cudaDevAttrMultiProcessorCount ? emulation::processors
+           : attribute == cudaDevAttrComputeCapabilityMajor
+               ? (emulation::hopper ? 9 : 8)
+               : static_cast<int>(emulation::shared_limit());
+  return cudaSuccess;
+}
+template <typename Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel) {
+  *attributes = {90, 90};
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t) {
@@ -370,6 +409,9 @@ inline const char* cudaGetErrorName(cudaError_t error) {
 
 extern "C" __attribute__((used)) inline void dcn_emulation_set_processors(int count) {
   emulation::processors = count;
+}
+extern "C" __attribute__((used)) inline void dcn_emulation_set_hopper(int hopper) {
+  emulation::hopper = hopper != 0;
 }
 // Without DCN_EMULATION_THREADS: whether blocks and their threads run last one first.
 extern "C" __attribute__((used)) inline void dcn_emulation_run_backwards(int backwards) {
@@ -404,6 +446,17 @@ inline float float_from_half_bits(uint16_t bits) { return emulation::float_from_
 inline uint16_t half_bits(float v) { return emulation::half_from_float(v); }
 
 enum class TensorType { kFloat16, kBFloat16, kTensorFloat32 };
+
+// An element of a word of an operand.
+template <TensorType kType>
+float operand_element(uint32_t word, int half) {
+  const uint16_t bits = static_cast<uint16_t>(half ? word >> 16 : word);
+  if (kType == TensorType::kFloat16) return emulation::float_from_half(bits);
+  if (kType == TensorType::kBFloat16) return emulation::float_from_bfloat16(bits);
+  return emulation::bit_cast<float>(word & ~0x1fffu);  // the low 13 bits are not read
+}
+template <TensorType kType>
+constexpr int kElementsPerWord = kType == TensorType::kTensorFloat32 ? 1 : 2;
 
 #ifndef DCN_EMULATION_VOLTA
 
@@ -461,20 +514,14 @@ void multiply_fragments(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&
   std::memcpy(mine.b, b, sizeof(mine.b));
   const emulation::Exchange<Fragments> all(3, mine);
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const auto value = [](uint32_t word, int half) {
-    const uint16_t bits = static_cast<uint16_t>(half ? word >> 16 : word);
-    if (kType == TensorType::kFloat16) return emulation::float_from_half(bits);
-    if (kType == TensorType::kBFloat16) return emulation::float_from_bfloat16(bits);
-    return emulation::bit_cast<float>(word & ~0x1fffu);  // the low 13 bits are not read
-  };
-  constexpr int kPerWord = kType == TensorType::kTensorFloat32 ? 1 : 2;
   for (int quarter = 0; quarter < 4; ++quarter) {  // lanes of a row that hold parts of k
     const Fragments left = all[lane / 4 * 4 + quarter];
     const Fragments right[2] = {all[lane % 4 * 8 + quarter], all[lane % 4 * 8 + 4 + quarter]};
     for (int word = 0; word < 2; ++word) {  // low and high half of k
-      for (int h = 0; h < kPerWord; ++h) {
+      for (int h = 0; h < kElementsPerWord<kType>; ++h) {
         for (int e = 0; e < 4; ++e) {
-          c[e] += value(left.a[word * 2 + e / 2], h) * value(right[e % 2].b[word], h);
+          c[e] += operand_element<kType>(left.a[word * 2 + e / 2], h) *
+                  operand_element<kType>(right[e % 2].b[word], h);
         }
       }
     }
@@ -489,6 +536,151 @@ inline uint32_t tensor_float32_bits(float v) {  // to nearest, ties away from ze
 
 #endif
 
+// ---- what hopper.cuh leaves open
+
+inline uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(p));
+}
+
+class PhaseBarrier {
+ public:
+  void initialise(int arrivals) {
+    arrivals_ = missing_ = static_cast<int16_t>(arrivals);
+    parity_ = 0;
+    bytes_ = 0;
+  }
+  void arrive() { arrive_and_expect(0); }
+  void arrive_and_expect(int bytes) {
+    const std::lock_guard<std::mutex> lock(emulation::self->block->mutex);
+    --missing_;
+    bytes_ += bytes;
+    finish_phase();
+  }
+  // Called with the mutex held.
+  void complete(int bytes) {
+    bytes_ -= bytes;
+    finish_phase();
+  }
+  void wait(int parity) {
+    for (;;) {
+      {
+        emulation::Block& block = *emulation::self->block;
+        const std::lock_guard<std::mutex> lock(block.mutex);
+        auto& copies = block.bulk_copies;
+        for (size_t i = 0; i < copies.size();) {
+          if (copies[i].barrier != this) {
+            ++i;
+            continue;
+          }
+          std::memcpy(copies[i].target, copies[i].source, static_cast<size_t>(copies[i].bytes));
+          complete(copies[i].bytes);
+          copies.erase(copies.begin() + static_cast<ptrdiff_t>(i));
+        }
+        if (parity_ != parity) return;
+      }
+#ifdef DCN_EMULATION_THREADS
+      std::this_thread::yield();
+#else
+      if (_setjmp(emulation::self->resume) == 0) _longjmp(emulation::scheduler, 1);
+#endif
+    }
+  }
+
+ private:
+  void finish_phase() {
+    if (missing_ > 0 || bytes_ != 0) return;
+    if (missing_ < 0) emulation::fail("more threads arrive at a barrier than it was made for");
+    missing_ = arrivals_;
+    parity_ ^= 1;
+#ifndef DCN_EMULATION_THREADS
+    emulation::progress = true;
+#endif
+  }
+
+  int16_t arrivals_, missing_ : 15, parity_ : 1;
+  int32_t bytes_;
+};
+static_assert(sizeof(PhaseBarrier) == 8, "as large as the real one");
+
+inline void publish_barriers() {}
+
+// Run forwards, it happens at once, and finds who still reads what it overwrites; run backwards,
+// when somebody waits for it, and finds who does not.
+inline void copy_bulk(void* shared, const void* source, int bytes, PhaseBarrier* barrier) {
+  check_alignment(shared);
+  check_alignment(source);
+  const std::lock_guard<std::mutex> lock(emulation::self->block->mutex);
+  if (emulation::backwards) {
+    emulation::self->block->bulk_copies.push_back({shared, source, bytes, barrier});
+  } else {
+    std::memcpy(shared, source, static_cast<size_t>(bytes));
+    barrier->complete(bytes);
+  }
+}
+
+using WarpgroupSums = float[32];
+using Matrix = uint64_t;
+inline Matrix matrix(const void* rows) {
+  if (reinterpret_cast<uintptr_t>(rows) % 1024) emulation::fail("a matrix is not aligned");
+  return reinterpret_cast<uintptr_t>(rows) / 16;
+}
+
+inline void begin_products() {}
+inline void commit_products() {
+  emulation::self->product_groups.push_back(std::move(emulation::self->products));
+  emulation::self->products.clear();
+}
+template <int kPending>
+void wait_products() {
+  auto& groups = emulation::self->product_groups;
+  while (groups.size() > kPending) {
+    for (const emulation::Product& product : groups.front()) product.add(product);
+    groups.erase(groups.begin());
+  }
+}
+
+template <TensorType kType>
+void add_product(const emulation::Product& p) {
+  const int quarter = static_cast<int>(threadIdx.x % 4);
+  if (std::memcmp(p.operand, p.left[quarter], sizeof(p.left[quarter])) != 0) {
+    emulation::fail("an operand in registers changes while a product reads it");
+  }
+  for (int i = 0; i < 32; ++i) {
+    const int column = i / 4 * 8 + quarter * 2 + i % 2;
+    for (int lane = 0; lane < 4; ++lane) {
+      for (int half = 0; half < 2; ++half) {
+        uintptr_t at = p.right * 16 + column * 128u + half * 16u + lane * 4u;
+        at ^= (at >> 7 & 7) << 4;
+        uint32_t right;
+        std::memcpy(&right, reinterpret_cast<const void*>(at), 4);
+        for (int h = 0; h < kElementsPerWord<kType>; ++h) {
+          p.sums[i] += operand_element<kType>(p.left[lane][half * 2 + i / 2 % 2], h) *
+                       operand_element<kType>(right, h);
+        }
+      }
+    }
+  }
+}
+
+// Happens when it is waited for.
+template <TensorType kType>
+void multiply_warpgroup(WarpgroupSums& c, const uint32_t (&a)[4], Matrix b) {
+  struct Operand {
+    uint32_t words[4];
+  };
+  Operand mine;
+  std::memcpy(mine.words, a, sizeof(mine.words));
+  const emulation::Exchange<Operand> all(5, mine);
+  emulation::Product product = {c, a, {}, b, add_product<kType>};
+  for (int lane = 0; lane < 4; ++lane) {
+    const Operand theirs = all[static_cast<int>(threadIdx.x % 32) / 4 * 4 + lane];
+    std::memcpy(product.left[lane], theirs.words, sizeof(theirs.words));
+  }
+  emulation::self->products.push_back(product);
+}
+
+inline void __syncwarp() { emulation::self->block->warps[threadIdx.x / 32]->barrier.wait(); }
+
 template <bool kBarriers, typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes,
                    cudaStream_t, const Arguments&... arguments) {
@@ -497,7 +689,7 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, s
   if (blocks < 0 || blocks > kMaxBlocks || threads > 1024 || threads % 32 != 0) {
     return cudaErrorInvalidConfiguration;
   }
-  if (shared_bytes > emulation::kSharedLimit) return cudaErrorInvalidValue;
+  if (shared_bytes > emulation::shared_limit()) return cudaErrorInvalidValue;
   const std::function<void()> body = [&] { kernel(arguments...); };
   emulation::run_grid(static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes,
                       kBarriers, body);
