@@ -131,6 +131,7 @@ def _read_line(child: subprocess.Popen, seconds: float) -> str:
 def sanitize(
     libraries: dict[str, str],
     types: list[str] | None,
+    until: float = float("inf"),
     command: Sequence[str] = ("compute-sanitizer",),
 ) -> int:
     """Check small layers under each of compute-sanitizer's tools, all at once."""
@@ -153,14 +154,16 @@ def sanitize(
                 # One allocation a tensor, so that whatever is beyond one is seen.
                 env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "OMP_NUM_THREADS": "2"},
             )
-            runs.append((tool, len(mine), process, output))
+            runs.append((tool, len(mine), process, output, until))
         return int(not all([_sanitized(*run) for run in runs]))
 
 
-def _sanitized(tool: str, rows: int, process: subprocess.Popen, output: TextIO) -> bool:
+def _sanitized(
+    tool: str, rows: int, process: subprocess.Popen, output: TextIO, until: float
+) -> bool:
     """Whether a tool has found nothing; what it found is printed."""
     try:
-        status = process.wait(TOTAL_SECONDS)
+        status = process.wait(max(until - time.time(), 0))
     except subprocess.TimeoutExpired:
         process.kill()
         status = process.wait()
@@ -343,7 +346,7 @@ def main(values: list[str] | None = None) -> int:
             report = kernels.build_cuda(paths[0], (10 * major + minor,))
         libraries = named(paths)
         if options.sanitize:
-            return sanitize(libraries, options.types)
+            return sanitize(libraries, options.types, until)
         job = Job(
             libraries,
             rows(options.layers, options.types),

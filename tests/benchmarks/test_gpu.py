@@ -207,7 +207,7 @@ sys.exit(9 if tool == FAILS else 0)
 @pytest.mark.parametrize("fails", ["racecheck", "none"])
 def test_sanitize(fails, capfd):
     command = [sys.executable, "-c", SANITIZER.replace("FAILS", repr(fails))]
-    status = bench.sanitize({"ours": "k.so"}, ["float16", "tf32"], command)
+    status = bench.sanitize({"ours": "k.so"}, ["float16", "tf32"], time.time() + 60, command)
     said = capfd.readouterr().out
     assert "memcheck: 24 of 24 rows, 0 wrong, status 0" in said
     assert ("========= what racecheck says" in said) == (status == 1) == (fails == "racecheck")
