@@ -183,6 +183,21 @@ def test_float32_that_has_no_parts_in_tensor_float32(library, name, value):
     assert_results_close(results, expected, case, ("float32", "float32"))
 
 
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float16", "tensor_float32", "float32"])
+def test_split_reduction(library, dtype, data_format):
+    """Few tiles on many processors: other sums than on one, in the same order every time."""
+    case = Case(2, 60, (5, 6), 20, padding=1, groups=2, data_format=data_format)
+    stored = "float32" if dtype == "tensor_float32" else dtype
+    flags = TENSOR_FLOAT32 if dtype == "tensor_float32" else 0
+    task = job(case, (stored, stored), flags=flags, processors=32)
+    results, others = run_both_ways(library, task)
+    check_results(results, case, (dtype, stored))
+    np.testing.assert_array_equal(others["out"], results["out"])
+    if dtype != "float16":  # whose rounding hides it
+        assert not np.array_equal(run(library, replace(task, processors=1))["out"], results["out"])
+
+
 def run_both_ways(library: Library, task: Job) -> list[dict[str, np.ndarray]]:
     """Results with the first block and thread first, and with the last ones first."""
     run_backwards = library.handle.dcn_emulation_run_backwards

@@ -61,7 +61,7 @@ struct Layout {
   }
   int64_t weight_size() const { return weight.pixels * inputs.packed_channels(); }
   void pack_weight(Queue& queue, const void* plain, T* packed) const {
-    pack(queue, weight, PixelRows{weight.pixels}, false, static_cast<const T*>(plain), packed);
+    pack(queue, weight, SameRows{}, false, static_cast<const T*>(plain), packed);
   }
 };
 
@@ -294,8 +294,7 @@ struct Backward {
     if (t.grad_weight) {
       queue.run<true>(sum_direct_weight_kernel<S>, ceil_div(layout.weight_size(), 32), 256,
                       256 * sizeof(S), layout.weight_size(), static_cast<int>(splits), partial);
-      unpack(queue, layout.weight, 1, static_cast<const S*>(partial),
-             static_cast<T*>(t.grad_weight));
+      unpack(queue, layout.weight, 1, partial, static_cast<T*>(t.grad_weight));
     }
     return queue.error();
   }

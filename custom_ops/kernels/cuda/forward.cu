@@ -1,4 +1,6 @@
-// The forward launcher: layout, choice of tile, images at a time.
+// The forward launcher: layout, choice of tile and of parts of the reduction, images at a time.
+#include <limits>
+
 #include "direct.h"
 #include "forward.cuh"
 #include "forward_sm90.cuh"
@@ -8,10 +10,22 @@ namespace dcn {
 namespace cuda {
 namespace {
 
+constexpr int64_t kPartialBudget = 16 * kMiB;  // for sums of parts of the reduction
+
+// Microseconds that a slice of the reduction takes on an H200, by the rows of a tile: for a block
+// that is alone on its processor, and for each block beside it.
+struct SliceTime {
+  double alone, alone_row, beside, beside_row;
+};
+
 // Block tiles, output channels x pixels, from the one that samples least often to the one that
 // fills the machine soonest; Narrow is for grouped convolutions.
 template <typename T>
 struct ForwardTiles {
+  static constexpr SliceTime kTime = sizeof(T) == 2 ? SliceTime{0.50, 0.0026, 0.11, 0.0021}
+                                     : std::is_same<T, float>::value
+                                         ? SliceTime{0.50, 0.0048, 0.10, 0.0045}
+                                         : SliceTime{0.42, 0.0022, 0.05, 0.0042};
   // The parts of float32 operands take registers.
   static constexpr int kFewer = std::is_same<T, float>::value ? 1 : 0;
   using Wide = TensorProduct<T, 4, 2, 4, 4, 2 - kFewer>;    // 256 x 64
@@ -21,11 +35,80 @@ struct ForwardTiles {
 };
 template <>
 struct ForwardTiles<double> {
+  static constexpr SliceTime kTime = {0.60, 0.0058, 0.15, 0.0080};
   using Wide = ScalarProduct<double, 16, 8, 4, 8, false, 2>;  // 64 x 64
   using Medium = Wide;
   using Small = Wide;
   using Narrow = ScalarProduct<double, 8, 16, 2, 4, false, 3>;  // 16 x 64
 };
+
+enum class TileSize { kWide, kMedium, kSmall, kNarrow };
+
+// Calls run(Tile*) with the tile type of that size.
+template <typename T, typename Run>
+void with_tile(TileSize size, const Run& run) {
+  using Tiles = ForwardTiles<T>;
+  switch (size) {
+    case TileSize::kWide:
+      return run(static_cast<typename Tiles::Wide*>(nullptr));
+    case TileSize::kMedium:
+      return run(static_cast<typename Tiles::Medium*>(nullptr));
+    case TileSize::kSmall:
+      return run(static_cast<typename Tiles::Small*>(nullptr));
+    default:
+      return run(static_cast<typename Tiles::Narrow*>(nullptr));
+  }
+}
+
+struct Choice {
+  TileSize tile;
+  int64_t splits;  // parts of the reduction
+};
+
+// The choice that takes the least time by a model: blocks run in waves, and in a wave the
+// processor with most blocks takes longest.
+template <typename T>
+Choice choose(const Problem& p, const Segments& inputs, const Segments& outputs, int64_t images) {
+  constexpr int64_t kMostSplits = 16, kFewestSlices = 4;
+  constexpr double kWaveStart = 3, kSumStart = 5, kSumBytes = 2e6;  // us, us, bytes per us
+  constexpr double kPlanAlone = 1, kPlanBeside = 0.35;              // us per new sampling plan
+  constexpr SliceTime kTime = ForwardTiles<T>::kTime;
+  const int64_t pixels = images * p.out_pixels(), units = processors();
+  const int64_t slices = ceil_div(p.taps() * inputs.packed_channels() / p.groups, Slice<T>::kDepth);
+  const int64_t part_bytes =
+      pixels * outputs.packed_channels() * static_cast<int64_t>(sizeof(Sum<T>));
+  const double plans = std::min(1.0, static_cast<double>(Slice<T>::kDepth) / inputs.padded);
+  const size_t shared = shared_limit();
+
+  Choice best = {TileSize::kSmall, 1};
+  double least = std::numeric_limits<double>::infinity();
+  for (TileSize size : {TileSize::kWide, TileSize::kMedium, TileSize::kSmall, TileSize::kNarrow}) {
+    with_tile<T>(size, [&](auto* tile) {
+      using Tile = std::remove_pointer_t<decltype(tile)>;
+      if (forward_shared_bytes<T, int32_t, Tile>() > shared) return;
+      const int64_t tiles =
+          ceil_div(p.group_outputs(), Tile::kRows) * p.groups * ceil_div(pixels, Tile::kColumns);
+      const double alone = kTime.alone + kTime.alone_row * Tile::kRows + kPlanAlone * plans;
+      const double beside = kTime.beside + kTime.beside_row * Tile::kRows + kPlanBeside * plans;
+      for (int64_t splits = 1; splits <= kMostSplits; ++splits) {
+        const int64_t part = ceil_div(slices, splits);
+        if (splits > 1 && (part < kFewestSlices || splits * part_bytes > kPartialBudget)) break;
+        const auto wave = [&](int64_t blocks) {  // so many on a processor
+          return blocks > 0 ? kWaveStart + part * (alone + (blocks - 1) * beside) : 0;
+        };
+        const int64_t blocks = tiles * splits, slots = units * Tile::kMinBlocks;
+        double time =
+            blocks / slots * wave(Tile::kMinBlocks) + wave(ceil_div(blocks % slots, units));
+        if (splits > 1) time += kSumStart + splits * part_bytes / kSumBytes;
+        if (time < least) {
+          least = time;
+          best = {size, splits};
+        }
+      }
+    });
+  }
+  return best;
+}
 
 template <typename T>
 constexpr bool kOnTensorCores = !std::is_same<Sum<T>, T>::value;
@@ -75,7 +158,7 @@ struct HopperPlan {
       const int64_t steps = weight.steps.count();
       const int64_t pixels = batches.images * p.out_pixels();
       const int64_t tiles = ceil_div(pixels, tile_pixels) * weight.row_tiles * p.groups;
-      const int64_t bytes = 4 * pixels * p.groups * weight.row_tiles * weight.outputs;
+      const int64_t bytes = 4 * pixels * outputs(p);
       splits = std::min({processors() / tiles, steps / kMinSteps, kPartialBudget / bytes});
       splits = std::max<int64_t>(splits, 1);
       split_steps = ceil_div(steps, splits);
@@ -83,8 +166,12 @@ struct HopperPlan {
     }
   }
 
+  int64_t outputs(const Problem& p) const {  // with padding
+    return p.groups * weight.row_tiles * weight.outputs;
+  }
+
  private:
-  static constexpr int64_t kMinSteps = 4, kPartialBudget = 24 * kMiB;
+  static constexpr int64_t kMinSteps = 4;
 
   template <typename T>
   static bool runs_hopper() {
@@ -94,18 +181,18 @@ struct HopperPlan {
 
 template <typename T>
 struct Plan {
-  Segments inputs;
+  Segments inputs, outputs;
   WeightLayout weight_layout;
   Batches batches;
   HopperPlan hopper;
+  Choice choice;  // where the Hopper kernel is not used
   T* weight;
-  T* x;  // null where the caller's x is packed already
-  float* partial;
+  T* x;             // null where the caller's x is packed already
+  Sum<T>* partial;  // null where the reduction is not split
   size_t bytes;
 
   Plan(const Problem& p, const ForwardTensors& t, void* workspace, int flags)
-      : inputs(input_segments(p, Vector<T>::kSize)) {
-    const Segments outputs = output_segments(p, Vector<T>::kSize);
+      : inputs(input_segments(p, Vector<T>::kSize)), outputs(output_segments(p, Vector<T>::kSize)) {
     weight_layout = {p.groups,
                      p.group_outputs(),
                      p.taps(),
@@ -114,17 +201,22 @@ struct Plan {
     const bool packed = p.channels_last && inputs.size == inputs.padded && aligned(t.x);
     const int64_t image = packed ? 0 : p.in_pixels() * inputs.packed_channels();
     batches = split_batch(p, image_elements(p, inputs, outputs),
-                          image * static_cast<int64_t>(sizeof(T)), flags);
+                          image * static_cast<int64_t>(sizeof(T)), flags,
+                          kWorkspaceBudget - kPartialBudget -
+                              weight_layout.forward_size() * static_cast<int64_t>(sizeof(T)));
     hopper.choose<T>(p, weight_layout, batches);
+    choice = {TileSize::kSmall, 1};
+    if (!batches.wide && !hopper.used) choice = choose<T>(p, inputs, outputs, batches.images);
+    const int64_t splits = hopper.used ? hopper.splits : choice.splits;
+    const int64_t sums = splits * batches.images * p.out_pixels() *
+                         (hopper.used ? hopper.outputs(p) : outputs.packed_channels());
     Arena arena(workspace);
     weight = arena.take<T>(hopper.used ? hopper.weight.vectors() * Vector<T>::kSize
                                        : weight_layout.forward_size());
     x = arena.take<T>(image * batches.images);
-    partial = arena.take<float>(hopper.used && hopper.splits > 1
-                                    ? hopper.splits * batches.images * p.out_pixels() * p.groups *
-                                          hopper.weight.row_tiles * hopper.weight.outputs
-                                    : 0);
+    partial = arena.take<Sum<T>>(splits > 1 ? sums : 0);
     if (packed) x = nullptr;
+    if (splits == 1) partial = nullptr;
     bytes = arena.used();
   }
 };
@@ -133,7 +225,7 @@ template <typename Product, typename T, typename Index>
 void run_tiles(Queue& queue, ForwardArguments<T, Index>& a) {
   a.row_tiles = static_cast<Index>(ceil_div(a.group_outputs, Product::kRows));
   const int64_t tiles =
-      int64_t{a.row_tiles} * a.groups * ceil_div(a.geometry.pixels, Product::kColumns);
+      int64_t{a.row_tiles} * a.groups * a.splits * ceil_div(a.geometry.pixels, Product::kColumns);
   queue.run<true>(forward_kernel<T, Index, Product>, tiles, Product::kThreads,
                   forward_shared_bytes<T, Index, Product>(), a);
 }
@@ -165,7 +257,7 @@ void run_hopper(Queue& queue, const Problem& p, const Plan<T>& plan,
     a.splits = static_cast<int>(hopper.splits);
     a.chunk_groups = hopper.chunk_groups;
     a.inverse_groups = static_cast<int>(ceil_div(1 << 16, hopper.chunk_groups));
-    a.partial = hopper.splits > 1 ? plan.partial : nullptr;
+    a.partial = plan.partial;
     with_hopper_tile<T>(p.group_outputs(), [&](auto tile) {
       using Tile = decltype(tile);
       const int64_t blocks = ceil_div(forward.geometry.pixels, Tile::kPixels) * hopper.splits *
@@ -203,28 +295,25 @@ void run_images(Queue& queue, const Problem& p, const ForwardTensors& t, const P
   a.group_outputs = static_cast<Index>(p.group_outputs());
   a.channels_last = p.channels_last;
 
-  using Tiles = ForwardTiles<T>;
+  const int64_t reduction = p.taps() * plan.inputs.packed_channels() / p.groups;
+  a.packed_outputs = static_cast<Index>(plan.outputs.padded);
+  a.partial = plan.partial;
+  a.splits = static_cast<Index>(plan.choice.splits);
+  a.split_depth =
+      static_cast<Index>(round_up(ceil_div(reduction, plan.choice.splits), Slice<T>::kDepth));
+
   if constexpr (sizeof(Index) == 8) {
-    run_tiles<typename Tiles::Small>(queue, a);
+    run_tiles<typename ForwardTiles<T>::Small>(queue, a);
   } else if (plan.hopper.used) {
     run_hopper(queue, p, plan, a);
+    return;
   } else {
-    // A tile must not be mostly padding, and there should be one for every processor.
-    const auto suits = [&](int64_t rows, int64_t columns) {
-      const int64_t row_tiles = ceil_div(p.group_outputs(), rows);
-      return 4 * p.group_outputs() > 3 * (row_tiles - 1) * rows + rows &&
-             row_tiles * p.groups * ceil_div(a.geometry.pixels, columns) >= processors();
-    };
-    if (p.group_outputs() <= 2 * Tiles::Narrow::kRows) {
-      run_tiles<typename Tiles::Narrow>(queue, a);
-    } else if (forward_shared_bytes<T, Index, typename Tiles::Wide>() <= shared_limit() &&
-               suits(Tiles::Wide::kRows, Tiles::Wide::kColumns)) {
-      run_tiles<typename Tiles::Wide>(queue, a);
-    } else if (suits(Tiles::Medium::kRows, Tiles::Medium::kColumns)) {
-      run_tiles<typename Tiles::Medium>(queue, a);
-    } else {
-      run_tiles<typename Tiles::Small>(queue, a);
-    }
+    with_tile<T>(plan.choice.tile,
+                 [&](auto* tile) { run_tiles<std::remove_pointer_t<decltype(tile)>>(queue, a); });
+  }
+  if (plan.partial) {
+    unpack(queue, Relayout{plan.outputs, images, p.out_pixels(), p.channels_last},
+           plan.choice.splits, plan.partial, a.out, a.bias);
   }
 }
 

@@ -1,6 +1,7 @@
 // The forward kernel: an implicit GEMM whose columns are sampled straight into shared memory.
 //
-// A block owns kRows output channels of one group times kColumns output pixels. While the product
+// A block owns kRows output channels of one group times kColumns output pixels, and all of the
+// reduction or one of `splits` parts, whose sums unpack_kernel adds up. While the product
 // of one slice of the reduction runs, the corner loads of the next one are under way in registers
 // and the weights of the next two in cp.async buffers; one barrier per slice is enough, because
 // what a slice overwrites was last read before the previous barrier.
@@ -19,7 +20,9 @@ struct ForwardArguments {
   const T* weight;  // packed: [out_channels][taps][group_channels], rounded operands
   const T* bias;
   T* out;
-  Index groups, group_outputs, row_tiles;
+  Sum<T>* partial;  // [splits][pixels][groups][packed_outputs], without bias; or null
+  Index groups, group_outputs, packed_outputs, row_tiles;
+  Index splits, split_depth;  // whole slices
   bool channels_last;
 };
 
@@ -48,18 +51,22 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
   const Index first_row = tile % a.row_tiles * kRows;
   tile /= a.row_tiles;
   const Index group = tile % a.groups;
-  const Index first_pixel = tile / a.groups * kColumns;
+  tile /= a.groups;
+  const Index split = tile % a.splits, first_pixel = tile / a.splits * kColumns;
 
   Pixel<Index>* const pixels = reinterpret_cast<Pixel<Index>*>(shared_memory());
   T* const weights = reinterpret_cast<T*>(pixels + kColumns);
   T* const columns = weights + kStages * kRows * kStride;
   const Index reduction = g.taps * g.group_channels;
-  const int slices = static_cast<int>((reduction + kVectors * kVector - 1) / (kVectors * kVector));
+  const Index begin = split * a.split_depth;
+  const Index end = reduction - begin < a.split_depth ? reduction : begin + a.split_depth;
+  const int slices =
+      static_cast<int>((end - begin + kVectors * kVector - 1) / (kVectors * kVector));
 
   const auto stage_weights = [&](int slice) {
     if (slice < slices) {
       const T* source = a.weight + group * a.group_outputs * reduction;
-      const Index first = static_cast<Index>(slice) * (kVectors * kVector);
+      const Index first = begin + static_cast<Index>(slice) * (kVectors * kVector);
       stage<kThreads, kRows, kVectors>(
           weights + slice % kStages * (kRows * kStride), kStride, [&](int row, int vector) {
             const Index m = first_row + row, k = first + vector * kVector;
@@ -116,7 +123,7 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
   __syncthreads();
   Product product;
   do {
-    channel = thread % kVectors * kVector;
+    channel = begin + thread % kVectors * kVector;
     tap = 0;
     plan = -1;
     read_plan();
@@ -137,6 +144,17 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
       product.add_contiguous(weights + slice % kStages * (kRows * kStride), staged);
     }
   } while (product.repeat());
+
+  if (a.partial) {
+    product.for_each([&](int row, int column, Sum<T> sum) {
+      const Index m = first_row + row, pixel = first_pixel + column;
+      if (m < a.packed_outputs && pixel < g.pixels) {
+        const Index at = (split * g.pixels + pixel) * a.groups + group;
+        a.partial[at * a.packed_outputs + m] = sum;
+      }
+    });
+    return;
+  }
 
   // Through shared memory, so that neighbouring threads write neighbouring elements.
   __syncthreads();

@@ -16,7 +16,9 @@ namespace cuda {
 
 constexpr int64_t kMiB = int64_t{1} << 20;
 
-// What the per-image buffers may take together, unless a single image needs more.
+// What a workspace may take, unless a single image needs more.
+constexpr int64_t kWorkspaceBudget = 60 * kMiB;
+// What the per-image buffers may take of it together where nothing else is said.
 constexpr int64_t kImageBudget = 28 * kMiB;
 
 class Queue {
@@ -132,7 +134,8 @@ inline Batches split_batch(const Problem& p, int64_t image_elements, int64_t ima
   constexpr int64_t kLimit = (int64_t{1} << 31) - 1;
   int64_t images = p.im2col_step > 0 ? p.im2col_step : p.batch;
   if (image_bytes > 0) images = std::min(images, budget / image_bytes);
-  images = std::min({images, p.batch, kLimit / image_elements});
+  images = std::max<int64_t>(std::min({images, p.batch, kLimit / image_elements}), 1);
+  images = ceil_div(p.batch, std::max<int64_t>(ceil_div(p.batch, images), 1));  // evenly
   const bool wide = std::max(image_elements, largest_origin(p)) > kLimit || flags & kWideIndex;
   return {std::max<int64_t>(images, 1), wide};
 }
@@ -182,24 +185,31 @@ void pack(Queue& queue, const Relayout& r, const Rows& rows, bool round, const T
   queue.run<true>(pack_kernel<T, Rows>, r.tiles<T>(), Relayout::kThreads, RelayoutTile<T>::kBytes,
                   r, rows, round, plain, packed);
 }
-// The sum of `parts` packed tensors.
+// The sum of `parts` packed tensors, in their order, and of bias, if any; `packed` is overwritten.
 template <typename T>
-void unpack(Queue& queue, const Relayout& r, int64_t parts, const Sum<T>* packed, T* plain) {
+void unpack(Queue& queue, const Relayout& r, int64_t parts, Sum<T>* packed, T* plain,
+            const T* bias = nullptr) {
+  constexpr int64_t kParts = 4;  // more keep the few blocks of a small tensor too long
+  constexpr int64_t kStep = Relayout::kThreads * Vector<Sum<T>>::kSize;
+  if (parts > kParts) {
+    const int64_t size = r.rows() * r.segments.packed_channels();
+    queue.run<false>(sum_parts_kernel<Sum<T>>, ceil_div(size, kStep), Relayout::kThreads, 0, size,
+                     static_cast<int>(parts), packed);
+    parts = 1;
+  }
   queue.run<true>(unpack_kernel<T>, r.tiles<T>(), Relayout::kThreads, RelayoutTile<T>::kBytes, r,
-                  static_cast<int>(parts), packed, plain);
+                  static_cast<int>(parts), packed, bias, plain);
 }
 
 // x (segments = input_segments) or the output gradient.
 template <typename T>
 void pack_images(Queue& queue, const Segments& segments, bool channels_last, int64_t images,
                  int64_t pixels, bool round, const T* plain, T* packed) {
-  pack(queue, Relayout{segments, images, pixels, channels_last}, PixelRows{pixels}, round, plain,
-       packed);
+  pack(queue, Relayout{segments, images, pixels, channels_last}, SameRows{}, round, plain, packed);
 }
 template <typename T>
 void pack_forward_weight(Queue& queue, const WeightLayout& w, const T* plain, T* packed) {
-  const Relayout r = w.forward();
-  pack(queue, r, PixelRows{r.pixels}, kRounds<T>, plain, packed);
+  pack(queue, w.forward(), SameRows{}, kRounds<T>, plain, packed);
 }
 template <typename T>
 void pack_backward_weight(Queue& queue, const WeightLayout& w, const T* plain, T* packed) {

@@ -59,99 +59,109 @@ DCN_DEVICE void write_run(T* to, const Run& run, const Vector<T>& v) {
   }
 }
 
+// One tensor in both layouts; its rows are the pixels of all images.
 struct Relayout {
   Segments segments;
   int64_t images, pixels;
   bool channels_last;  // the caller's is [image][pixel][channel]
 
-  // A block's tile is 64 pixels x 128 bytes of channels.
-  static constexpr int kThreads = 256, kPixels = 64, kVectors = 8;
+  // A block's tile is 64 rows x 128 bytes of channels.
+  static constexpr int kThreads = 256, kRows = 64, kVectors = 8;
   template <typename T>
   static constexpr int kChannels = kVectors * Vector<T>::kSize;
 
+  __host__ __device__ int64_t rows() const { return images * pixels; }
   template <typename T>
   __host__ __device__ int64_t channel_tiles() const {
     return (segments.packed_channels() + kChannels<T> - 1) / kChannels<T>;
   }
-  __host__ __device__ int64_t pixel_tiles() const { return (pixels + kPixels - 1) / kPixels; }
   template <typename T>
-  __host__ __device__ int64_t tiles() const {
-    return images * pixel_tiles() * channel_tiles<T>();
+  int64_t tiles() const {
+    return (rows() + kRows - 1) / kRows * channel_tiles<T>();
   }
 };
 
-// A block's tile in shared memory, filled and emptied by vectors along pixels or along channels.
-// Its words hold one channel, or two of a half type, and are placed so that neither order has bank
-// conflicts.
+// A block's tile in shared memory, filled and emptied along rows or along channels. Its words hold
+// one channel, or two of a half type, and lie so that neither order has bank conflicts.
 template <typename T>
 class RelayoutTile {
  public:
-  static constexpr size_t kBytes = [] {
-    return sizeof(T) == 8 ? 8 * (64 * 17 + 1) : 4 * (64 * 33 + Vector<T>::kSize / 2);
-  }();
+  static constexpr size_t kBytes =
+      sizeof(T) == 8 ? 8 * (64 * 17 + 1) : 4 * (64 * 33 + Vector<T>::kSize / 2);
 
   DCN_DEVICE explicit RelayoutTile(const Relayout& r)
       : r_(r), words_(reinterpret_cast<Word*>(shared_memory())) {
     const unsigned channel_tiles = static_cast<unsigned>(r.channel_tiles<T>());
-    const unsigned pixel_tiles = static_cast<unsigned>(r.pixel_tiles());
-    const unsigned pixel_tile = blockIdx.x / channel_tiles;
-    first_channel_ = int64_t{blockIdx.x - pixel_tile * channel_tiles} * Relayout::kChannels<T>;
-    image_ = pixel_tile / pixel_tiles;
-    first_pixel_ = (pixel_tile - image_ * pixel_tiles) * Relayout::kPixels;
+    const unsigned row_tile = blockIdx.x / channel_tiles;
+    first_row_ = int64_t{row_tile} * Relayout::kRows;
+    first_channel_ = int64_t{blockIdx.x - row_tile * channel_tiles} * Relayout::kChannels<T>;
   }
-  DCN_DEVICE int64_t image() const { return image_; }
 
-  // The caller's elements at a pixel from a packed channel on, where channels come last.
-  DCN_DEVICE Run along_channels(int64_t pixel, int64_t channel) const {
+  // The caller's elements of a row from a packed channel on, where channels come last.
+  DCN_DEVICE Run along_channels(int64_t row, int64_t channel) const {
     const Run plain = r_.segments.plain(channel);
-    return {(image_ * r_.pixels + pixel) * r_.segments.channels() + plain.first, plain.count};
+    return {row * r_.segments.channels() + plain.first, plain.count};
   }
 
-  // From and to the caller's planes.
+  // From and to the caller's planes: by vectors, or by elements where those are not aligned.
   DCN_DEVICE void load_planes(const T* plain) {
-    for_each_row([&](int word, int pixel, const Run(&runs)[kPerWord]) {
-      Vector<T> rows[kPerWord];
+    if (!in_vectors(plain)) {
+      for_each_element([&](T& staged, int64_t at) { staged = at < 0 ? T{} : plain[at]; });
+      return;
+    }
+    for_each_plane_vector([&](int row, int word, const int64_t (&at)[kPerWord]) {
+      Vector<T> v[kPerWord];
 #pragma unroll
-      for (int j = 0; j < kPerWord; ++j) rows[j] = read_run(plain, runs[j]);
+      for (int j = 0; j < kPerWord; ++j) {
+        v[j] = vector_of<T>(at[j] < 0 ? uint4{0, 0, 0, 0} : load_vector(plain + at[j]));
+      }
 #pragma unroll
       for (int e = 0; e < kVector; ++e) {
         if constexpr (kPerWord == 2) {
-          at(pixel + e, word) = rows[0].lane[e].bits | uint32_t{rows[1].lane[e].bits} << 16;
+          word_at(row + e, word) = v[0].lane[e].bits | uint32_t{v[1].lane[e].bits} << 16;
         } else {
-          at(pixel + e, word) = reinterpret_cast<const Word&>(rows[0].lane[e]);
+          word_at(row + e, word) = reinterpret_cast<const Word&>(v[0].lane[e]);
         }
       }
     });
   }
   DCN_DEVICE void store_planes(T* plain) {
-    for_each_row([&](int word, int pixel, const Run(&runs)[kPerWord]) {
-      Vector<T> rows[kPerWord];
+    if (!in_vectors(plain)) {
+      for_each_element([&](const T& staged, int64_t at) {
+        if (at >= 0) plain[at] = staged;
+      });
+      return;
+    }
+    for_each_plane_vector([&](int row, int word, const int64_t (&at)[kPerWord]) {
+      Vector<T> v[kPerWord];
 #pragma unroll
       for (int e = 0; e < kVector; ++e) {
-        const Word w = at(pixel + e, word);
+        const Word w = word_at(row + e, word);
         if constexpr (kPerWord == 2) {
-          rows[0].lane[e].bits = static_cast<uint16_t>(w);
-          rows[1].lane[e].bits = static_cast<uint16_t>(w >> 16);
+          v[0].lane[e].bits = static_cast<uint16_t>(w);
+          v[1].lane[e].bits = static_cast<uint16_t>(w >> 16);
         } else {
-          rows[0].lane[e] = reinterpret_cast<const T&>(w);
+          v[0].lane[e] = reinterpret_cast<const T&>(w);
         }
       }
 #pragma unroll
-      for (int j = 0; j < kPerWord; ++j) write_run(plain, runs[j], rows[j]);
+      for (int j = 0; j < kPerWord; ++j) {
+        if (at[j] >= 0) store_vector(plain + at[j], v[j]);
+      }
     });
   }
 
-  // Calls visit(vector, pixel, packed channel) for the tile's vectors along channels.
+  // Calls visit(slot, row, packed channel) for the tile's vectors along channels.
   class Slot;
   template <typename Visit>
   DCN_DEVICE void for_each_vector(const Visit& visit) {
 #pragma unroll
-    for (int i = 0; i < Relayout::kPixels * Relayout::kVectors; i += Relayout::kThreads) {
+    for (int i = 0; i < Relayout::kRows * Relayout::kVectors; i += Relayout::kThreads) {
       const int at = i + static_cast<int>(threadIdx.x);
       const int row = at / Relayout::kVectors, vector = at % Relayout::kVectors;
-      const int64_t pixel = first_pixel_ + row, channel = first_channel_ + vector * kVector;
-      if (pixel < r_.pixels && channel < r_.segments.packed_channels()) {
-        visit(Slot(*this, row, vector * (kVector / kPerWord)), pixel, channel);
+      const int64_t channel = first_channel_ + vector * kVector;
+      if (first_row_ + row < r_.rows() && channel < r_.segments.packed_channels()) {
+        visit(Slot(&word_at(row, vector * (kVector / kPerWord))), first_row_ + row, channel);
       }
     }
   }
@@ -165,44 +175,67 @@ class RelayoutTile {
     Word word[16 / sizeof(Word)];
   };
 
-  // Along pixels a warp has kVector / 2 words of every kVector-th pixel, along channels four
-  // pixels: an odd stride, and a step after half of the pixels, give all of them banks of their
-  // own.
-  DCN_DEVICE Word& at(int pixel, int word) {
-    return words_[pixel * (kWords + 1) + pixel / 32 * (kVector / 2) + word];
+  // With vectors along rows a warp has kVector / 2 words of every kVector-th row, with those along
+  // channels four rows: the odd stride and the step halfway give all of them banks of their own.
+  DCN_DEVICE Word& word_at(int row, int word) {
+    return words_[row * (kWords + 1) + row / 32 * (kVector / 2) + word];
   }
 
-  // Calls visit(word, first pixel, runs of the caller's) for the tile's vectors along pixels.
+  // Whether planes consist of whole aligned vectors.
+  DCN_DEVICE bool in_vectors(const T* plain) const {
+    return r_.pixels % kVector == 0 && reinterpret_cast<uintptr_t>(plain) % 16 == 0;
+  }
+  // The caller's element at channel 0 of a row.
+  DCN_DEVICE int64_t plane_index(int64_t row) const {
+    const int64_t image = row / r_.pixels;
+    return image * (r_.segments.channels() - 1) * r_.pixels + row;
+  }
+  // The same at a packed channel of the tile, or -1.
+  DCN_DEVICE int64_t plane_index(int64_t row, int64_t first, int channel) const {
+    const Run plain = r_.segments.plain(first_channel_ + channel);
+    return row < r_.rows() && plain.count > 0 ? first + plain.first * r_.pixels : -1;
+  }
+
+  // Calls visit(first row, word, the caller's elements) for the tile's vectors along rows.
   template <typename Visit>
-  DCN_DEVICE void for_each_row(const Visit& visit) {
-    constexpr int kRowVectors = Relayout::kPixels / kVector;
-    const int64_t channels = r_.segments.channels();
+  DCN_DEVICE void for_each_plane_vector(const Visit& visit) {
+    constexpr int kRowVectors = Relayout::kRows / kVector;
+    const int row = static_cast<int>(threadIdx.x) % kRowVectors * kVector;
+    const int64_t first = plane_index(first_row_ + row);
 #pragma unroll
     for (int i = 0; i < kWords * kRowVectors; i += Relayout::kThreads) {
       const int word = (i + static_cast<int>(threadIdx.x)) / kRowVectors;
-      const int row = (i + static_cast<int>(threadIdx.x)) % kRowVectors * kVector;
-      const int64_t pixel = first_pixel_ + row;
-      Run runs[kPerWord];
+      int64_t at[kPerWord];
 #pragma unroll
       for (int j = 0; j < kPerWord; ++j) {
-        const Run plain = r_.segments.plain(first_channel_ + word * kPerWord + j);
-        runs[j].first = (image_ * channels + plain.first) * r_.pixels + pixel;
-        runs[j].count = plain.count > 0 ? r_.pixels - pixel : 0;
+        at[j] = plane_index(first_row_ + row, first, word * kPerWord + j);
       }
-      visit(word, row, runs);
+      visit(row, word, at);
+    }
+  }
+  // Calls visit(element in the tile, the caller's): neighbouring threads have neighbouring rows.
+  template <typename Visit>
+  DCN_DEVICE void for_each_element(const Visit& visit) {
+    const int row = static_cast<int>(threadIdx.x) % Relayout::kRows;
+    const int64_t first = plane_index(first_row_ + row);
+#pragma unroll
+    for (int i = 0; i < Relayout::kChannels<T>; i += Relayout::kThreads / Relayout::kRows) {
+      const int channel = i + static_cast<int>(threadIdx.x) / Relayout::kRows;
+      T* const word = reinterpret_cast<T*>(&word_at(row, channel / kPerWord));
+      visit(word[channel % kPerWord], plane_index(first_row_ + row, first, channel));
     }
   }
 
   const Relayout& r_;
   Word* const words_;
-  int64_t image_, first_pixel_, first_channel_;
+  int64_t first_row_, first_channel_;
 };
 
 // A vector along channels in the tile.
 template <typename T>
 class RelayoutTile<T>::Slot {
  public:
-  DCN_DEVICE Slot(RelayoutTile& tile, int row, int word) : first_(&tile.at(row, word)) {}
+  DCN_DEVICE explicit Slot(Word* first) : first_(first) {}
   DCN_DEVICE Vector<T> read() const {
     Vector<T> v;
 #pragma unroll
@@ -219,55 +252,75 @@ class RelayoutTile<T>::Slot {
   Word* const first_;
 };
 
-// Where the packed rows of an image's pixels are: in order, or those of (channel, tap) at
-// [tap][packed channel].
-struct PixelRows {
-  int64_t count;
-  DCN_DEVICE int64_t operator()(int64_t pixel) const { return pixel; }
+// Where rows are in the packed tensor: in order, or, those being [group][channel][tap], at
+// [group][tap][packed channel].
+struct SameRows {
+  DCN_DEVICE int64_t operator()(int64_t row) const { return row; }
 };
 struct TapRows {
-  int64_t count, taps;
-  Segments channels;
-  DCN_DEVICE int64_t operator()(int64_t pixel) const {
-    const int64_t channel = pixel / taps, tap = pixel - channel * taps;
-    return tap * channels.packed_channels() + channels.packed(channel);
+  int64_t taps;
+  Segments channels;  // of one group
+  DCN_DEVICE int64_t operator()(int64_t row) const {
+    const int64_t channel = row / taps, tap = row - channel * taps;
+    const int64_t group = channel / channels.channels();
+    return (group * taps + tap) * channels.packed_channels() +
+           channels.packed(channel - group * channels.channels());
   }
 };
 
-// `round`: to operands of the product.
+// `round`: to operands of the product. Without restrict a load would wait for the tile's stores.
 template <typename T, typename Rows>
 __global__ void __launch_bounds__(Relayout::kThreads)
-    pack_kernel(const Relayout r, const Rows rows, bool round, const T* plain, T* packed) {
+    pack_kernel(const Relayout r, const Rows rows, bool round, const T* __restrict__ plain,
+                T* __restrict__ packed) {
   RelayoutTile<T> tile(r);
   if (!r.channels_last) {
     tile.load_planes(plain);
     __syncthreads();
   }
-  tile.for_each_vector([&](const auto& slot, int64_t pixel, int64_t channel) {
+  tile.for_each_vector([&](const auto& slot, int64_t row, int64_t channel) {
     Vector<T> v =
-        r.channels_last ? read_run(plain, tile.along_channels(pixel, channel)) : slot.read();
+        r.channels_last ? read_run(plain, tile.along_channels(row, channel)) : slot.read();
     if (round) {
 #pragma unroll
       for (int e = 0; e < Vector<T>::kSize; ++e) {
         v.lane[e] = Element<T>::operand(Element<T>::load(v.lane[e]));
       }
     }
-    const int64_t row = tile.image() * rows.count + rows(pixel);
-    store_vector(packed + row * r.segments.packed_channels() + channel, v);
+    store_vector(packed + rows(row) * r.segments.packed_channels() + channel, v);
   });
 }
 
-// The sum of `parts` packed tensors, in their order.
+// Adds packed tensors of `size` elements to the first, in their order.
+template <typename S>
+__global__ void __launch_bounds__(Relayout::kThreads)
+    sum_parts_kernel(int64_t size, int parts, S* packed) {
+  constexpr int kVector = Vector<S>::kSize;
+  const int64_t first = (int64_t{blockIdx.x} * Relayout::kThreads + threadIdx.x) * kVector;
+  if (first >= size) return;
+  S sums[kVector] = {};
+#pragma unroll 4
+  for (int part = 0; part < parts; ++part) {
+    const Vector<S> v = vector_of<S>(load_vector(packed + part * size + first));
+#pragma unroll
+    for (int e = 0; e < kVector; ++e) sums[e] += v.lane[e];
+  }
+  store_vector(packed + first, reinterpret_cast<const Vector<S>&>(sums));
+}
+
+// The sum of `parts` packed tensors, in their order, and of bias[channel], if any.
 template <typename T>
 __global__ void __launch_bounds__(Relayout::kThreads)
-    unpack_kernel(const Relayout r, int parts, const Sum<T>* packed, T* plain) {
+    unpack_kernel(const Relayout r, int parts, const Sum<T>* __restrict__ packed,
+                  const T* __restrict__ bias, T* __restrict__ plain) {
   constexpr int kVector = Vector<T>::kSize, kSumVector = Vector<Sum<T>>::kSize;
   const int64_t channels = r.segments.packed_channels();
   RelayoutTile<T> tile(r);
-  tile.for_each_vector([&](const auto& slot, int64_t pixel, int64_t channel) {
-    const Sum<T>* from = packed + (tile.image() * r.pixels + pixel) * channels + channel;
+  tile.for_each_vector([&](const auto& slot, int64_t row, int64_t channel) {
+    const Sum<T>* from = packed + row * channels + channel;
     Sum<T> sums[kVector] = {};
-    for (int part = 0; part < parts; ++part, from += r.images * r.pixels * channels) {
+#pragma unroll 4
+    for (int part = 0; part < parts; ++part, from += r.rows() * channels) {
 #pragma unroll
       for (int e = 0; e < kVector; e += kSumVector) {
         const Vector<Sum<T>> v = vector_of<Sum<T>>(load_vector(from + e));
@@ -275,11 +328,16 @@ __global__ void __launch_bounds__(Relayout::kThreads)
         for (int i = 0; i < kSumVector; ++i) sums[e + i] += v.lane[i];
       }
     }
+    if (bias) {
+      const Vector<T> v = read_run(bias, r.segments.plain(channel));
+#pragma unroll
+      for (int e = 0; e < kVector; ++e) sums[e] += Element<T>::load(v.lane[e]);
+    }
     Vector<T> v;
 #pragma unroll
     for (int e = 0; e < kVector; ++e) v.lane[e] = Element<T>::store(sums[e]);
     if (r.channels_last) {
-      write_run(plain, tile.along_channels(pixel, channel), v);
+      write_run(plain, tile.along_channels(row, channel), v);
     } else {
       slot.write(v);
     }
@@ -304,10 +362,10 @@ struct WeightLayout {
   }
   // [groups][taps][packed channels][packed outputs], as the product of column gradients reads it.
   int64_t backward_size() const {
-    return groups * backward_rows().count * outputs.packed_channels();
+    return groups * taps * inputs.packed_channels() * outputs.packed_channels();
   }
   Relayout backward() const { return {outputs, groups, inputs.channels() * taps, false}; }
-  TapRows backward_rows() const { return {taps * inputs.packed_channels(), taps, inputs}; }
+  TapRows backward_rows() const { return {taps, inputs}; }
 };
 
 }  // namespace cuda
