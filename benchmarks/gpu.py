@@ -220,12 +220,14 @@ def line(result: dict, ceilings: dict[str, float], others: list[str]) -> str:
         base = times[OURS_LAST if name == CONV_LAST else OURS]
         return f"{times[name]:9.3f} {times[name] / base:6.2f}x"
 
+    known = "workspace" in result
+    memory = f"{result['workspace'] / 2**20:6.1f}" if known else f"{'-':>6}"
     alone = f"{times[DETERMINISTIC]:14.3f}" if DETERMINISTIC in times else f"{'-':>14}"
     limits = floor(layer, result["type"], result["pass"], ceilings)
     binding = max(limits, key=limits.__getitem__)
     return (
         f"{start}{ours:9.3f}{passes * layer.flop / ours / 1e9:9.1f}"
-        f"{result['workspace'] / 2**20:6.1f}{alone}"
+        f"{memory}{alone}"
         f"{''.join(map(other, [*others, TORCHVISION, CONV, OURS_LAST, CONV_LAST]))}"
         f"   {limits[binding]:.4f} {binding}, ours {ours / limits[binding]:.1f}x{wrong}"
     )
