@@ -7,6 +7,7 @@ emulations.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import runpy
@@ -255,12 +256,14 @@ def compile_cached(
             run([*flags, "-c", str(source)], result)
         return result
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = [str(path) for path in pool.map(compile_one, units)]
-    digest = hashlib.sha256(repr((compiler, objects, link)).encode()).hexdigest()[:16]
-    result = folder / f"{name}-{digest}"
-    if not result.exists():
-        run([*objects, *link], result)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who comes second finds it done
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = [str(path) for path in pool.map(compile_one, units)]
+        digest = hashlib.sha256(repr((compiler, objects, link)).encode()).hexdigest()[:16]
+        result = folder / f"{name}-{digest}"
+        if not result.exists():
+            run([*objects, *link], result)
     return result
 
 

@@ -294,10 +294,12 @@ def test_unaligned_tensors(library, case):
     check(library, case, ("float16", "float16"), shift=2)
 
 
+@pytest.mark.parametrize("hopper", [False, True], ids=["ampere", "hopper"])
 @pytest.mark.parametrize("groups", [1, 256])
 @pytest.mark.parametrize("batch", [1, 4, 64, 1 << 20])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_workspace_does_not_grow_with_the_batch(library, groups, batch, dtype):
+def test_workspace_does_not_grow_with_the_batch(library, groups, batch, dtype, hopper):
+    library.handle.dcn_emulation_set_hopper(hopper)
     problem = Problem.create((batch, 256, 100, 100), 256, dtype=dtype, groups=groups)
     limit = (64 if dtype != "float64" else 100) << 20  # an image is what goes through at least
     for tensors in (ForwardTensors, BackwardTensors):

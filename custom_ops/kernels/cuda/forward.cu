@@ -128,8 +128,10 @@ struct HopperPlan {
   int chunk_groups;  // deformable groups that the channels of a chunk can belong to
   int64_t tile_pixels, splits, split_steps;
 
+  // May put up to `most` images into a launch.
   template <typename T>
-  void choose(const Problem& p, const WeightLayout& layout, const Batches& batches) {
+  void choose(const Problem& p, const WeightLayout& layout, const Segments& outputs, int64_t most,
+              Batches& batches) {
     if constexpr (kOnTensorCores<T>) {
       constexpr int64_t kChunk = StagedWeight::kRowBytes / sizeof(T);
       const int64_t channels = layout.inputs.packed_channels();
@@ -155,23 +157,31 @@ struct HopperPlan {
             tile.kOutputs};
         tile_pixels = tile.kPixels;
       });
-      const int64_t steps = weight.steps.count();
-      const int64_t pixels = batches.images * p.out_pixels();
-      const int64_t tiles = ceil_div(pixels, tile_pixels) * weight.row_tiles * p.groups;
-      const int64_t bytes = 4 * pixels * outputs(p);
-      splits = std::min({processors() / tiles, steps / kMinSteps, kPartialBudget / bytes});
+      const auto tiles = [&](int64_t images) {
+        return ceil_div(images * p.out_pixels(), tile_pixels) * weight.row_tiles * p.groups;
+      };
+      const int64_t steps = weight.steps.count(), units = processors();
+      const int64_t bytes = 4 * batches.images * p.out_pixels() * outputs.packed_channels();
+      splits = std::min({units / tiles(batches.images), steps / kMinSteps, kPartialBudget / bytes});
       splits = std::max<int64_t>(splits, 1);
       split_steps = ceil_div(steps, splits);
       splits = ceil_div(steps, split_steps);
+      if (splits > 1) return;
+      // As few waves of blocks as can be.
+      int64_t fewest = std::numeric_limits<int64_t>::max();
+      for (int64_t n = most; n > std::max(most / 2, most - kMostTried); --n) {
+        const int64_t waves =
+            p.batch / n * ceil_div(tiles(n), units) + ceil_div(tiles(p.batch % n), units);
+        if (waves < fewest) {
+          fewest = waves;
+          batches.images = n;
+        }
+      }
     }
   }
 
-  int64_t outputs(const Problem& p) const {  // with padding
-    return p.groups * weight.row_tiles * weight.outputs;
-  }
-
  private:
-  static constexpr int64_t kMinSteps = 4;
+  static constexpr int64_t kMinSteps = 4, kMostTried = 64;
 
   template <typename T>
   static bool runs_hopper() {
@@ -185,7 +195,8 @@ struct Plan {
   WeightLayout weight_layout;
   Batches batches;
   HopperPlan hopper;
-  Choice choice;  // where the Hopper kernel is not used
+  Choice choice;   // where the Hopper kernel is not used
+  int64_t splits;  // parts of the reduction
   T* weight;
   T* x;             // null where the caller's x is packed already
   Sum<T>* partial;  // null where the reduction is not split
@@ -200,16 +211,17 @@ struct Plan {
                      {1, outputs.size, outputs.padded}};
     const bool packed = p.channels_last && inputs.size == inputs.padded && aligned(t.x);
     const int64_t image = packed ? 0 : p.in_pixels() * inputs.packed_channels();
-    batches = split_batch(p, image_elements(p, inputs, outputs),
-                          image * static_cast<int64_t>(sizeof(T)), flags,
-                          kWorkspaceBudget - kPartialBudget -
-                              weight_layout.forward_size() * static_cast<int64_t>(sizeof(T)));
-    hopper.choose<T>(p, weight_layout, batches);
+    const int64_t elements = image_elements(p, inputs, outputs);
+    const int64_t image_bytes = image * static_cast<int64_t>(sizeof(T));
+    const int64_t budget =
+        kWorkspaceBudget - weight_layout.forward_size() * static_cast<int64_t>(sizeof(T));
+    batches = split_batch(p, elements, image_bytes, flags, budget - kPartialBudget);
+    hopper.choose<T>(p, weight_layout, outputs, most_images(p, elements, image_bytes, budget),
+                     batches);
     choice = {TileSize::kSmall, 1};
     if (!batches.wide && !hopper.used) choice = choose<T>(p, inputs, outputs, batches.images);
-    const int64_t splits = hopper.used ? hopper.splits : choice.splits;
-    const int64_t sums = splits * batches.images * p.out_pixels() *
-                         (hopper.used ? hopper.outputs(p) : outputs.packed_channels());
+    splits = hopper.used ? hopper.splits : choice.splits;
+    const int64_t sums = splits * batches.images * p.out_pixels() * outputs.packed_channels();
     Arena arena(workspace);
     weight = arena.take<T>(hopper.used ? hopper.weight.vectors() * Vector<T>::kSize
                                        : weight_layout.forward_size());
@@ -254,23 +266,15 @@ void run_hopper(Queue& queue, const Problem& p, const Plan<T>& plan,
     a.forward.row_tiles = static_cast<int32_t>(hopper.weight.row_tiles);
     a.steps = hopper.weight.steps;
     a.split_steps = static_cast<int>(hopper.split_steps);
-    a.splits = static_cast<int>(hopper.splits);
     a.chunk_groups = hopper.chunk_groups;
     a.inverse_groups = static_cast<int>(ceil_div(1 << 16, hopper.chunk_groups));
-    a.partial = plan.partial;
     with_hopper_tile<T>(p.group_outputs(), [&](auto tile) {
       using Tile = decltype(tile);
-      const int64_t blocks = ceil_div(forward.geometry.pixels, Tile::kPixels) * hopper.splits *
+      const int64_t blocks = ceil_div(forward.geometry.pixels, Tile::kPixels) * plan.splits *
                              p.groups * hopper.weight.row_tiles;
       queue.run<true>(forward_hopper_kernel<T, int32_t, Tile>, blocks, Tile::kThreads,
                       Tile::kSharedBytes, a);
     });
-    if (a.partial) {
-      const int64_t blocks =
-          ceil_div(forward.geometry.pixels, 32) * p.groups * ceil_div(p.group_outputs(), 32);
-      queue.run<true>(sum_splits_kernel<T, int32_t>, blocks, 256, 32 * 33 * sizeof(float), a,
-                      static_cast<int32_t>(hopper.weight.row_tiles * hopper.weight.outputs));
-    }
   }
 }
 
@@ -298,22 +302,20 @@ void run_images(Queue& queue, const Problem& p, const ForwardTensors& t, const P
   const int64_t reduction = p.taps() * plan.inputs.packed_channels() / p.groups;
   a.packed_outputs = static_cast<Index>(plan.outputs.padded);
   a.partial = plan.partial;
-  a.splits = static_cast<Index>(plan.choice.splits);
-  a.split_depth =
-      static_cast<Index>(round_up(ceil_div(reduction, plan.choice.splits), Slice<T>::kDepth));
+  a.splits = static_cast<Index>(plan.splits);
+  a.split_depth = static_cast<Index>(round_up(ceil_div(reduction, plan.splits), Slice<T>::kDepth));
 
   if constexpr (sizeof(Index) == 8) {
     run_tiles<typename ForwardTiles<T>::Small>(queue, a);
   } else if (plan.hopper.used) {
     run_hopper(queue, p, plan, a);
-    return;
   } else {
     with_tile<T>(plan.choice.tile,
                  [&](auto* tile) { run_tiles<std::remove_pointer_t<decltype(tile)>>(queue, a); });
   }
   if (plan.partial) {
-    unpack(queue, Relayout{plan.outputs, images, p.out_pixels(), p.channels_last},
-           plan.choice.splits, plan.partial, a.out, a.bias);
+    unpack(queue, Relayout{plan.outputs, images, p.out_pixels(), p.channels_last}, plan.splits,
+           plan.partial, a.out, a.bias);
   }
 }
 

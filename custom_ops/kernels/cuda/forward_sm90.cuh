@@ -166,11 +166,9 @@ template <typename T, typename Index>
 struct HopperArguments {
   ForwardArguments<T, Index> forward;
   Steps steps;
-  int split_steps;  // of a block
-  int splits;
+  int split_steps;     // of a part of the reduction
   int chunk_groups;    // deformable groups that the channels of a chunk can belong to
   int inverse_groups;  // 2^16 over it, rounded up
-  float* partial;      // [splits][pixels in strips][groups][row_tiles * kOutputs]; null: one split
 };
 
 template <typename T, typename Index, typename Tile>
@@ -188,9 +186,9 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   tile /= a.row_tiles;
   const Index group = tile % a.groups;
   tile /= a.groups;
-  const int split = static_cast<int>(tile % h.splits);
-  const Index first_pixel = tile / h.splits * Tile::kPixels;
-  const int first_step = split * h.split_steps, all_steps = h.steps.count();
+  const int64_t split = tile % a.splits;
+  const Index first_pixel = tile / a.splits * Tile::kPixels;
+  const int first_step = static_cast<int>(split) * h.split_steps, all_steps = h.steps.count();
   const int steps = all_steps - first_step < h.split_steps ? all_steps - first_step : h.split_steps;
 
   unsigned char* const base = shared_memory();
@@ -422,23 +420,22 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
 
   const Index warp_pixel = first_pixel + warp * 16;
   const int r = lane / 4, q = lane % 4;
-  if (h.partial) {
-    const Index all_rows = a.row_tiles * Tile::kOutputs;
+  if (a.partial) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const Index pixel = warp_pixel + r + 8 * i;
-      if (pixel >= g.pixels) continue;
-      float* const to =
-          h.partial +
-          ((static_cast<int64_t>(split) * g.pixels + pixel) * a.groups + group) * all_rows +
-          first_row + q * 8;
+      const Index index = warp_pixel + r + 8 * i;
+      if (index >= g.pixels) continue;
+      const Pixel<Index> p = strip_pixel(g, index);
+      const int64_t pixel =
+          split * g.pixels + (p.image * g.out_height + p.row) * g.out_width + p.column;
+      float* const to = a.partial + (pixel * a.groups + group) * a.packed_outputs;
 #pragma unroll
       for (int n = 0; n < 2 * kProducts; ++n) {
 #pragma unroll
         for (int j = 0; j < 4; j += 2) {
+          const Index m = first_row + n * 32 + q * 8 + j * 2;
           const float* const s = &sums[n / 2][n % 2 * 16 + j * 4 + 2 * i];
-          const Vector<float> v = {{s[0], s[1], s[4], s[5]}};
-          *reinterpret_cast<Vector<float>*>(to + n * 32 + j * 2) = v;
+          if (m < a.packed_outputs) store_vector(to + m, Vector<float>{{s[0], s[1], s[4], s[5]}});
         }
       }
     }
@@ -524,49 +521,6 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
     turn_and_write(std::integral_constant<int, 1>{});
   }
 #endif
-}
-
-// Adds up the splits' sums in their order. A block owns 32 pixels x 32 outputs of one group.
-template <typename T, typename Index>
-__global__ void __launch_bounds__(256)
-    sum_splits_kernel(const HopperArguments<T, Index> h, Index rows) {
-  const ForwardArguments<T, Index>& a = h.forward;
-  const Geometry<Index>& g = a.geometry;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-  float* const sums = reinterpret_cast<float*>(shared_memory());
-  const Index row_blocks = (a.group_outputs + 31) / 32;
-  Index block = blockIdx.x;
-  const Index first_row = block % row_blocks * 32;
-  block /= row_blocks;
-  const Index group = block % a.groups, first_pixel = block / a.groups * 32;
-  const Index channels = a.groups * a.group_outputs, first = group * a.group_outputs + first_row;
-  for (int i = warp; i < 32; i += 8) {
-    const Index pixel = first_pixel + i;
-    if (pixel >= g.pixels || first_row + lane >= a.group_outputs) continue;
-    const float* from =
-        h.partial + (static_cast<int64_t>(pixel) * a.groups + group) * rows + first_row + lane;
-    float sum = Element<T>::load(a.bias[first + lane]);
-    for (Index s = 0; s < h.splits; ++s) {
-      sum += *from;
-      from += static_cast<int64_t>(g.pixels) * a.groups * rows;
-    }
-    if (a.channels_last) {
-      const Pixel<Index> p = strip_pixel(g, pixel);
-      a.out[((p.image * g.out_height + p.row) * g.out_width + p.column) * channels + first + lane] =
-          Element<T>::store(sum);
-    } else {
-      sums[lane * 33 + i] = sum;
-    }
-  }
-  if (a.channels_last) return;
-  __syncthreads();
-  const Index pixel = first_pixel + lane;
-  if (pixel >= g.pixels) return;
-  const Pixel<Index> p = strip_pixel(g, pixel);
-  for (int row = warp; row < 32 && first_row + row < a.group_outputs; row += 8) {
-    a.out[(p.image * channels + first + row) * g.out_pixels + p.row * g.out_width + p.column] =
-        Element<T>::store(sums[row * 33 + lane]);
-  }
 }
 
 }  // namespace cuda

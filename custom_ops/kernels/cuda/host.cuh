@@ -124,6 +124,15 @@ inline int64_t largest_origin(const Problem& p) {
                    p.pad_left});
 }
 
+// The most images that can go through the kernels at a time.
+constexpr int64_t kLimit = (int64_t{1} << 31) - 1;  // of a 32-bit index
+inline int64_t most_images(const Problem& p, int64_t image_elements, int64_t image_bytes,
+                           int64_t budget) {
+  int64_t images = p.im2col_step > 0 ? p.im2col_step : p.batch;
+  if (image_bytes > 0) images = std::min(images, budget / image_bytes);
+  return std::max<int64_t>(std::min({images, p.batch, kLimit / image_elements}), 1);
+}
+
 // How many images go through the kernels at a time, and whether 32-bit indices do for them.
 struct Batches {
   int64_t images;
@@ -131,10 +140,7 @@ struct Batches {
 };
 inline Batches split_batch(const Problem& p, int64_t image_elements, int64_t image_bytes, int flags,
                            int64_t budget = kImageBudget) {
-  constexpr int64_t kLimit = (int64_t{1} << 31) - 1;
-  int64_t images = p.im2col_step > 0 ? p.im2col_step : p.batch;
-  if (image_bytes > 0) images = std::min(images, budget / image_bytes);
-  images = std::max<int64_t>(std::min({images, p.batch, kLimit / image_elements}), 1);
+  int64_t images = most_images(p, image_elements, image_bytes, budget);
   images = ceil_div(p.batch, std::max<int64_t>(ceil_div(p.batch, images), 1));  // evenly
   const bool wide = std::max(image_elements, largest_origin(p)) > kLimit || flags & kWideIndex;
   return {std::max<int64_t>(images, 1), wide};
