@@ -316,12 +316,14 @@ def test_workspace_does_not_grow_with_the_batch(library, groups, batch, dtype, h
 PACKED = Case(1, 16, (3, 4), 24, kernel=(1, 2), padding=1, data_format="NHWC")
 SPREAD = Case(2, 6, (3, 3), 4, kernel=(2, 1), padding=1, groups=2, deformable_groups=3)
 SINGLE = Case(1, 16, (3, 18), 16, kernel=(1, 2), padding=1, groups=16, deformable_groups=2)
+SPLIT = Case(1, 36, (3, 4), 8, padding=1)  # into more parts than are added as they are unpacked
 SANITIZED = [
     job(PACKED, ("float16", "float32")),
     job(PACKED, ("float32", "float32")),
     job(SPREAD, ("float32", "float32"), DETERMINISTIC),
     job(SPREAD, ("float64", "float64"), WIDE_INDEX),
     job(SINGLE, ("float16", "float16")),
+    job(SPLIT, ("float32", "float32"), wanted=("bias",), processors=32),
 ]
 
 
