@@ -1,7 +1,7 @@
 """The kernel library alone, without Paddle: how it is compiled, and its C interface in ctypes.
 
-Used by ``benchmarks/gpu.py`` on device pointers, and by the tests on every engine of the CPU and on
-emulations.
+Used by ``benchmarks/gpu_rows.py`` on device pointers, and by the tests on every engine of the CPU
+and on emulations.
 """
 
 from __future__ import annotations
