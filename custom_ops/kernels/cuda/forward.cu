@@ -113,12 +113,19 @@ Choice choose(const Problem& p, const Segments& inputs, const Segments& outputs,
 template <typename T>
 constexpr bool kOnTensorCores = !std::is_same<Sum<T>, T>::value;
 
+// From so many output channels of a group on the Hopper kernel is faster; half types fill 64 of
+// them sooner with two blocks on a processor.
+template <typename T>
+constexpr int64_t kHopperOutputs = sizeof(T) == 2 ? 65 : 32;
+
 // Calls run(Tile{}) with the Hopper kernel's tile for so many output channels of a group.
 template <typename T, typename Run>
 auto with_hopper_tile(int64_t outputs, const Run& run) {
   if (outputs > 128) return run(HopperTile<T, 256, 2>{});
-  if (outputs > 64) return run(HopperTile<T, 128, 2>{});
-  return run(HopperTile<T, 64, 3>{});
+  if constexpr (kHopperOutputs<T> <= 64) {
+    if (outputs <= 64) return run(HopperTile<T, 64, 3>{});
+  }
+  return run(HopperTile<T, 128, 2>{});
 }
 
 // Whether the Hopper kernel computes this, and how it divides the work.
@@ -136,7 +143,8 @@ struct HopperPlan {
       constexpr int64_t kChunk = StagedWeight::kRowBytes / sizeof(T);
       const int64_t channels = layout.inputs.packed_channels();
       // Below, most of a tile would be padding.
-      if (batches.wide || channels < kChunk / 2 || p.group_outputs() < 32 || !runs_hopper<T>()) {
+      if (batches.wide || channels < kChunk / 2 || p.group_outputs() < kHopperOutputs<T> ||
+          !runs_hopper<T>()) {
         return;
       }
       const int64_t deformable_channels = channels * p.groups / p.deformable_groups;
@@ -146,7 +154,7 @@ struct HopperPlan {
           : whole && kChunk % deformable_channels == 0
               ? kChunk / deformable_channels
               : std::min(p.deformable_groups, (kChunk - 2) / deformable_channels + 2));
-      if (chunk_groups > HopperTile<T, 64, 3>::kPlaces) return;
+      if (chunk_groups > HopperTile<T, 128, 2>::kPlaces) return;
       used = true;
       with_hopper_tile<T>(p.group_outputs(), [&](auto tile) {
         const int block_taps = tile.kPlaces / chunk_groups;
