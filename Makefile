@@ -27,7 +27,7 @@ clients: $(VENV)/.clients
 
 # The CUDA kernels without a GPU: compiled with nvcc, run on the CPU, under sanitizers too; their
 # benchmark with PyTorch on the CPU.
-cuda-check: $(VENV)/.test $(VENV)/.bench
+cuda-check: $(VENV)/.test $(VENV)/.bench $(VENV)/.volta
 	PADDLE_DCN_CUDA_CHECK=1 $(PYTHON) -m pytest -q -s -rs tests/kernels/test_cuda_compile.py \
 		tests/kernels/test_cuda_emulation.py tests/benchmarks/test_gpu.py $(ARGS)
 
@@ -62,6 +62,11 @@ $(VENV)/.paddle:
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install -q "setuptools>=77" wheel $(REQUIREMENTS)
 	touch $@
+
+# A compiler for Volta, in some 100 MB; without it a test is skipped.
+$(VENV)/.volta: | $(VENV)/.paddle
+	-$(PYTHON) -m pip install -q --no-deps nvidia-cuda-nvrtc-cu12==12.9.86 \
+		nvidia-cuda-runtime-cu12==12.9.79 nvidia-cuda-cccl-cu12==12.9.27 && touch $@
 
 $(VENV)/.clients: $(VENV)/.test
 	$(PYTHON) -m pip install -q --no-deps ppgan==2.1.0 paddledet==2.6.0 pyyaml

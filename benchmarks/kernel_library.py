@@ -293,17 +293,18 @@ def nvcc_command(nvcc: Path, output: Path, architectures: tuple[int, ...] = (80,
     ]
 
 
-def build_cuda(output: Path, architectures: tuple[int, ...] = (80, 90)) -> str:
-    """Compile the kernel library with nvcc and return ptxas' report.
+def build_cuda(
+    output: Path, architectures: tuple[int, ...] = (80, 90), options: Sequence[str] = ()
+) -> str:
+    """Compile the kernel library with nvcc, with further options, and return ptxas' report.
 
     Raises ``RuntimeError`` with the compiler's first lines when there is no nvcc or it fails.
     """
     nvcc = find_nvcc()
     if nvcc is None:
         raise RuntimeError("nvcc was not found: set CUDA_HOME to a CUDA toolkit")
-    done = subprocess.run(
-        nvcc_command(nvcc, output, architectures), capture_output=True, text=True, check=False
-    )
+    command = [*nvcc_command(nvcc, output, architectures), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     report = done.stdout + done.stderr
     if done.returncode:
         lines = [line for line in report.splitlines() if "ptxas info" not in line]

@@ -7,12 +7,16 @@ import subprocess
 import pytest
 from paddle.utils.cpp_extension import cpp_extension
 
-from benchmarks.kernel_library import build_cuda, find_nvcc
+from benchmarks.kernel_library import KERNELS, build_cuda, find_nvcc
 from paddle_dcn import _build
+from tests.support import nvrtc
 from tests.support.process import ROOT, run_python
 
 pytestmark = pytest.mark.skipif(
     find_nvcc() is None, reason="nvcc was not found: set CUDA_HOME to a CUDA toolkit"
+)
+slow = pytest.mark.skipif(
+    "PADDLE_DCN_CUDA_CHECK" not in os.environ, reason="run by make cuda-check"
 )
 
 # Bytes of spill stores that are accepted, by kernel and element type. The widest tiles hold half
@@ -25,8 +29,8 @@ ACCEPTED_SPILLS = {
     ("gather_kernel", "long"): 32,
 }
 
-# `make cuda-check` takes the time to compile for all.
 ARCHITECTURES = (80, 90) if "PADDLE_DCN_CUDA_CHECK" in os.environ else (80,)
+OTHER_ARCHITECTURES = (75, 100)
 
 REPORT = re.compile(
     r"Compiling entry function '(?P<name>\S+)' for '(?P<architecture>\S+)'.*?"
@@ -49,7 +53,7 @@ def kernels(tmp_path_factory):
     ).stdout.splitlines()
     rows = []
     for kernel, name in zip(found, names):
-        name = name.split("(")[0].replace("dcn::cuda::", "").replace("void ", "")
+        name = name.split("(")[0].replace("void ", "")
         registers, spilled = int(kernel["registers"]), int(kernel["spilled"])
         rows.append((kernel["architecture"], name, registers, spilled))
     return library, sorted(rows)
@@ -60,13 +64,45 @@ def test_registers_and_spills(kernels):
     names = {f"sm_{number}{'a' if number == 90 else ''}" for number in ARCHITECTURES}
     assert {row[0] for row in rows} == names
     excessive = []
-    for architecture, name, registers, spilled in rows:
+    for architecture, full_name, registers, spilled in rows:
+        name = full_name.replace("dcn::cuda::", "")
         print(f"{architecture} {registers:4d} registers {spilled:4d} bytes spilled  {name}")
         function, _, arguments = name.partition("<")
         index = "long" if re.search(r"\blong\b", arguments) else "int"
         if spilled > ACCEPTED_SPILLS.get((function, index), 0):
             excessive.append((architecture, name, spilled))
     assert not excessive
+
+
+@slow
+def test_other_architectures(tmp_path):
+    known = subprocess.run(
+        [find_nvcc(), "--list-gpu-code"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    architectures = tuple(a for a in OTHER_ARCHITECTURES if f"sm_{a}" in known)
+    # How well they are optimised is not looked at.
+    report = build_cuda(tmp_path / "kernels.so", architectures, "-Xcicc -O1 -Xptxas -O1".split())
+    compiled = {match["architecture"] for match in REPORT.finditer(report)}
+    assert compiled == {f"sm_{a}" for a in architectures}
+
+
+@slow
+def test_volta(kernels):
+    """CUDA 13 has no code for sm_70."""
+    try:
+        compiler = nvrtc.Compiler()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    includes = {
+        name
+        for source in (KERNELS / "cuda").glob("*.cu")
+        for name in re.findall(r'#include "(\w+\.cuh)"', source.read_text())
+    }
+    headers = [KERNELS / "cuda" / name for name in sorted(includes - {"host.cuh"})]
+    # The others differ from these in nothing that depends on the chip.
+    names = {n for _, n, _, _ in kernels[1] if not re.search(r"\b(long|double|TensorFloat32)\b", n)}
+    assert names
+    compiler.compile(headers, sorted(names), "sm_70")
 
 
 def test_library_stands_alone(kernels):
@@ -100,13 +136,15 @@ assert paddle.allclose(out, paddle.nn.functional.conv2d(x, weight, padding=1), a
 """
 
 
-@pytest.mark.skipif("PADDLE_DCN_CUDA_CHECK" not in os.environ, reason="run by make cuda-check")
+@slow
 def test_whole_extension(tmp_path, monkeypatch):
     """The binding compiles and links with the kernels, and still runs where there is no GPU."""
     monkeypatch.setenv("PADDLE_DCN_WITH_CUDA", "1")
     monkeypatch.setenv("CUDA_HOME", str(find_nvcc().parent.parent))
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(find_nvcc().parent.parent))
     monkeypatch.setenv("PADDLE_CUDA_ARCH_LIST", "9.0")
+    fast = ["-Xcicc=-O0", "-Xptxas=-O0"]  # its kernels are not run
+    monkeypatch.setattr(_build, "NVCC_FLAGS", [*_build.NVCC_FLAGS[1:], *fast])
     library = _build.build(ROOT / "custom_ops", tmp_path, tmp_path / "objects")
     done = run_python("-c", RUN_ON_CPU, library)
     assert done.returncode == 0, done.stderr

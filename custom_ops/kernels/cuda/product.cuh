@@ -43,7 +43,7 @@ class TensorProduct {
   static constexpr int kColumns = kWarpColumns * kTileColumns * 8;
   static constexpr int kMinBlocks = kBlocksPerProcessor;
 
-  DCN_DEVICE TensorProduct() : exact_(false) { clear(); }
+  DCN_DEVICE TensorProduct() : exact_(kSplit && kExactOnly) { clear(); }
 
   // By the whole block, when its sums are made: whether they have to be made again, from 0.
   DCN_DEVICE bool repeat() {
@@ -74,7 +74,7 @@ class TensorProduct {
   DCN_DEVICE void add_contiguous(const T* a, const T* b) {
     constexpr int kStride = Slice<T>::kContiguousStride;
     constexpr int kVector = Vector<T>::kSize;
-    if (kSplit && (kExactOnly || exact_)) {
+    if (kSplit && exact_) {
       add_exactly([=](int row, int k) { return a[row * kStride + k]; },
                   [=](int column, int k) { return b[column * kStride + k]; });
       return;
@@ -102,7 +102,7 @@ class TensorProduct {
   DCN_DEVICE void add_strided(const T* a, const T* b) {
     constexpr int kStrideA = Slice<T>::template kStridedStride<kRows>;
     constexpr int kStrideB = Slice<T>::template kStridedStride<kColumns>;
-    if (kSplit && (kExactOnly || exact_)) {
+    if (kSplit && exact_) {
       add_exactly([=](int row, int k) { return a[k * kStrideA + row]; },
                   [=](int column, int k) { return b[k * kStrideB + column]; });
       return;
