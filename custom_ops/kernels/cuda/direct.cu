@@ -9,9 +9,9 @@ namespace dcn {
 namespace cuda {
 namespace {
 
-constexpr int64_t kImagesBudget = 40 * kMiB;  // for packed x and output gradients
-constexpr int64_t kPartialBudget = 8 * kMiB;  // for partial weight gradients
-constexpr int64_t kBinsBudget = 12 * kMiB;    // for samples binned by cell
+constexpr int64_t kBudget = 60 * kMiB;        // unless a single image needs more
+constexpr int64_t kImagesBudget = 40 * kMiB;  // of it for packed x and output gradients
+constexpr int64_t kPartialBudget = 8 * kMiB;  // and for partial weight gradients
 
 int64_t multiple(const Problem& p) { return p.group_outputs() / p.group_channels(); }
 
@@ -163,13 +163,18 @@ struct Forward {
       a.tiling = tiling(p, layout, p.out_height, p.out_width, 0, p.deformable_groups,
                         DirectTiling::kPlans);
       a.multiple = static_cast<int>(multiple(p));
-      const int64_t blocks = count * a.tiling.image_tiles * a.tiling.group_blocks() *
-                             a.tiling.vector_blocks() * a.multiple;
-      const size_t plans = a.tiling.plans() * size_t{DirectPlans<T>::kBytes};
+      // Plans are made once for all channels, if there are enough blocks then.
+      const int64_t vector_blocks = a.tiling.vector_blocks();
+      int64_t blocks = count * a.tiling.image_tiles * a.tiling.group_blocks() * a.multiple;
+      int64_t pass = vector_blocks;
+      while (pass > 1 && blocks * ceil_div(vector_blocks, pass) < 8 * processors()) pass /= 2;
+      a.pass_blocks = static_cast<int>(pass);
+      blocks *= ceil_div(vector_blocks, pass);
       with_group(p, [&](auto group) {
         if constexpr (group.value <= Vector<T>::kSize) {
           queue.run<true>(direct_forward_kernel<T, group.value>, blocks, DirectTiling::kThreads,
-                          std::max(plans, store_tile_bytes<T>()), a);
+                          a.tiling.plans() * size_t{DirectPlans<T>::kBytes} + store_tile_bytes<T>(),
+                          a);
         }
       });
     }
@@ -233,16 +238,16 @@ struct Backward {
     const int64_t plane_bytes =
         plane_ends * int64_t{sizeof(int)} +
         plane_entries * static_cast<int64_t>(2 * sizeof(int) + sizeof(BinnedSample<T>));
-    planes = std::max<int64_t>(kBinsBudget / plane_bytes, 1);
-    planes = planes < p.deformable_groups
-                 ? planes
-                 : std::min(planes / p.deformable_groups, images) * p.deformable_groups;
-
     Arena arena(workspace);
     weight = arena.take<T>(any ? layout.weight_size() : 0);
     x = arena.take<T>(x_size * images);
     grad_out = arena.take<T>(y_size * images);
     partial = arena.take<S>(t.grad_weight ? splits * layout.weight_size() : 0);
+    // What is left is for samples binned by cell: those of whole images, or of one in parts.
+    planes = std::max<int64_t>((kBudget - arena.used()) / plane_bytes, 1);
+    planes = planes < p.deformable_groups
+                 ? ceil_div(p.deformable_groups, ceil_div(p.deformable_groups, planes))
+                 : std::min(planes / p.deformable_groups, images) * p.deformable_groups;
     const int64_t binned = t.grad_x ? planes : 0;
     ends = arena.take<int>(binned * plane_ends + 1);
     arrivals = arena.take<int>(binned * plane_entries);

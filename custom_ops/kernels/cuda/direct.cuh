@@ -112,39 +112,64 @@ struct DirectPlans {
     return (local_group * t.tap_step + tap) * DirectTiling::kPixels + slot;
   }
 
-  // Calls visit(index, slot, deformable group, tap - first_tap) for this thread's share.
+  // Calls visit(raw, index, valid, pixel, deformable group, tap) for this thread's share of the
+  // plans. What is valid, not beyond the image or the deformable groups, has been read, several at
+  // once.
   template <typename Visit>
-  static DCN_DEVICE void for_each(const DirectTiling& t, int group_block, int taps,
-                                  const Visit& visit) {
-    const int size = t.local_groups() * taps * DirectTiling::kPixels;
-    for (int i = static_cast<int>(threadIdx.x); i < size; i += DirectTiling::kThreads) {
-      const int slot = i % DirectTiling::kPixels, rest = i / DirectTiling::kPixels;
-      const int local_group = rest / taps, tap = rest - local_group * taps;
-      visit(index(t, local_group, tap, slot), slot,
-            t.first_group + group_block * t.local_groups() + local_group, tap);
+  static DCN_DEVICE void for_each_tap(const Geometry<int>& g, const Inputs<T>& in,
+                                      const DirectTiling& t, const DirectTile& tile,
+                                      int group_block, int first_tap, int taps,
+                                      const Visit& visit) {
+    constexpr int kAtOnce = 3, kStep = DirectTiling::kThreads / DirectTiling::kPixels;
+    const int slot = static_cast<int>(threadIdx.x) % DirectTiling::kPixels;
+    const int size = t.local_groups() * taps;
+    const bool inside = tile.inside(t, slot);
+    const Pixel<int> pixel = tile.pixel(t, slot);
+    for (int first = static_cast<int>(threadIdx.x) / DirectTiling::kPixels; first < size;
+         first += kAtOnce * kStep) {
+      Tap<T, int> raw[kAtOnce];
+      const auto for_each = [&](const auto& run) {
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+          const int at = first + i * kStep;
+          if (at >= size) continue;
+          const int local_group = t.local_groups() == 1 ? 0 : at / taps;
+          const int tap = at - local_group * taps;
+          const int group = t.first_group + group_block * t.local_groups() + local_group;
+          run(raw[i], index(t, local_group, tap, slot), inside && group < t.end_group, group,
+              first_tap + tap);
+        }
+      };
+      for_each([&](Tap<T, int>& tap_raw, int, bool valid, int group, int tap) {
+        if (valid) tap_raw = Tap<T, int>(g, in, pixel, tap, group);
+      });
+      for_each([&](const Tap<T, int>& tap_raw, int at, bool valid, int group, int tap) {
+        visit(tap_raw, at, valid, pixel, group, tap);
+      });
     }
   }
 
   DCN_DEVICE void make(const Geometry<int>& g, const Inputs<T>& in, const DirectTiling& t,
                        const DirectTile& tile, int group_block, int first_tap, int taps) const {
-    for_each(t, group_block, taps, [&](int at, int slot, int group, int tap) {
-      Weights w = {};
-      Place place = {0, 0};
-      if (group < t.end_group && tile.inside(t, slot)) {
-        const Pixel<int> pixel = tile.pixel(t, slot);
-        const Tap<T, int> raw(g, in, pixel, first_tap + tap, group);
-        const Sample<Sum<T>> sample = raw.sample(g, in, pixel, first_tap + tap);
-        const Corners<int> corners(g, pixel.image, sample);
-        const CornerWeights<Sum<T>> shares = corner_weights(sample.ly, sample.lx);
-        place = {corners.first, corners.inside};
+    for_each_tap(
+        g, in, t, tile, group_block, first_tap, taps,
+        [&](const Tap<T, int>& raw, int at, bool valid, const Pixel<int>& pixel, int, int tap) {
+          Weights w = {};
+          Place place = {0, 0};
+          if (valid) {
+            const Sample<Sum<T>> sample = raw.sample(g, in, pixel, tap);
+            const Corners<int> corners(g, pixel.image, sample);
+            const CornerWeights<Sum<T>> shares = corner_weights(sample.ly, sample.lx);
+            place = {corners.first, corners.inside};
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          w.corner[i] = place.inside >> i & 1 ? raw.mask(in) * corner_weight(shares, i) : Sum<T>(0);
-        }
-      }
-      weights[at] = w;
-      places[at] = place;
-    });
+            for (int i = 0; i < 4; ++i) {
+              w.corner[i] =
+                  place.inside >> i & 1 ? raw.mask(in) * corner_weight(shares, i) : Sum<T>(0);
+            }
+          }
+          weights[at] = w;
+          places[at] = place;
+        });
   }
 };
 
@@ -168,10 +193,11 @@ struct DirectTarget {
 };
 
 // Writes a tile: value(step, e) of this thread's pixels and channels, to the channels that
-// channel(packed channel without padding) says. Overwrites shared memory.
+// channel(packed channel without padding) says, by way of store_tile_bytes() of shared memory.
 template <typename T, typename Value, typename Channel>
-DCN_DEVICE void store_tile(const DirectTarget<T>& to, const DirectTiling& t, const DirectTile& tile,
-                           const DirectThread& me, const Value& value, const Channel& channel) {
+DCN_DEVICE void store_tile(const DirectTarget<T>& to, unsigned char* shared, const DirectTiling& t,
+                           const DirectTile& tile, const DirectThread& me, const Value& value,
+                           const Channel& channel) {
   constexpr int kVector = Vector<T>::kSize;
   const int64_t image_pixels = int64_t{t.height} * t.width;
   const int64_t image = tile.image * image_pixels * to.channels;
@@ -201,7 +227,7 @@ DCN_DEVICE void store_tile(const DirectTarget<T>& to, const DirectTiling& t, con
   }
   // Through shared memory, so that neighbouring threads write neighbouring pixels.
   constexpr int kStride = DirectTiling::kPixels + 4 / sizeof(T) + (sizeof(T) > 4);
-  T* const staged = reinterpret_cast<T*>(shared_memory());
+  T* const staged = reinterpret_cast<T*>(shared);
   const int thread = static_cast<int>(threadIdx.x), lane = thread & ((1 << t.lane_bits) - 1);
   __syncthreads();
 #pragma unroll
@@ -246,11 +272,12 @@ struct DirectForwardArguments {
   DirectTarget<T> out;
   DirectTiling tiling;
   int multiple;
+  int pass_blocks;  // vector blocks of one tile that a block goes through
 };
 
 // kGroup: channels of a group.
 template <typename T, int kGroup>
-__global__ void __launch_bounds__(DirectTiling::kThreads, 2)
+__global__ void __launch_bounds__(DirectTiling::kThreads, sizeof(T) == 4 && kGroup < 4 ? 3 : 2)
     direct_forward_kernel(const DirectForwardArguments<T> a) {
   using S = Sum<T>;
   constexpr int kVector = Vector<T>::kSize, kSteps = DirectTiling::kSteps;
@@ -259,64 +286,78 @@ __global__ void __launch_bounds__(DirectTiling::kThreads, 2)
   int block = static_cast<int>(blockIdx.x);
   const int part = block % a.multiple;
   block /= a.multiple;
-  const int vector_block = block % t.vector_blocks();
-  block /= t.vector_blocks();
+  const int passes = (t.vector_blocks() + a.pass_blocks - 1) / a.pass_blocks;
+  const int first_block = block % passes * a.pass_blocks;
+  block /= passes;
   const int group_block = block % t.group_blocks();
   const DirectTile tile(t, block / t.group_blocks());
-  const DirectThread me(t, group_block, vector_block);
-  const int channel = me.group * g.deformable_channels + me.vector * kVector;
   const DirectPlans<T> plans(t, shared_memory());
+  unsigned char* const staged = shared_memory() + t.plans() * DirectPlans<T>::kBytes;
 
-  S sums[kSteps][kVector] = {};
-  for (int first_tap = 0; first_tap < g.taps; first_tap += t.tap_step) {
-    const int taps = g.taps - first_tap < t.tap_step ? g.taps - first_tap : t.tap_step;
-    if (first_tap > 0) __syncthreads();
-    plans.make(g, a.inputs, t, tile, group_block, first_tap, taps);
-    __syncthreads();
-    if (!me.active) continue;
-    const T* weight = a.weight + (part * g.taps + first_tap) * g.channels + channel;
-    for (int tap = 0; tap < taps; ++tap, weight += g.channels) {
-      Vector<T> weights[kGroup];
-#pragma unroll
-      for (int i = 0; i < kGroup; ++i) {
-        weights[i] = vector_of<T>(load_vector(weight + i * g.taps * g.channels));
+  for (int vector_block = first_block;
+       vector_block < first_block + a.pass_blocks && vector_block < t.vector_blocks();
+       ++vector_block) {
+    const DirectThread me(t, group_block, vector_block);
+    const int channel = me.group * g.deformable_channels + me.vector * kVector;
+    // Steps beyond the tile repeat some of its pixels, for nothing.
+    const auto plan = [&](int tap, int step) {
+      return DirectPlans<T>::index(t, me.local_group, tap,
+                                   DirectThread::slot(t, step) & (DirectTiling::kPixels - 1));
+    };
+
+    S sums[kSteps][kVector] = {};
+    for (int first_tap = 0; first_tap < g.taps; first_tap += t.tap_step) {
+      const int taps = g.taps - first_tap < t.tap_step ? g.taps - first_tap : t.tap_step;
+      if (taps < g.taps || vector_block == first_block) {
+        __syncthreads();
+        plans.make(g, a.inputs, t, tile, group_block, first_tap, taps);
+        __syncthreads();
       }
+      if (!me.active) continue;
+      const T* weight = a.weight + (part * g.taps + first_tap) * g.channels + channel;
+      for (int tap = 0; tap < taps; ++tap, weight += g.channels) {
+        Vector<T> weights[kGroup];
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        const int slot = DirectThread::slot(t, step);
-        if (slot >= DirectTiling::kPixels) continue;
-        const int at = DirectPlans<T>::index(t, me.local_group, tap, slot);
-        const typename DirectPlans<T>::Place place = plans.places[at];
-        const typename DirectPlans<T>::Weights shares = plans.weights[at];
-        Vector<T> corners[4];
-        load_corners(g, a.inputs.x + channel, place.first, place.inside, corners);
-        S samples[kVector] = {};
+        for (int i = 0; i < kGroup; ++i) {
+          weights[i] = vector_of<T>(load_vector(weight + i * g.taps * g.channels));
+        }
+        Vector<T> corners[kSteps][4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-#pragma unroll
-          for (int e = 0; e < kVector; ++e) {
-            samples[e] += shares.corner[i] * Element<T>::load(corners[i].lane[e]);
-          }
+        for (int step = 0; step < kSteps; ++step) {
+          const typename DirectPlans<T>::Place place = plans.places[plan(tap, step)];
+          load_corners(g, a.inputs.x + channel, place.first, place.inside, corners[step]);
         }
 #pragma unroll
-        for (int e = 0; e < kVector; ++e) {
+        for (int step = 0; step < kSteps; ++step) {
+          const typename DirectPlans<T>::Weights shares = plans.weights[plan(tap, step)];
+          S samples[kVector] = {};
 #pragma unroll
-          for (int i = 0; i < kGroup; ++i) {
-            sums[step][e] +=
-                Element<T>::load(weights[i].lane[e]) * samples[e / kGroup * kGroup + i];
+          for (int i = 0; i < 4; ++i) {
+#pragma unroll
+            for (int e = 0; e < kVector; ++e) {
+              samples[e] += shares.corner[i] * Element<T>::load(corners[step][i].lane[e]);
+            }
+          }
+#pragma unroll
+          for (int e = 0; e < kVector; ++e) {
+#pragma unroll
+            for (int i = 0; i < kGroup; ++i) {
+              sums[step][e] +=
+                  Element<T>::load(weights[i].lane[e]) * samples[e / kGroup * kGroup + i];
+            }
           }
         }
       }
     }
-  }
 
-  const auto output = [&](int c) { return c * a.multiple + part; };
-  store_tile(
-      a.out, t, tile, me,
-      [&](int step, int e, int c) {
-        return Element<T>::store(sums[step][e] + Element<T>::load(a.bias[output(c)]));
-      },
-      output);
+    const auto output = [&](int c) { return c * a.multiple + part; };
+    store_tile(
+        a.out, staged, t, tile, me,
+        [&](int step, int e, int c) {
+          return Element<T>::store(sums[step][e] + Element<T>::load(a.bias[output(c)]));
+        },
+        output);
+  }
 }
 
 }  // namespace cuda

@@ -150,6 +150,28 @@ __global__ void __launch_bounds__(DirectTiling::kThreads, 2)
           }
         };
 
+        // Sums D_ab over the lanes of a deformable group, and adds them to those of other vectors.
+        const auto store_corners = [&](const int (&at)[kSteps], S(&d)[4 * kSteps], bool add) {
+          const auto store = [&](int step, int corner, S value) {
+            S* const total = sums.corners + 4 * (step == 0 ? at[0] : at[1]) + corner;
+            *total = add ? *total + value : value;
+          };
+          if (t.group_bits == 3) {
+            const int first = reduce_lanes<4 * kSteps, 4, 1>(d);
+            store(first / 4, first % 4, d[0]);
+            return;
+          }
+          for (int mask = 1 << t.group_bits >> 1; mask > 0; mask /= 2) {
+#pragma unroll
+            for (int i = 0; i < 4 * kSteps; ++i) d[i] += __shfl_xor_sync(0xffffffffu, d[i], mask);
+          }
+          if (lane & ((1 << t.group_bits) - 1)) return;
+#pragma unroll
+          for (int i = 0; i < 4 * kSteps; ++i) {
+            if (DirectThread::slot(t, i / 4) < DirectTiling::kPixels) store(i / 4, i % 4, d[i]);
+          }
+        };
+
         Vector<T> single[kSteps];
         if (kSingle) {
 #pragma unroll
@@ -162,16 +184,17 @@ __global__ void __launch_bounds__(DirectTiling::kThreads, 2)
 #pragma unroll
             for (int i = 0; i < kGroup; ++i) weights[i] = weight(tap, i);
           }
+          int at[kSteps];
+          S d[4 * kSteps];
 #pragma unroll
           for (int step = 0; step < kSteps; ++step) {
             const int slot = DirectThread::slot(t, step);
-            const int at =
+            at[step] =
                 DirectPlans<T>::index(t, me.local_group, tap, slot & (DirectTiling::kPixels - 1));
             const bool used = me.active && slot < DirectTiling::kPixels;
-            const unsigned inside = used ? plans.places[at].inside : 0;
+            const unsigned inside = used ? plans.places[at[step]].inside : 0;
             Vector<T> corners[4];
-            load_corners(g, a.inputs.x + channel, plans.places[at].first, inside, corners);
-
+            load_corners(g, a.inputs.x + channel, plans.places[at[step]].first, inside, corners);
             S gradients[kVector] = {};  // of mask * sample
             for (int part = 0; part < multiple; ++part) {
               const Vector<T> above = kSingle ? single[step] : grad_out(step, part);
@@ -189,38 +212,21 @@ __global__ void __launch_bounds__(DirectTiling::kThreads, 2)
             S(&sample)[kVector] = samples[kSingle ? 0 : step];
 #pragma unroll
             for (int e = 0; e < kVector; ++e) sample[e] = 0;
-            S d[4] = {};
 #pragma unroll
             for (int corner = 0; corner < 4; ++corner) {
-              const S share = used ? plans.weights[at].corner[corner] : S(0);
+              const S share = inside ? plans.weights[at[step]].corner[corner] : S(0);
+              S sum = 0;
 #pragma unroll
               for (int e = 0; e < kVector; ++e) {
                 const S x = Element<T>::load(corners[corner].lane[e]);
                 sample[e] += share * x;
-                d[corner] += gradients[e] * x;
+                sum += gradients[e] * x;
               }
-              if (!(inside >> corner & 1)) d[corner] = 0;
+              d[4 * step + corner] = inside >> corner & 1 ? sum : S(0);
             }
             if constexpr (kSingle) add_products(single[step], sample, products);
-            if (!want_corners) continue;
-            S* const total = sums.corners + 4 * at;
-            const auto add = [&](int corner, S value) {
-              total[corner] = vector_block == 0 ? value : total[corner] + value;
-            };
-            if (t.group_bits == 3) {
-              const int first = reduce_lanes<4, 4, 1>(d);
-              if (slot < DirectTiling::kPixels && lane % 2 == 0) add(first, d[0]);
-            } else {
-              for (int mask = 1 << t.group_bits >> 1; mask > 0; mask /= 2) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) d[i] += __shfl_xor_sync(0xffffffffu, d[i], mask);
-              }
-              if (slot < DirectTiling::kPixels && (lane & ((1 << t.group_bits) - 1)) == 0) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) add(i, d[i]);
-              }
-            }
           }
+          if (want_corners) store_corners(at, d, vector_block > 0);
           if (!partial) continue;
           if constexpr (kSingle) {
             store_products(tap, 0, products);
@@ -257,15 +263,15 @@ __global__ void __launch_bounds__(DirectTiling::kThreads, 2)
       }
       if (!want_corners) continue;
       __syncthreads();
-      DirectPlans<T>::for_each(t, group_block, taps, [&](int at, int slot, int group, int tap) {
-        if (group >= t.end_group || !tile.inside(t, slot)) return;
-        const Pixel<int> pixel = tile.pixel(t, slot);
-        const Tap<T, int> raw(g, a.inputs, pixel, first_tap + tap, group);
-        const Sample<S> sample = raw.sample(g, a.inputs, pixel, first_tap + tap);
-        write_coordinate_gradients<T>(g, a.inputs, pixel, first_tap + tap, group, sample,
-                                      raw.mask(a.inputs), sums.corners + 4 * at, a.grad_offset,
-                                      a.grad_mask);
-      });
+      plans.for_each_tap(g, a.inputs, t, tile, group_block, first_tap, taps,
+                         [&](const Tap<T, int>& raw, int at, bool valid, const Pixel<int>& pixel,
+                             int group, int tap) {
+                           if (!valid) return;
+                           const Sample<S> sample = raw.sample(g, a.inputs, pixel, tap);
+                           write_coordinate_gradients<T>(g, a.inputs, pixel, tap, group, sample,
+                                                         raw.mask(a.inputs), sums.corners + 4 * at,
+                                                         a.grad_offset, a.grad_mask);
+                         });
     }
   }
 }

@@ -20,11 +20,13 @@ struct DirectGatherArguments {
 };
 
 template <typename T, int kGroup, bool kSingle>
-__global__ void __launch_bounds__(DirectTiling::kThreads, 2)
+__global__ void __launch_bounds__(DirectTiling::kThreads, kSingle ? 3 : 2)
     direct_gather_kernel(const DirectGatherArguments<T> a) {
   using S = Sum<T>;
   constexpr int kVector = Vector<T>::kSize, kSteps = DirectTiling::kSteps;
-  constexpr int kAhead = kGroup > 2 ? 2 : 4;  // samples whose loads are under way together
+  constexpr int kAhead = kGroup == 1   ? 3
+                         : kGroup == 2 ? 2
+                                       : 1;  // samples whose loads are under way together
   const Bins<T>& b = a.bins;
   const Geometry<int>& g = b.geometry;
   const DirectTiling& t = a.tiling;
@@ -98,7 +100,8 @@ __global__ void __launch_bounds__(DirectTiling::kThreads, 2)
     }
   }
   store_tile(
-      a.grad_x, t, tile, me, [&](int step, int e, int) { return Element<T>::store(sums[step][e]); },
+      a.grad_x, shared_memory(), t, tile, me,
+      [&](int step, int e, int) { return Element<T>::store(sums[step][e]); },
       [](int c) { return c; });
 }
 
