@@ -67,16 +67,16 @@ void require_success(const char* what, int error) {
                       describe(static_cast<cudaError_t>(error)));
 }
 
-// Makes x's device the current one: of the CUDA runtime in this library, which is not Paddle's, and
-// of Paddle, so that x.stream() is the stream in use on that device.
+// Makes a device the current one: of the CUDA runtime in this library, which is not Paddle's, and
+// of Paddle, whose Tensor::stream() is the stream in use on the current device.
 class CurrentDevice {
  public:
-  explicit CurrentDevice(const paddle::Tensor& x) : device_(x.place().GetDeviceId()) {
+  explicit CurrentDevice(int device) : device_(device) {
     require_success("cudaGetDevice", cudaGetDevice(&before_));
     if (!kOfPaddle && device_ != before_) {
       report_device_error(
-          "paddle_dcn: this Paddle does not let its current GPU be changed; make x's the current "
-          "one with paddle.device.set_device before the call");
+          "paddle_dcn: this Paddle does not let its current GPU be changed; make that of x the "
+          "current one with paddle.device.set_device before the call");
     }
     require_success("cudaSetDevice", cudaSetDevice(device_));
     if (!kOfPaddle) return;
@@ -134,7 +134,7 @@ paddle::Tensor allocate(size_t bytes, const paddle::Tensor& x) {
 }  // namespace
 
 void cuda_forward(const Problem& problem, const ForwardTensors& tensors, const paddle::Tensor& x) {
-  const CurrentDevice device(x);
+  const CurrentDevice device(x.place().GetDeviceId());
   const int mode = flags(device);
   paddle::Tensor workspace = allocate(dcn_cuda_forward_workspace(&problem, &tensors, mode), x);
   require_success("the forward pass",
@@ -143,7 +143,7 @@ void cuda_forward(const Problem& problem, const ForwardTensors& tensors, const p
 
 void cuda_backward(const Problem& problem, const BackwardTensors& tensors,
                    const paddle::Tensor& x) {
-  const CurrentDevice device(x);
+  const CurrentDevice device(x.place().GetDeviceId());
   const int mode = flags(device);
   paddle::Tensor workspace = allocate(dcn_cuda_backward_workspace(&problem, &tensors, mode), x);
   require_success("the backward pass",

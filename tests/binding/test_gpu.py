@@ -1,9 +1,15 @@
-"""What only GPUs show: the rule of TF32, the device and stream of the tensors."""
+"""The operators on GPUs: TF32, device and stream, errors; on real ones, and on those of a fake."""
+
+import ctypes
+import subprocess
+from pathlib import Path
 
 import paddle
 import pytest
+from paddle.utils.cpp_extension import CppExtension
 
-from paddle_dcn import deform_conv2d
+from benchmarks.kernel_library import find_nvcc
+from paddle_dcn import _build, deform_conv2d
 from tests.support.cases import Case
 from tests.support.comparison import assert_results_close
 from tests.support.operators import expected, run
@@ -60,3 +66,66 @@ def test_tensors_of_another_gpu_than_the_current_one(gpu):
     assert float(after.sum()) == 12
     wanted = {"out": expected(CASE, "float32")["out"]}
     assert_results_close({"out": out.astype("float64").numpy()}, wanted, CASE, FLOAT32)
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    """The binding with the CUDA of fake_cuda.cc."""
+    if find_nvcc() is None:
+        pytest.skip("the headers of CUDA were not found: set CUDA_HOME to a CUDA toolkit")
+    path = tmp_path_factory.mktemp("fake") / "fake.so"
+    extension = CppExtension(["fake_cuda.cc"])
+    cuda = find_nvcc().parent.parent / "include"
+    folders = [*extension.include_dirs, cuda, cuda / "cccl"]
+    command = ["g++", "-std=c++17", "-fPIC", "-shared", "-Wl,-Bsymbolic", *_build.PADDLE_FLAGS]
+    command += [f"-DPADDLE_DCN_PADDLE_MAJOR={paddle.__version__.split('.')[0]}"]
+    command += [flag for folder in folders for flag in ("-isystem", folder)]
+    command += [Path(__file__).with_name("fake_cuda.cc"), "-o", path]
+    command += [f"-L{folder}" for folder in extension.library_dirs]
+    subprocess.run([*command, *extension.extra_link_args], check=True)
+    library = ctypes.CDLL(str(path))
+    library.fake_error.restype = library.fake_call.restype = ctypes.c_char_p
+    library.fake_rule.restype = ctypes.c_bool
+    return library
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (2, "paddle_dcn: the forward pass failed with cuda"),
+        (
+            209,
+            "paddle_dcn: the forward pass failed with cudaErrorNoKernel...: Tesla V100-SXM2-16GB "
+            "has compute capability 7.0, and this library was built for 8.0, 9.0+PTX; build it "
+            "with PADDLE_CUDA_ARCH_LIST=7.0",
+        ),
+    ],
+)
+def test_a_card_without_code_is_named(fake, error, message):
+    assert fake.fake_error(error).decode() == message
+
+
+def test_a_driver_that_is_too_old(fake):
+    assert "the driver is older than CUDA" in fake.fake_error(35).decode()
+
+
+@pytest.mark.parametrize(
+    "before, wanted, calls",
+    [
+        (0, 0, "cuda 0, call, paddle 0, "),
+        (1, 1, "cuda 1, call, paddle 1, "),
+        (1, 0, "cuda 0, paddle 0, call, paddle 1, "),
+    ],
+)
+def test_the_device_of_the_tensors_is_current(fake, before, wanted, calls):
+    assert fake.fake_call(before, wanted).decode() == calls
+
+
+@pytest.mark.parametrize("capability, has_it", [(7, False), (8, True), (9, True), (12, True)])
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("override", [None, "0", "1"])
+def test_rule_of_tensor_float32(fake, monkeypatch, capability, has_it, allowed, override):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    if override is not None:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    assert fake.fake_rule(capability, allowed) == (has_it and allowed and override != "0")
