@@ -54,12 +54,20 @@ Width data_width(const Segments& inputs, const Problem& p) {
          : channels <= Tiles::Medium::kColumns   ? Width::kMedium
                                                  : Width::kWide;
 }
+// How many segments of so many channels a tile of the weight gradient's columns touches.
+template <typename Tile>
+int64_t column_segments(int64_t segment) {
+  if (segment % Tile::kColumns == 0) return 1;
+  return (Tile::kColumns - 1) / segment + (Tile::kColumns % segment == 0 ? 1 : 2);
+}
+
 template <typename T>
-Width weight_width(const Problem& p) {
+Width weight_width(const Problem& p, int64_t segment) {
   using Tiles = typename BackwardTiles<T>::Weight;
   return p.group_outputs() <= 2 * Tiles::Narrow::kRows ? Width::kNarrow
          : p.group_outputs() <= 2 * Tiles::Medium::kRows ||
-                 weight_shared_bytes<T, typename Tiles::Wide>() > shared_limit()
+                 weight_shared_bytes<T, int, typename Tiles::Wide>(
+                     column_segments<typename Tiles::Wide>(segment)) > shared_limit()
              ? Width::kMedium
              : Width::kWide;
 }
@@ -151,7 +159,7 @@ struct Plan {
     splits = 1;
     if (t.grad_weight) {
       with_tile<typename BackwardTiles<T>::Weight>(
-          weight_width<T>(p), batches.wide, [&](auto* tile) {
+          weight_width<T>(p, inputs.padded), batches.wide, [&](auto* tile) {
             using Tile = std::remove_pointer_t<decltype(tile)>;
             const int64_t tiles =
                 p.groups * ceil_div(p.group_outputs(), Tile::kRows) *
@@ -236,15 +244,18 @@ struct Images {
     a.split_pixels = static_cast<Index>(
         ceil_div(ceil_div(geometry.pixels, plan.splits), Slice<T>::kDepth) * Slice<T>::kDepth);
     a.accumulate = first > 0;
-    run_tile<typename BackwardTiles<T>::Weight>(weight_width<T>(p), [&](auto* tile) {
-      using Tile = std::remove_pointer_t<decltype(tile)>;
-      a.row_tiles = static_cast<Index>(ceil_div(a.group_outputs, Tile::kRows));
-      a.column_tiles =
-          static_cast<Index>(ceil_div(geometry.taps * geometry.group_channels, Tile::kColumns));
-      const int64_t tiles = int64_t{a.row_tiles} * a.column_tiles * a.groups * plan.splits;
-      queue.run<true>(backward_weight_kernel<T, Index, Tile>, tiles, Tile::kThreads,
-                      weight_shared_bytes<T, Tile>(), a);
-    });
+    run_tile<typename BackwardTiles<T>::Weight>(
+        weight_width<T>(p, plan.inputs.padded), [&](auto* tile) {
+          using Tile = std::remove_pointer_t<decltype(tile)>;
+          a.row_tiles = static_cast<Index>(ceil_div(a.group_outputs, Tile::kRows));
+          a.column_tiles =
+              static_cast<Index>(ceil_div(geometry.taps * geometry.group_channels, Tile::kColumns));
+          a.segment = static_cast<Index>(plan.inputs.padded);
+          a.segments = static_cast<int>(column_segments<Tile>(plan.inputs.padded));
+          const int64_t tiles = int64_t{a.row_tiles} * a.column_tiles * a.groups * plan.splits;
+          queue.run<true>(backward_weight_kernel<T, Index, Tile>, tiles, Tile::kThreads,
+                          weight_shared_bytes<T, Index, Tile>(a.segments), a);
+        });
   }
 
   void data_gradients() {

@@ -20,19 +20,23 @@ struct WeightArguments {
   Sum<T>* partial;    // [splits][groups][group_outputs][taps][group_channels]
   Index groups, group_outputs, packed_outputs;
   Index row_tiles, column_tiles, split_pixels;
+  Index segment;  // channels that are sampled alike, and how many of these a tile's columns touch
+  int segments;
   bool accumulate;  // onto the sums of earlier images
 };
 
-template <typename T, typename Product>
-constexpr size_t weight_shared_bytes() {
-  return (kStages * Slice<T>::template kStridedStride<Product::kRows> +
-          2 * Slice<T>::template kStridedStride<Product::kColumns>)*Slice<T>::kDepth *
-         sizeof(T);
+template <typename T, typename Index, typename Product>
+size_t weight_shared_bytes(int64_t segments) {
+  constexpr size_t kStaged = (kStages * Slice<T>::template kStridedStride<Product::kRows> +
+                              2 * Slice<T>::template kStridedStride<Product::kColumns>)*sizeof(T);
+  return Slice<T>::kDepth *
+         (kStaged + 2 * static_cast<size_t>(segments) * sizeof(SamplePlan<Sum<T>, Index>));
 }
 
 template <typename T, typename Index, typename Product>
 __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     backward_weight_kernel(const WeightArguments<T, Index> a) {
+  using Plan = SamplePlan<Sum<T>, Index>;
   constexpr int kVector = Vector<T>::kSize, kDepth = Slice<T>::kDepth;
   constexpr int kRows = Product::kRows, kColumns = Product::kColumns;
   constexpr int kRowStride = Slice<T>::template kStridedStride<kRows>;
@@ -60,63 +64,99 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
 
   T* const rows = reinterpret_cast<T*>(shared_memory());
   T* const columns = rows + kStages * kDepth * kRowStride;
+  Plan* const plans = reinterpret_cast<Plan*>(columns + 2 * kDepth * kColumnStride);
+
+  constexpr int kRowVectors = kRows / kVector, kRowStep = kThreads / kRowVectors;
+  constexpr int kRowCopies = (kDepth - 1) / kRowStep + 1;
+  static_assert(kThreads % kRowVectors == 0, "a thread stages one vector of rows");
+  const int row_step = thread / kRowVectors, row_vector = thread % kRowVectors * kVector;
+  const Index row_pixels = a.groups * a.packed_outputs;
+  const T* row_source = nullptr;  // of the next slice's first copy
   const auto stage_rows = [&](int slice) {
     if (slice < slices) {
-      const Index first = first_pixel + static_cast<Index>(slice) * kDepth;
-      stage<kThreads, kDepth, kRows / kVector>(
-          rows + slice % kStages * (kDepth * kRowStride), kRowStride, [&](int step, int vector) {
-            const Index pixel = first + step, m = first_row + vector * kVector;
-            return pixel < end_pixel && m < a.packed_outputs
-                       ? a.grad_out + (pixel * a.groups + group) * a.packed_outputs + m
-                       : static_cast<const T*>(nullptr);
-          });
+      T* const target = rows + (slice % kStages * kDepth + row_step) * kRowStride + row_vector;
+      const Index first = first_pixel + static_cast<Index>(slice) * kDepth + row_step;
+      const bool inside = first_row + row_vector < a.packed_outputs;
+#pragma unroll
+      for (int i = 0; i < kRowCopies; ++i) {
+        if (kDepth % kRowStep == 0 || row_step + i * kRowStep < kDepth) {
+          copy_async(target + i * kRowStep * kRowStride, row_source + i * kRowStep * row_pixels,
+                     inside && first + i * kRowStep < end_pixel);
+        }
+      }
+      row_source += kDepth * row_pixels;
     }
     commit_copies();
   };
 
-  // This thread samples one vector of channels of one tap, for kSamples pixels of each slice.
+  // The samples' plans of a slice, [segment of the tile's columns][pixel], are made two slices
+  // ahead, and what they are made from is read a slice before that. There are at most as many as
+  // samples, mostly few.
   const Index reduction = g.taps * g.group_channels;
+  const Index first_segment = first_column / a.segment;
+  const int plan_step = thread % kDepth;
+  static_assert(kThreads % kDepth == 0, "a thread plans one pixel of a slice");
+  Tap<T, Index> taps_ahead[kSamples];
+  // Calls visit(i, segment) for the plans that this thread makes.
+  const auto for_each_plan = [&](const auto& visit) {
+#pragma unroll
+    for (int i = 0; i < kSamples; ++i) {
+      const int segment = thread / kDepth + i * (kThreads / kDepth);
+      if (segment < a.segments) visit(i, segment);
+    }
+  };
+  // Calls visit(pixel, tap, deformable group) if there is such a sample.
+  const auto with_sample = [&](int slice, int segment, const auto& visit) {
+    const Index pixel = first_pixel + static_cast<Index>(slice) * kDepth + plan_step;
+    const Index element = (first_segment + segment) * a.segment;
+    if (pixel >= end_pixel || element >= reduction) return;
+    const Index tap = element / g.group_channels;
+    const Index channel = group * g.group_channels + element - tap * g.group_channels;
+    visit(Pixel<Index>(g, pixel), tap, channel / g.deformable_channels);
+  };
+  const auto read_ahead = [&](int slice) {
+    for_each_plan([&](int i, int segment) {
+      with_sample(slice, segment, [&](const Pixel<Index>& p, Index tap, Index deformable_group) {
+        taps_ahead[i] = Tap<T, Index>(g, a.inputs, p, tap, deformable_group);
+      });
+    });
+  };
+  const auto make_plans = [&](int slice) {
+    for_each_plan([&](int i, int segment) {
+      Plan plan = Plan::nowhere();
+      with_sample(slice, segment, [&](const Pixel<Index>& p, Index tap, Index) {
+        plan = Plan(g, a.inputs, p, tap, taps_ahead[i]);
+      });
+      plans[(slice % 2 * a.segments + segment) * kDepth + plan_step] = plan;
+    });
+    read_ahead(slice + 1);
+  };
+
+  // This thread samples one vector of channels of one tap, for kSamples pixels of each slice.
   const Index element = first_column + thread % kVectors * kVector;
-  const Index tap = element / g.group_channels;
-  const Index channel = group * g.group_channels + (element - tap * g.group_channels);
-  const Index deformable_group = channel / g.deformable_channels;
+  const Index channel = group * g.group_channels + element % g.group_channels;
+  const int my_plan =
+      static_cast<int>(element / a.segment - first_segment) * kDepth + thread / kVectors;
   Sampler<T, Index> samplers[kSamples];
-  Tap<T, Index> taps[kSamples];
-  Pixel<Index> pixels[kSamples];
-  Index pixel;  // of the first sample
-  const auto valid = [&](int s) {
-    return pixel + s * kPixelStep < end_pixel && element < reduction;
-  };
-  const auto read_plan = [&] {
+  const auto load_columns = [&](int slice) {
 #pragma unroll
     for (int s = 0; s < kSamples; ++s) {
-      if (valid(s)) taps[s] = Tap<T, Index>(g, a.inputs, pixels[s], tap, deformable_group);
-    }
-  };
-  const auto load_columns = [&] {
-#pragma unroll
-    for (int s = 0; s < kSamples; ++s) {
-      if (valid(s)) {
-        samplers[s].aim(g, a.inputs, pixels[s], tap, taps[s]);
-      } else {
-        samplers[s].aim_nowhere();
-      }
+      samplers[s].aim(plans[slice % 2 * a.segments * kDepth + my_plan + s * kPixelStep]);
       samplers[s].load(g, a.inputs.x, channel);
-      pixels[s].advance(g, kDepth);
     }
-    pixel += kDepth;
-    read_plan();
   };
 
   Product product;
   do {
-    pixel = first_pixel + thread / kVectors;
-#pragma unroll
-    for (int s = 0; s < kSamples; ++s) pixels[s] = Pixel<Index>(g, pixel + s * kPixelStep);
+    row_source = a.grad_out + ((first_pixel + row_step) * a.groups + group) * a.packed_outputs +
+                 first_row + row_vector;
     stage_rows(0);
     stage_rows(1);
-    read_plan();
-    load_columns();
+    read_ahead(0);
+    make_plans(0);
+    make_plans(1);
+    __syncthreads();
+    load_columns(0);
     for (int slice = 0; slice < slices; ++slice) {
       T* const staged = columns + slice % 2 * (kDepth * kColumnStride);
 #pragma unroll
@@ -127,7 +167,8 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
       }
       wait_copies<1>();
       __syncthreads();
-      if (slice + 1 < slices) load_columns();
+      if (slice + 1 < slices) load_columns(slice + 1);
+      make_plans(slice + 2);
       stage_rows(slice + 2);
       product.add_strided(rows + slice % kStages * (kDepth * kRowStride), staged);
     }

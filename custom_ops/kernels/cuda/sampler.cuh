@@ -138,37 +138,59 @@ DCN_DEVICE S corner_weight(const CornerWeights<S>& w, int corner) {
   return corner == 0 ? w.w00 : corner == 1 ? w.w01 : corner == 2 ? w.w10 : w.w11;
 }
 
+// Where the vectors of a sample are, and their weights.
+template <typename S, typename Index>
+struct alignas(8) SamplePlan {
+  Index first;  // of Corners
+  unsigned inside;
+  S weights[4];
+
+  DCN_DEVICE SamplePlan() {}
+  template <typename T>
+  DCN_DEVICE SamplePlan(const Geometry<Index>& g, const Inputs<T>& in, const Pixel<Index>& p,
+                        Index tap, const Tap<T, Index>& t) {
+    const Sample<S> sample = t.sample(g, in, p, tap);
+    const S mask = t.mask(in);
+    const Corners<Index> corners(g, p.image, sample);
+    const CornerWeights<S> w = corner_weights(sample.ly, sample.lx);
+    first = corners.first;
+    inside = corners.inside;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      // Zero also where the mask is NaN: a corner outside adds nothing.
+      weights[i] = inside >> i & 1 ? mask * corner_weight(w, i) : S(0);
+    }
+  }
+  static DCN_DEVICE SamplePlan nowhere() {
+    SamplePlan plan;
+    plan.first = 0;
+    plan.inside = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) plan.weights[i] = 0;
+    return plan;
+  }
+};
+
 // One thread's source of column vectors: aim() at the sample of a tap, load(), and, once the loads
 // had time to arrive, blend().
 template <typename T, typename Index>
 class Sampler {
  public:
+  using Plan = SamplePlan<Sum<T>, Index>;
+
+  DCN_DEVICE void aim(const Plan& plan) { plan_ = plan; }
   DCN_DEVICE void aim(const Geometry<Index>& g, const Inputs<T>& in, const Pixel<Index>& p,
                       Index tap, const Tap<T, Index>& t) {
-    const Sample<Sum<T>> sample = t.sample(g, in, p, tap);
-    const Sum<T> mask = t.mask(in);
-    const Corners<Index> corners(g, p.image, sample);
-    const CornerWeights<Sum<T>> w = corner_weights(sample.ly, sample.lx);
-    first_ = corners.first;
-    inside_ = corners.inside;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      // Zero also where the mask is NaN: a corner outside adds nothing.
-      weights_[i] = inside_ >> i & 1 ? mask * corner_weight(w, i) : Sum<T>(0);
-    }
+    plan_ = Plan(g, in, p, tap, t);
   }
-  DCN_DEVICE void aim_nowhere() {
-    inside_ = 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) weights_[i] = 0;
-  }
+  DCN_DEVICE void aim_nowhere() { plan_ = Plan::nowhere(); }
 
   DCN_DEVICE void load(const Geometry<Index>& g, const T* x, Index channel) {
     const Index below = g.width * g.channels;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const Index corner = first_ + i / 2 * below + i % 2 * g.channels + channel;
-      values_[i] = inside_ >> i & 1 ? load_vector(x + corner) : uint4{0, 0, 0, 0};
+      const Index corner = plan_.first + i / 2 * below + i % 2 * g.channels + channel;
+      values_[i] = plan_.inside >> i & 1 ? load_vector(x + corner) : uint4{0, 0, 0, 0};
     }
   }
 
@@ -179,7 +201,7 @@ class Sampler {
       const Vector<T> v = vector_of<T>(values_[i]);
 #pragma unroll
       for (int e = 0; e < Vector<T>::kSize; ++e) {
-        sums[e] += weights_[i] * Element<T>::load(v.lane[e]);
+        sums[e] += plan_.weights[i] * Element<T>::load(v.lane[e]);
       }
     }
     Vector<T> result;
@@ -189,9 +211,7 @@ class Sampler {
   }
 
  private:
-  Index first_;
-  unsigned inside_;
-  Sum<T> weights_[4];
+  Plan plan_;
   uint4 values_[4];
 };
 
