@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "custom_ops" / "kernels"
 DTYPES = ("float16", "bfloat16", "float32", "float64")  # in the order of dcn::DataType
-DETERMINISTIC, TENSOR_FLOAT32, WIDE_INDEX = 1, 2, 4  # the bits of `flags`
+DETERMINISTIC, TENSOR_FLOAT32, WIDE_INDEX, SMALL_CHUNKS = 1, 2, 4, 8  # the bits of `flags`
 
 _SIZES = (
     "batch channels height width out_channels out_height out_width kernel_h kernel_w "

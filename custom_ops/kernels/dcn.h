@@ -61,6 +61,7 @@ enum Flag : int {
   kDeterministic = 1,  // grad_x without floating-point atomics (all else never depends on timing)
   kTensorFloat32 = 2,  // float32 products on tensor cores, operands rounded to 10 mantissa bits
   kWideIndex = 4,      // 64-bit indices also where 32 bits would do
+  kSmallChunks = 8,    // column gradients of few channels at a time also where all have room
 };
 
 }  // namespace cuda

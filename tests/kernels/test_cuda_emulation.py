@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.kernel_library import (
     DETERMINISTIC,
+    SMALL_CHUNKS,
     TENSOR_FLOAT32,
     WIDE_INDEX,
     BackwardTensors,
@@ -277,6 +278,21 @@ def test_hopper(library, case, dtypes, processors):
     )
     for results in run_both_ways(library, task):
         check_results(results, case, dtypes)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        STRADDLING,
+        Case(3, 140, (4, 5), 9, padding=1, im2col_step=2),  # parts of a deformable group
+        Case(2, 48, (5, 4), 12, kernel=(1, 2), deformable_groups=6, data_format="NHWC"),
+    ],
+    ids=str,
+)
+def test_deterministic_a_few_channels_at_a_time(library, case, dtype):
+    """As column gradients of large images have to be."""
+    check(library, case, (dtype, dtype), flags=DETERMINISTIC | SMALL_CHUNKS)
 
 
 @pytest.mark.parametrize("wanted", [("x",), ("offset",), ("mask",), ("weight",), ("bias",)])

@@ -11,7 +11,7 @@ namespace cuda {
 namespace {
 
 constexpr int64_t kPartialBudget = 20 * kMiB;  // for partial weight gradients
-constexpr int64_t kColumnBudget = 10 * kMiB;   // for column gradients in deterministic mode
+constexpr int64_t kChunkBudget = 25 * kMiB;    // for column gradients and their lists
 constexpr int64_t kBiasSplits = 256;           // ranges of pixels at most
 
 // Data: output pixels x channels. Weight: output channels x elements of the reduction. Narrow is
@@ -20,11 +20,13 @@ template <typename T>
 struct BackwardTiles {
   struct Data {
     using Wide = TensorProduct<T, 2, 4, 2, 4, 2>;    // 64 x 128
+    using Tall = TensorProduct<T, 4, 2, 2, 4, 2>;    // 128 x 64
     using Medium = TensorProduct<T, 2, 2, 2, 4, 3>;  // 64 x 64
     using Narrow = TensorProduct<T, 4, 1, 2, 2, 4>;  // 128 x 16
   };
   struct Weight {
-    using Wide = TensorProduct<T, 4, 4, 4, 4, 1>;    // 256 x 128
+    using Wide = TensorProduct<T, 4, 4, 4, 4, 1>;  // 256 x 128
+    using Tall = Wide;
     using Medium = TensorProduct<T, 2, 2, 2, 4, 3>;  // 64 x 64
     using Narrow = TensorProduct<T, 1, 4, 1, 4, 3>;  // 16 x 128
   };
@@ -33,27 +35,20 @@ template <>
 struct BackwardTiles<double> {
   struct Data {
     using Wide = ScalarProduct<double, 16, 8, 4, 4, false, 2>;  // 64 x 32
+    using Tall = Wide;
     using Medium = Wide;
     using Narrow = ScalarProduct<double, 32, 4, 4, 4, false, 3>;  // 128 x 16
   };
   struct Weight {
     using Wide = ScalarProduct<double, 16, 8, 4, 4, true, 3>;  // 64 x 32
+    using Tall = Wide;
     using Medium = Wide;
     using Narrow = ScalarProduct<double, 8, 16, 2, 4, true, 2>;  // 16 x 64
   };
 };
 
-enum class Width { kWide, kMedium, kNarrow };
+enum class Width { kWide, kTall, kMedium, kNarrow };
 
-template <typename T>
-Width data_width(const Segments& inputs, const Problem& p) {
-  using Tiles = typename BackwardTiles<T>::Data;
-  const int64_t channels =
-      inputs.packed_channels() / std::max(p.groups, p.deformable_groups);  // at a time
-  return channels <= 2 * Tiles::Narrow::kColumns ? Width::kNarrow
-         : channels <= Tiles::Medium::kColumns   ? Width::kMedium
-                                                 : Width::kWide;
-}
 // How many segments of so many channels a tile of the weight gradient's columns touches.
 template <typename Tile>
 int64_t column_segments(int64_t segment) {
@@ -79,6 +74,8 @@ void with_tile(Width width, bool wide_index, const Run& run) {
     run(static_cast<typename Tiles::Medium*>(nullptr));
   } else if (width == Width::kWide) {
     run(static_cast<typename Tiles::Wide*>(nullptr));
+  } else if (width == Width::kTall) {
+    run(static_cast<typename Tiles::Tall*>(nullptr));
   } else if (width == Width::kMedium) {
     run(static_cast<typename Tiles::Medium*>(nullptr));
   } else {
@@ -108,6 +105,77 @@ int64_t fewest_slices(int64_t tiles, int64_t slots, int64_t slices, int64_t most
   return best;
 }
 
+// What goes through the kernels for the gradients of x, offset and mask at a time, and the units of
+// channels in their blocks' items: see backward_data.cuh.
+struct DataPlan {
+  Width width;
+  int64_t unit_groups, unit_channels;
+  int64_t images, groups, channels;  // of a chunk; `channels` of each deformable group
+
+  // `gathers`: the column gradients are stored, as many at a time as kChunkBudget has room for.
+  template <typename T>
+  void choose(const Problem& p, const Segments& inputs, const Batches& batches, bool gathers,
+              int64_t budget) {
+    using Tiles = typename BackwardTiles<T>::Data;
+    const int64_t deformable_channels = inputs.packed_channels() / p.deformable_groups;
+    const int64_t group_channels = inputs.packed_channels() / p.groups;
+    const bool nested =
+        group_channels % deformable_channels == 0 || deformable_channels % group_channels == 0;
+    const int64_t run = nested ? group_channels : inputs.padded;  // multiplied at a time
+    const int64_t bins = BinMemory<T>::plane_bytes(p);
+    const int64_t channel_bytes = p.out_pixels() * p.taps() * static_cast<int64_t>(sizeof(T));
+    const int64_t group_bytes = bins + deformable_channels * channel_bytes;
+    const bool wide_chunk = !gathers || bins + Tiles::Wide::kColumns * channel_bytes <= budget;
+    width =
+        run <= 2 * Tiles::Narrow::kColumns ? Width::kNarrow
+        : std::min(run, deformable_channels) <= Tiles::Medium::kColumns ||
+                DataTile<T, typename Tiles::Wide>::template shared_bytes<int>(1) > shared_limit()
+            ? Width::kMedium
+        : wide_chunk ? Width::kWide
+                     : Width::kTall;
+    int64_t pixel_tiles = 1, slots = 1;
+    with_tile<Tiles>(width, batches.wide, [&](auto* tile) {
+      using Tile = std::remove_pointer_t<decltype(tile)>;
+      constexpr int64_t kColumns = Tile::kColumns;
+      unit_groups = 1;
+      if (nested && deformable_channels < group_channels) {
+        const int64_t most = std::min(kColumns, group_channels) / deformable_channels;
+        for (int64_t n = 2; n <= most; ++n) {
+          if (group_channels / deformable_channels % n == 0 &&
+              (!gathers || n * group_bytes <= budget) &&
+              DataTile<T, Tile>::template shared_bytes<int64_t>(n) <= shared_limit()) {
+            unit_groups = n;
+          }
+        }
+      }
+      unit_channels = std::min(deformable_channels, std::max<int64_t>(kColumns, 64));
+      pixel_tiles = ceil_div(batches.images * p.out_pixels(), Tile::kRows);
+      slots = int64_t{processors()} * Tile::kMinBlocks;
+    });
+
+    images = batches.images;
+    groups = p.deformable_groups;
+    channels = deformable_channels;
+    if (gathers && groups * group_bytes <= budget) {
+      images = std::min(images, budget / (groups * group_bytes));
+    } else if (gathers && (unit_channels == channels || group_bytes <= budget)) {
+      images = 1;
+      const int64_t most = std::max(budget / group_bytes / unit_groups, int64_t{1});
+      const int64_t units = ceil_div(groups, unit_groups);
+      groups = std::min(groups, ceil_div(units, ceil_div(units, most)) * unit_groups);
+    } else if (gathers) {
+      images = groups = 1;
+      const int64_t most = std::max((budget - bins) / (unit_channels * channel_bytes), int64_t{1});
+      channels = std::min(channels, most * unit_channels);
+    }
+    // Shares are spared where there are enough items without.
+    if (channels == deformable_channels &&
+        pixel_tiles * p.taps() * p.deformable_groups >= 2 * slots) {
+      unit_channels = deformable_channels;
+    }
+  }
+};
+
 template <typename T>
 struct Plan {
   using S = Sum<T>;
@@ -116,17 +184,18 @@ struct Plan {
   WeightLayout weight_layout;
   BiasLayout bias_layout;
   Batches batches;
-  bool data, deterministic, round;
-  int64_t splits, cells, column_pixels;
+  bool data, gathers, round;
+  DataPlan chunk;
+  int64_t splits, group_units;
   T* weight;
   T* x;         // null where the caller's is packed already
   T* grad_out;  // likewise
-  S* grad_x;    // null where the caller's is packed and of type S already
+  S* grad_x;    // null where it is gathered, or the caller's is packed and of type S already
   S* partial;
   S* bias_partial;
-  S* columns;
-  int* counts;  // counts, ends and the length of lists, in one piece
-  int* lists;
+  T* columns;  // null where grad_x is not gathered
+  BinMemory<T> bins;
+  S* shares;  // null where a unit has whole deformable groups
   size_t bytes;
 
   Plan(const Problem& p, const BackwardTensors& t, void* workspace, int flags)
@@ -138,7 +207,7 @@ struct Plan {
                      {1, outputs.size, outputs.padded}};
     bias_layout = split_bias(p);
     data = t.grad_x || t.grad_offset || t.grad_mask;
-    deterministic = t.grad_x && flags & kDeterministic;
+    gathers = t.grad_x && flags & kDeterministic;
     round = std::is_same<T, TensorFloat32>::value;
     const bool products = data || t.grad_weight;
 
@@ -149,12 +218,21 @@ struct Plan {
     const int64_t y_size = products && !(y_packed && aligned(t.grad_out))
                                ? p.out_pixels() * outputs.packed_channels()
                                : 0;
-    const bool own_grad_x = t.grad_x && !(x_packed && aligned(t.grad_x) && sizeof(T) == sizeof(S));
-    const int64_t grad_x_size = own_grad_x ? image : 0;
-    batches = split_batch(p, image_elements(p, inputs, outputs),
+    const bool scatters =
+        t.grad_x && !gathers && !(x_packed && aligned(t.grad_x) && sizeof(T) == sizeof(S));
+    const int64_t grad_x_size = scatters ? image : 0;
+    const int64_t deformable_channels = inputs.packed_channels() / p.deformable_groups;
+    const int64_t rows = p.out_pixels() * p.taps();
+    int64_t elements = image_elements(p, inputs, outputs);
+    if (gathers) elements = std::max(elements, rows * std::min<int64_t>(deformable_channels, 128));
+    const int64_t partial_bytes = weight_layout.forward_size() * static_cast<int64_t>(sizeof(S));
+    const int64_t weight_bytes = weight_layout.backward_size() * static_cast<int64_t>(sizeof(T));
+    const int64_t fixed_bytes = (gathers ? kChunkBudget : 0) + (data ? weight_bytes : 0) +
+                                (t.grad_weight ? std::max(kPartialBudget, partial_bytes) : 0);
+    batches = split_batch(p, elements,
                           (x_size + y_size) * static_cast<int64_t>(sizeof(T)) +
                               grad_x_size * static_cast<int64_t>(sizeof(S)),
-                          flags);
+                          flags, kWorkspaceBudget - fixed_bytes);
 
     splits = 1;
     if (t.grad_weight) {
@@ -164,16 +242,15 @@ struct Plan {
             const int64_t tiles =
                 p.groups * ceil_div(p.group_outputs(), Tile::kRows) *
                 ceil_div(p.taps() * inputs.packed_channels() / p.groups, Tile::kColumns);
-            splits = fewest_slices(
-                tiles, int64_t{processors()} * Tile::kMinBlocks,
-                ceil_div(batches.images * p.out_pixels(), Slice<T>::kDepth),
-                kPartialBudget / (weight_layout.forward_size() * static_cast<int64_t>(sizeof(S))));
+            splits = fewest_slices(tiles, int64_t{processors()} * Tile::kMinBlocks,
+                                   ceil_div(batches.images * p.out_pixels(), Slice<T>::kDepth),
+                                   kPartialBudget / partial_bytes);
           });
     }
-    cells = p.deformable_groups * (p.height + 1) * (p.width + 1);
-    column_pixels =
-        kColumnBudget / (p.taps() * inputs.packed_channels() * static_cast<int64_t>(sizeof(S)));
-    column_pixels = std::min(std::max<int64_t>(column_pixels, 64), p.out_pixels());
+    chunk.choose<T>(p, inputs, batches, gathers, flags & kSmallChunks ? 0 : kChunkBudget);
+    group_units = ceil_div(chunk.channels, chunk.unit_channels);
+    const int64_t planes = gathers ? chunk.images * chunk.groups : 0;
+    const bool shared = (t.grad_offset || t.grad_mask) && chunk.unit_channels < deformable_channels;
 
     Arena arena(workspace);
     weight = arena.take<T>(data ? weight_layout.backward_size() : 0);
@@ -182,14 +259,16 @@ struct Plan {
     grad_x = arena.take<S>(grad_x_size * batches.images);
     partial = arena.take<S>(t.grad_weight ? splits * weight_layout.forward_size() : 0);
     bias_partial = arena.take<S>(t.grad_bias ? bias_layout.splits * p.out_channels : 0);
-    const int64_t entries = deterministic ? column_pixels * p.taps() : 0;
-    columns = arena.take<S>(entries * inputs.packed_channels());
-    lists = arena.take<int>(entries * p.deformable_groups);
-    counts = arena.take<int>(deterministic ? 2 * cells + 1 : 0);
+    columns = arena.take<T>(planes * rows * chunk.channels);
+    bins.take(arena, p, planes);
+    shares =
+        arena.take<S>(shared ? 3 * group_units * chunk.images * p.deformable_groups * rows : 0);
     bytes = arena.used();
     if (x_size == 0) x = nullptr;
     if (y_size == 0) grad_out = nullptr;
-    if (!own_grad_x) grad_x = nullptr;
+    if (!scatters) grad_x = nullptr;
+    if (!gathers) columns = nullptr;
+    if (!shared) shares = nullptr;
   }
 };
 
@@ -220,13 +299,13 @@ struct Images {
       grad_out = plan.grad_out;
     }
     geometry = dcn::cuda::geometry<Index>(p, plan.inputs, count);
-    inputs = {x, advance_bytes(t.offset, 2 * mask_bytes()), advance_bytes(t.mask, mask_bytes()),
-              p.offset_dtype == DataType::kFloat32};
+    inputs = {x, advance_bytes(t.offset, 2 * mask_bytes(first)),
+              advance_bytes(t.mask, mask_bytes(first)), p.offset_dtype == DataType::kFloat32};
   }
 
-  // From the start of mask to that of these images' part.
-  int64_t mask_bytes() const {
-    return first * p.deformable_groups * p.taps() * p.out_pixels() * offset_size<T>(p);
+  // From the start of mask to an image's part.
+  int64_t mask_bytes(int64_t image) const {
+    return image * p.deformable_groups * p.taps() * p.out_pixels() * offset_size<T>(p);
   }
   void* mine(void* gradient, int64_t bytes) const {
     return gradient ? static_cast<char*>(gradient) + bytes : nullptr;
@@ -264,25 +343,50 @@ struct Images {
     a.inputs = inputs;
     a.grad_out = grad_out;
     a.weight = plan.weight;
-    const int64_t image = p.in_pixels() * plan.inputs.packed_channels();
-    a.grad_x = plan.grad_x ? plan.grad_x
-                           : reinterpret_cast<Sum<T>*>(
-                                 mine(t.grad_x, first * image * static_cast<int64_t>(sizeof(T))));
-    a.grad_offset = mine(t.grad_offset, 2 * mask_bytes());
-    a.grad_mask = mine(t.grad_mask, mask_bytes());
-    a.columns = plan.deterministic ? plan.columns : nullptr;
+    const int64_t image_size = p.in_pixels() * plan.inputs.packed_channels();
+    a.columns = plan.columns;
+    a.grad_x = plan.gathers ? nullptr
+               : plan.grad_x
+                   ? plan.grad_x
+                   : static_cast<Sum<T>*>(mine(t.grad_x, first * image_size * int64_t{sizeof(T)}));
+    if (a.grad_x) queue.clear(a.grad_x, count * image_size * int64_t{sizeof(Sum<T>)});
+    a.grad_offset = mine(t.grad_offset, 2 * mask_bytes(first));
+    a.grad_mask = mine(t.grad_mask, mask_bytes(first));
+    a.shares = plan.shares;
     a.groups = static_cast<Index>(p.groups);
     a.group_outputs = static_cast<Index>(plan.outputs.padded);
-    if (a.grad_x) queue.clear(a.grad_x, count * image * static_cast<int64_t>(sizeof(Sum<T>)));
-    if (!plan.deterministic) {
-      pixel_range(a, 0, geometry.pixels);
-    } else {
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t end = (i + 1) * p.out_pixels();
-        for (int64_t at = i * p.out_pixels(); at < end; at += plan.column_pixels) {
-          pixel_range(a, at, std::min(at + plan.column_pixels, end));
-          gather(a);
+    a.unit_channels = static_cast<Index>(plan.chunk.unit_channels);
+    a.unit_groups = static_cast<Index>(plan.chunk.unit_groups);
+    for (int64_t image = 0; image < count; image += plan.chunk.images) {
+      const int64_t images = std::min(plan.chunk.images, count - image);
+      for (int64_t group = 0; group < p.deformable_groups; group += plan.chunk.groups) {
+        const int64_t groups = std::min(plan.chunk.groups, p.deformable_groups - group);
+        for (int64_t channel = 0; channel < geometry.deformable_channels;
+             channel += plan.chunk.channels) {
+          const int64_t channels =
+              std::min(plan.chunk.channels, geometry.deformable_channels - channel);
+          a.chunk = {static_cast<Index>(image),   static_cast<Index>(images),
+                     static_cast<Index>(group),   static_cast<Index>(groups),
+                     static_cast<Index>(channel), static_cast<Index>(channels)};
+          a.group_units = static_cast<Index>(ceil_div(channels, plan.chunk.unit_channels));
+          a.units = static_cast<Index>(ceil_div(groups, plan.chunk.unit_groups)) * a.group_units;
+          a.accumulate = channel > 0;
+          Bins<T, Index> bins;
+          if (plan.gathers) {
+            bins = plan.bins.bins(p, geometry, inputs, image, images, group, groups);
+            if (channel == 0) plan.bins.fill(queue, bins);
+          }
+          column_gradients(a);
+          if (plan.gathers) gather(a.chunk, bins);
         }
+      }
+      if (plan.shares) {
+        const int64_t size = images * p.deformable_groups * p.taps() * p.out_pixels();
+        queue.run<false>(sum_units_kernel<T>, elementwise_blocks(size), kElementwiseThreads, 0,
+                         static_cast<const Sum<T>*>(plan.shares), plan.group_units, size,
+                         p.out_pixels(), inputs.offset_is_float,
+                         mine(t.grad_offset, 2 * mask_bytes(first + image)),
+                         mine(t.grad_mask, mask_bytes(first + image)));
       }
     }
     if (plan.grad_x) {
@@ -301,43 +405,28 @@ struct Images {
     }
   }
 
-  void pixel_range(DataArguments<T, Index>& a, int64_t first_pixel, int64_t end_pixel) {
-    a.first_pixel = static_cast<Index>(first_pixel);
-    a.end_pixel = static_cast<Index>(end_pixel);
-    run_tile<typename BackwardTiles<T>::Data>(data_width<T>(plan.inputs, p), [&](auto* tile) {
+  void column_gradients(DataArguments<T, Index> a) {
+    run_tile<typename BackwardTiles<T>::Data>(plan.chunk.width, [&](auto* tile) {
       using Tile = std::remove_pointer_t<decltype(tile)>;
-      const int64_t tiles =
-          ceil_div(end_pixel - first_pixel, Tile::kRows) * p.deformable_groups * p.taps();
-      queue.run<true>(backward_data_kernel<T, Index, Tile>, tiles, Tile::kThreads,
-                      DataTile<T, Tile>::template shared_bytes<Index>(), a);
+      a.items = static_cast<Index>(ceil_div(a.chunk.images * p.out_pixels(), Tile::kRows) *
+                                   a.units * p.taps());
+      const int64_t blocks = std::min<int64_t>(a.items, int64_t{processors()} * Tile::kMinBlocks);
+      queue.run<true>(backward_data_kernel<T, Index, Tile>, blocks, Tile::kThreads,
+                      DataTile<T, Tile>::template shared_bytes<Index>(a.unit_groups), a);
     });
   }
 
-  void gather(const DataArguments<T, Index>& a) {
-    GatherArguments<T, Index> b;
-    b.geometry = geometry;
-    b.inputs = inputs;
-    b.columns = a.columns;
-    b.grad_x = a.grad_x;
-    b.counts = plan.counts;
-    b.ends = plan.counts + plan.cells;
-    b.used = plan.counts + 2 * plan.cells;
-    b.lists = plan.lists;
-    b.first_pixel = a.first_pixel;
-    b.end_pixel = a.end_pixel;
-    const int64_t samples = (a.end_pixel - a.first_pixel) * p.taps() * p.deformable_groups;
-    const int64_t vectors = p.in_pixels() * geometry.channels / Vector<Sum<T>>::kSize;
-    constexpr int kThreads = GatherArguments<T, Index>::kThreads;
-    queue.clear(plan.counts, (2 * plan.cells + 1) * static_cast<int64_t>(sizeof(int)));
-    queue.run<false>(list_cells_kernel<T, Index, true>, elementwise_blocks(samples), kThreads, 0,
-                     b);
-    queue.run<false>(place_lists_kernel<T, Index>, elementwise_blocks(plan.cells), kThreads, 0, b,
-                     plan.cells);
-    queue.run<false>(list_cells_kernel<T, Index, false>, elementwise_blocks(samples), kThreads, 0,
-                     b);
-    queue.run<false>(sort_lists_kernel<T, Index>, elementwise_blocks(plan.cells), kThreads, 0, b,
-                     plan.cells);
-    queue.run<false>(gather_kernel<T, Index>, elementwise_blocks(vectors), kThreads, 0, b);
+  void gather(const Chunk<Index>& chunk, const Bins<T, Index>& bins) {
+    GatherArguments<T, Index> a;
+    a.bins = bins;
+    a.chunk = chunk;
+    a.relayout = {plan.inputs, chunk.images, p.in_pixels(), p.channels_last};
+    a.columns = plan.columns;
+    a.grad_x = static_cast<T*>(t.grad_x) + (first + chunk.first_image) * p.channels * p.in_pixels();
+    const int64_t channels = int64_t{chunk.groups} * chunk.channels;
+    const int64_t tiles =
+        ceil_div(a.relayout.rows(), Relayout::kRows) * ceil_div(channels, Relayout::kChannels<T>);
+    queue.run<true>(gather_kernel<T, Index>, tiles, a.kThreads, RelayoutTile<T>::kBytes, a);
   }
 };
 
@@ -351,6 +440,7 @@ struct Backward {
                  int flags) {
     const Plan<T> plan(p, t, workspace, flags);
     Queue queue(stream);
+    if (plan.gathers && !bins_hold(p)) return cudaErrorInvalidValue;
     if (p.batch == 0) {
       const int64_t weights = p.out_channels * p.group_channels() * p.taps();
       if (t.grad_weight) queue.clear(t.grad_weight, weights * int64_t{sizeof(T)});

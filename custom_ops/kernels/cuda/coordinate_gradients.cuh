@@ -6,38 +6,42 @@
 namespace dcn {
 namespace cuda {
 
-// Those of one (pixel, tap, deformable group), 0 where the sample lies outside the image. A null
-// gradient is not wanted.
-template <typename T, typename Index>
-DCN_DEVICE void write_coordinate_gradients(const Geometry<Index>& g, const Inputs<T>& in,
-                                           const Pixel<Index>& pixel, Index tap,
-                                           Index deformable_group, const Sample<Sum<T>>& sample,
-                                           Sum<T> mask, const Sum<T>* d, void* grad_offset,
-                                           void* grad_mask) {
-  const Index plane = (pixel.image * g.deformable_groups + deformable_group) * g.taps + tap;
-  const Index at = pixel.row * g.out_width + pixel.column;
-  const auto write = [&](void* to, Index index, Sum<T> value) {
-    if (in.offset_is_float) {
-      static_cast<float*>(to)[index] = static_cast<float>(value);
-    } else {
-      static_cast<T*>(to)[index] = Element<T>::store(value);
-    }
-  };
-  const bool inside = sample.y0 >= -1;
-  if (grad_offset) {
-    const Sum<T> by_y = inside ? mask * y_gradient(sample.lx, d[0], d[1], d[2], d[3]) : Sum<T>(0);
-    const Sum<T> by_x = inside ? mask * x_gradient(sample.ly, d[0], d[1], d[2], d[3]) : Sum<T>(0);
-    write(grad_offset, 2 * plane * g.out_pixels + at, by_y);
-    write(grad_offset, (2 * plane + 1) * g.out_pixels + at, by_x);
-  }
-  if (grad_mask) {
-    const CornerWeights<Sum<T>> w = corner_weights(sample.ly, sample.lx);
-    Sum<T> by_mask = 0;
+// Those by y, x and mask of one (pixel, tap, deformable group): 0 where the sample lies outside the
+// image.
+template <typename S>
+struct CoordinateGradients {
+  S by[3];
+
+  DCN_DEVICE CoordinateGradients() : by{0, 0, 0} {}
+  DCN_DEVICE CoordinateGradients(bool inside, S ly, S lx, S mask, const S* d)
+      : CoordinateGradients() {
+    if (!inside) return;
+    by[0] = mask * y_gradient(lx, d[0], d[1], d[2], d[3]);
+    by[1] = mask * x_gradient(ly, d[0], d[1], d[2], d[3]);
+    const CornerWeights<S> w = corner_weights(ly, lx);
 #pragma unroll
-    for (int corner = 0; corner < 4; ++corner) by_mask += corner_weight(w, corner) * d[corner];
-    write(grad_mask, plane * g.out_pixels + at, inside ? by_mask : Sum<T>(0));
+    for (int corner = 0; corner < 4; ++corner) by[2] += corner_weight(w, corner) * d[corner];
   }
-}
+
+  // As element `at` of the plane of `pixels` that the tap has in the mask. A null gradient is not
+  // wanted.
+  template <typename T, typename Index>
+  DCN_DEVICE void write(bool as_float, Index plane, Index pixels, Index at, void* grad_offset,
+                        void* grad_mask) const {
+    const auto write = [&](void* to, Index index, S value) {
+      if (as_float) {
+        static_cast<float*>(to)[index] = static_cast<float>(value);
+      } else {
+        static_cast<T*>(to)[index] = Element<T>::store(value);
+      }
+    };
+    if (grad_offset) {
+      write(grad_offset, 2 * plane * pixels + at, by[0]);
+      write(grad_offset, (2 * plane + 1) * pixels + at, by[1]);
+    }
+    if (grad_mask) write(grad_mask, plane * pixels + at, by[2]);
+  }
+};
 
 }  // namespace cuda
 }  // namespace dcn

@@ -226,6 +226,18 @@ DCN_DEVICE Vector<T> vector_of(const uint4& bits) {
   return reinterpret_cast<const Vector<T>&>(bits);
 }
 
+// A struct of whole 16 bytes.
+template <typename V>
+DCN_DEVICE V load_aligned(const V* from) {
+  static_assert(alignof(V) == 16, "it consists of vectors");
+  V v;
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(sizeof(V) / 16); ++i) {
+    reinterpret_cast<uint4*>(&v)[i] = load_vector(reinterpret_cast<const uint4*>(from) + i);
+  }
+  return v;
+}
+
 // As one 16-byte store; the compiler splits the copy of a struct.
 template <typename T>
 DCN_DEVICE void store_vector(T* target, const Vector<T>& v) {

@@ -15,12 +15,6 @@ constexpr int64_t kPartialBudget = 8 * kMiB;  // and for partial weight gradient
 
 int64_t multiple(const Problem& p) { return p.group_outputs() / p.group_channels(); }
 
-int bits(int64_t count) {  // the fewest with 2^bits >= count
-  int bits = 0;
-  while (int64_t{1} << bits < count) ++bits;
-  return bits;
-}
-
 // Calls run(T{}); TF32 is for products of matrices.
 template <typename Run>
 auto with_direct_type(const Problem& p, const Run& run) {
@@ -97,10 +91,6 @@ DirectTarget<T> target(const Problem& p, const Layout<T>& layout, T* data, int64
       layout.x_packed && aligned(data) && channels == layout.inputs.packed_channels();
   return {data, p.channels_last, vectors, static_cast<int>(channels),
           static_cast<int>(layout.inputs.size)};
-}
-
-int64_t bin_blocks(int64_t samples) {
-  return std::min<int64_t>(ceil_div(samples, Bins<float>::kThreads), 4096);
 }
 
 // The images at hand.
@@ -203,15 +193,11 @@ struct Backward {
   int64_t images;  // at a time
   int64_t splits;  // of the pixels, for the weight gradient
   int64_t planes;  // at a time, see Bins
-  int64_t plane_ends, plane_entries;
   T* weight;
   T* x;         // null where the caller's is packed already
   T* grad_out;  // likewise
   S* partial;
-  int* ends;  // and Bins::used
-  int* arrivals;
-  int* lists;
-  BinnedSample<T>* samples;
+  BinMemory<T> bins;
   size_t bytes;
 
   Backward(const Problem& p, const BackwardTensors& t, void* workspace) : layout(p) {
@@ -233,26 +219,17 @@ struct Backward {
           kPartialBudget / (layout.weight_size() * static_cast<int64_t>(sizeof(S))), 1);
       splits = ceil_div(tiles, ceil_div(tiles, limit));
     }
-    plane_ends = (p.height + 1) * (p.width + 2);
-    plane_entries = p.taps() * p.out_pixels();
-    const int64_t plane_bytes =
-        plane_ends * int64_t{sizeof(int)} +
-        plane_entries * static_cast<int64_t>(2 * sizeof(int) + sizeof(BinnedSample<T>));
     Arena arena(workspace);
     weight = arena.take<T>(any ? layout.weight_size() : 0);
     x = arena.take<T>(x_size * images);
     grad_out = arena.take<T>(y_size * images);
     partial = arena.take<S>(t.grad_weight ? splits * layout.weight_size() : 0);
     // What is left is for samples binned by cell: those of whole images, or of one in parts.
-    planes = std::max<int64_t>((kBudget - arena.used()) / plane_bytes, 1);
+    planes = std::max<int64_t>((kBudget - arena.used()) / BinMemory<T>::plane_bytes(p), 1);
     planes = planes < p.deformable_groups
                  ? ceil_div(p.deformable_groups, ceil_div(p.deformable_groups, planes))
                  : std::min(planes / p.deformable_groups, images) * p.deformable_groups;
-    const int64_t binned = t.grad_x ? planes : 0;
-    ends = arena.take<int>(binned * plane_ends + 1);
-    arrivals = arena.take<int>(binned * plane_entries);
-    lists = arena.take<int>(binned * plane_entries);
-    samples = arena.take<BinnedSample<T>>(binned * plane_entries);
+    bins.take(arena, p, t.grad_x ? planes : 0);
     bytes = arena.used();
     if (x_size == 0) x = nullptr;
     if (y_size == 0) grad_out = nullptr;
@@ -337,27 +314,8 @@ struct Backward {
   void gather(Queue& queue, const Problem& p, const Images<T>& at, const T* above, T* grad_x,
               int64_t first_image, int64_t count, int64_t first_group, int64_t groups) const {
     DirectGatherArguments<T> a;
-    Bins<T>& b = a.bins;
-    b.geometry = at.geometry;
-    b.inputs = at.inputs;
-    b.first_image = static_cast<int>(first_image);
-    b.first_group = static_cast<int>(first_group);
-    b.groups = static_cast<int>(groups);
-    b.planes = static_cast<int>(count * groups);
-    b.pixel_bits = bits(p.out_pixels());
-    b.used = ends;
-    b.ends = ends + 1;
-    b.arrivals = arrivals;
-    b.lists = lists;
-    b.samples = samples;
-    const int64_t entries = b.planes * plane_entries;
-    const int64_t rows = b.planes * (p.height + 1);
-    constexpr int kThreads = Bins<T>::kThreads;
-    queue.clear(ends, (b.planes * plane_ends + 1) * int64_t{sizeof(int)});
-    queue.run<false>(count_bins_kernel<T>, bin_blocks(entries), kThreads, 0, b);
-    queue.run<true>(place_bins_kernel<T>, ceil_div(32 * rows, kThreads), kThreads, 0, b);
-    queue.run<false>(fill_bins_kernel<T>, bin_blocks(entries), kThreads, 0, b);
-    queue.run<false>(order_bins_kernel<T>, bin_blocks(entries), kThreads, 0, b);
+    a.bins = bins.bins(p, at.geometry, at.inputs, first_image, count, first_group, groups);
+    bins.fill(queue, a.bins);
     a.grad_out = above;
     a.weight = weight;
     a.grad_x = target(p, layout, grad_x, p.channels);

@@ -263,15 +263,19 @@ __global__ void __launch_bounds__(DirectTiling::kThreads, 2)
       }
       if (!want_corners) continue;
       __syncthreads();
-      plans.for_each_tap(g, a.inputs, t, tile, group_block, first_tap, taps,
-                         [&](const Tap<T, int>& raw, int at, bool valid, const Pixel<int>& pixel,
-                             int group, int tap) {
-                           if (!valid) return;
-                           const Sample<S> sample = raw.sample(g, a.inputs, pixel, tap);
-                           write_coordinate_gradients<T>(g, a.inputs, pixel, tap, group, sample,
-                                                         raw.mask(a.inputs), sums.corners + 4 * at,
-                                                         a.grad_offset, a.grad_mask);
-                         });
+      plans.for_each_tap(
+          g, a.inputs, t, tile, group_block, first_tap, taps,
+          [&](const Tap<T, int>& raw, int at, bool valid, const Pixel<int>& pixel, int group,
+              int tap) {
+            if (!valid) return;
+            const Sample<S> sample = raw.sample(g, a.inputs, pixel, tap);
+            const CoordinateGradients<S> gradients(sample.y0 >= -1, sample.ly, sample.lx,
+                                                   raw.mask(a.inputs), sums.corners + 4 * at);
+            gradients.template write<T>(a.inputs.offset_is_float,
+                                        (pixel.image * g.deformable_groups + group) * g.taps + tap,
+                                        g.out_pixels, pixel.row * g.out_width + pixel.column,
+                                        a.grad_offset, a.grad_mask);
+          });
     }
   }
 }

@@ -83,18 +83,22 @@ struct Relayout {
 
 // A block's tile in shared memory, filled and emptied along rows or along channels. Its words hold
 // one channel, or two of a half type, and lie so that neither order has bank conflicts.
-template <typename T>
+template <typename T, int kThreads = Relayout::kThreads>
 class RelayoutTile {
  public:
   static constexpr size_t kBytes =
       sizeof(T) == 8 ? 8 * (64 * 17 + 1) : 4 * (64 * 33 + Vector<T>::kSize / 2);
 
   DCN_DEVICE explicit RelayoutTile(const Relayout& r)
-      : r_(r), words_(reinterpret_cast<Word*>(shared_memory())) {
-    const unsigned channel_tiles = static_cast<unsigned>(r.channel_tiles<T>());
+      : RelayoutTile(r, 0, r.segments.packed_channels()) {}
+  // Of the packed channels from `first` to `end`, which the grid is for.
+  DCN_DEVICE RelayoutTile(const Relayout& r, int64_t first, int64_t end)
+      : r_(r), words_(reinterpret_cast<Word*>(shared_memory())), end_channel_(end) {
+    constexpr int64_t kChannels = Relayout::kChannels<T>;
+    const unsigned channel_tiles = static_cast<unsigned>((end - first + kChannels - 1) / kChannels);
     const unsigned row_tile = blockIdx.x / channel_tiles;
     first_row_ = int64_t{row_tile} * Relayout::kRows;
-    first_channel_ = int64_t{blockIdx.x - row_tile * channel_tiles} * Relayout::kChannels<T>;
+    first_channel_ = first + int64_t{blockIdx.x - row_tile * channel_tiles} * kChannels;
   }
 
   // The caller's elements of a row from a packed channel on, where channels come last.
@@ -156,11 +160,11 @@ class RelayoutTile {
   template <typename Visit>
   DCN_DEVICE void for_each_vector(const Visit& visit) {
 #pragma unroll
-    for (int i = 0; i < Relayout::kRows * Relayout::kVectors; i += Relayout::kThreads) {
+    for (int i = 0; i < Relayout::kRows * Relayout::kVectors; i += kThreads) {
       const int at = i + static_cast<int>(threadIdx.x);
       const int row = at / Relayout::kVectors, vector = at % Relayout::kVectors;
       const int64_t channel = first_channel_ + vector * kVector;
-      if (first_row_ + row < r_.rows() && channel < r_.segments.packed_channels()) {
+      if (first_row_ + row < r_.rows() && channel < end_channel_) {
         visit(Slot(&word_at(row, vector * (kVector / kPerWord))), first_row_ + row, channel);
       }
     }
@@ -193,7 +197,8 @@ class RelayoutTile {
   // The same at a packed channel of the tile, or -1.
   DCN_DEVICE int64_t plane_index(int64_t row, int64_t first, int channel) const {
     const Run plain = r_.segments.plain(first_channel_ + channel);
-    return row < r_.rows() && plain.count > 0 ? first + plain.first * r_.pixels : -1;
+    const bool inside = row < r_.rows() && first_channel_ + channel < end_channel_;
+    return inside && plain.count > 0 ? first + plain.first * r_.pixels : -1;
   }
 
   // Calls visit(first row, word, the caller's elements) for the tile's vectors along rows.
@@ -203,8 +208,9 @@ class RelayoutTile {
     const int row = static_cast<int>(threadIdx.x) % kRowVectors * kVector;
     const int64_t first = plane_index(first_row_ + row);
 #pragma unroll
-    for (int i = 0; i < kWords * kRowVectors; i += Relayout::kThreads) {
+    for (int i = 0; i < kWords * kRowVectors; i += kThreads) {
       const int word = (i + static_cast<int>(threadIdx.x)) / kRowVectors;
+      if (kThreads > kWords * kRowVectors && word >= kWords) return;
       int64_t at[kPerWord];
 #pragma unroll
       for (int j = 0; j < kPerWord; ++j) {
@@ -219,7 +225,7 @@ class RelayoutTile {
     const int row = static_cast<int>(threadIdx.x) % Relayout::kRows;
     const int64_t first = plane_index(first_row_ + row);
 #pragma unroll
-    for (int i = 0; i < Relayout::kChannels<T>; i += Relayout::kThreads / Relayout::kRows) {
+    for (int i = 0; i < Relayout::kChannels<T>; i += kThreads / Relayout::kRows) {
       const int channel = i + static_cast<int>(threadIdx.x) / Relayout::kRows;
       T* const word = reinterpret_cast<T*>(&word_at(row, channel / kPerWord));
       visit(word[channel % kPerWord], plane_index(first_row_ + row, first, channel));
@@ -228,12 +234,12 @@ class RelayoutTile {
 
   const Relayout& r_;
   Word* const words_;
-  int64_t first_row_, first_channel_;
+  int64_t first_row_, first_channel_, end_channel_;
 };
 
 // A vector along channels in the tile.
-template <typename T>
-class RelayoutTile<T>::Slot {
+template <typename T, int kThreads>
+class RelayoutTile<T, kThreads>::Slot {
  public:
   DCN_DEVICE explicit Slot(Word* first) : first_(first) {}
   DCN_DEVICE Vector<T> read() const {

@@ -366,6 +366,14 @@ T __shfl_sync(unsigned, T value, int lane) {
   return emulation::Exchange<T>(4, value)[lane % 32];
 }
 
+inline unsigned __ballot_sync(unsigned, bool vote) {
+  const emulation::Exchange<bool> votes(5, vote);
+  unsigned all = 0;
+  for (int lane = 0; lane < 32; ++lane) all |= static_cast<unsigned>(votes[lane]) << lane;
+  return all;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
 inline int atomicAdd(int* target, int value) {
   return __atomic_fetch_add(target, value, __ATOMIC_RELAXED);
 }
