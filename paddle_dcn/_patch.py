@@ -45,26 +45,26 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _dtype_of(value: Any) -> str | None:
+def _dtype_of(name: str, value: Any) -> str | None:
     """Return the dtype of a tensor, None of anything else."""
-    return _checks.inspect("", value)[1] if isinstance(value, (Tensor, *_checks.STATIC)) else None
+    return _checks.inspect(name, value)[1] if isinstance(value, (Tensor, *_checks.STATIC)) else None
 
 
 def _added(bias: Any, x: Any, weight: Any) -> bool:
     """Tell whether a bias is none of the operator's, but one that can be added to its result."""
-    dtypes = [_dtype_of(value) for value in (bias, x, weight)]
+    dtypes = [_dtype_of(*named) for named in (("bias", bias), ("x", x), ("weight", weight))]
     if None in dtypes or dtypes[1] not in _checks.DTYPES:
         return False
     if dtypes[0] not in (*_checks.DTYPES, "complex64", "complex128"):
         return False
-    of_outputs = len(bias.shape) == 1 and bias.shape[0] in (weight.shape[0], _checks.UNKNOWN)
+    of_outputs = len(bias.shape) == 1 and bias.shape[0] in (*weight.shape[:1], _checks.UNKNOWN)
     same = dtypes[0] == dtypes[1] or functional.amp_dtype() is not None
     return len(bias.shape) <= 4 and not (of_outputs and same)
 
 
 def _broadcast(bias: Any, x: Any, offset: Any, weight: Any, data_format: Any) -> Any:
     """Return a bias as it is added to the result: its axes are N, M, Ho, Wo from the second on."""
-    if _dtype_of(offset) is None or {len(t.shape) for t in (x, offset, weight)} != {4}:
+    if _dtype_of("offset", offset) is None or {len(t.shape) for t in (x, offset, weight)} != {4}:
         return bias  # which the operator's checks will say
     shape = list(bias.shape) if len(bias.shape) == 4 else [1, *bias.shape]
     shape += [1] * (4 - len(shape))
@@ -97,11 +97,12 @@ def _as_paddle_takes(
     here: a tensor of float16 beside others is cast to the dtype of x, and whatever can be broadcast
     to the result, from its second axis on, is a bias.
     """
-    wide = _dtype_of(x)
+    wide = _dtype_of("x", x)
     if wide in ("float32", "float64"):
+        others = {"offset": offset, "weight": weight, "bias": bias, "mask": mask}
         offset, weight, bias, mask = (
-            tensor.astype(wide) if _dtype_of(tensor) == "float16" else tensor
-            for tensor in (offset, weight, bias, mask)
+            tensor.astype(wide) if _dtype_of(name, tensor) == "float16" else tensor
+            for name, tensor in others.items()
         )
     added = _added(bias, x, weight)
     if added:

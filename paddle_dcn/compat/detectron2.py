@@ -59,6 +59,7 @@ def deform_conv(
         [2, 6, 8, 8]
 
     """
+    im2col_step = _checks.check_int("im2col_step", im2col_step)  # None is none here
     attributes = _checks.check_attributes(
         stride, padding, dilation, groups, deformable_groups, im2col_step
     )

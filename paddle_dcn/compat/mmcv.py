@@ -85,6 +85,7 @@ def deform_conv2d(
 
     """
     refuse_bias(bias is not False, bias)
+    im2col_step = _checks.check_int("im2col_step", im2col_step)  # None is none here
     attributes = _checks.check_attributes(
         stride, padding, dilation, groups, deform_groups, im2col_step, names=MMCV
     )
@@ -212,6 +213,7 @@ class DeformConv2d(Convolution):
         refuse_bias(bool(bias), bias)
         deform_groups = _current_name(deform_groups, deformable_groups)
         try:
+            im2col_step = _checks.check_int("im2col_step", im2col_step)
             super().__init__(
                 in_channels,
                 out_channels,
