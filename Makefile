@@ -1,4 +1,4 @@
-# demo, distributed, test, clients, cuda-check, sanitize, bench, bench-models, lint: each works from a
+# demo, distributed, test, clients, cuda-check, sanitize, fuzz, bench, bench-models, lint: each works from a
 # fresh clone and sets up what it needs in .venv; bench-gpu needs PyTorch and torchvision for CUDA.
 # `make test PADDLE=2.6.2` does the same for another Paddle, in .venv-2.6.2.
 
@@ -9,7 +9,7 @@ PYTHON := $(VENV)/bin/python
 REQUIREMENTS := "paddlepaddle==$(PADDLE)" $(if $(filter 2.%,$(PADDLE)),"numpy<2")
 SOURCES := $(shell find custom_ops -type f) setup.py pyproject.toml paddle_dcn/_build.py
 
-.PHONY: demo distributed test clients cuda-check sanitize bench bench-models bench-gpu lint clean
+.PHONY: demo distributed test clients cuda-check sanitize fuzz bench bench-models bench-gpu lint clean
 
 demo: $(VENV)/.demo
 	$(PYTHON) examples/demo.py
@@ -35,6 +35,11 @@ cuda-check: $(VENV)/.test $(VENV)/.bench $(VENV)/.volta
 sanitize: $(VENV)/.test
 	PADDLE_DCN_SANITIZE=1 $(PYTHON) -m pytest -q -rs -n auto tests/kernels/test_sanitizers.py \
 		tests/kernels/test_faults.py tests/kernels/test_engines.py $(ARGS)
+
+# Random problems and invalid calls, in processes that may die; SEED repeats a run.
+fuzz: SECONDS := 600
+fuzz: $(VENV)/.test
+	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(VENV)/.bench
 	$(PYTHON) -m benchmarks.cpu --output benchmarks/results/cpu $(ARGS)

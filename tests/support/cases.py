@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ class Case:
         pads = pair(self.padding)
         return pads if len(pads) == 4 else (pads[0], pads[0], pads[1], pads[1])
 
-    @property
+    @functools.cached_property
     def out_size(self) -> tuple[int, int]:
         """(Ho, Wo)."""
         ends = (self.pads[:2], self.pads[2:])

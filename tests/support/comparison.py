@@ -18,7 +18,7 @@ EPSILON = {
 }
 
 
-def tolerance(dtype: str, depth: int, scale: float, k: float = 4.0) -> float:
+def tolerance(dtype: str, depth: int, scale, k: float = 4.0):
     """Return the largest error to expect of a sum of `depth` rounded terms up to `scale`.
 
     Rounding errors of a sum behave like a random walk: k * eps * sqrt(depth) * scale. Half types
@@ -29,11 +29,22 @@ def tolerance(dtype: str, depth: int, scale: float, k: float = 4.0) -> float:
     return (k * summed * math.sqrt(depth) + rounded) * scale
 
 
-def assert_close(actual: np.ndarray, wanted: np.ndarray, dtype: str, depth: int, what: str):
-    """Assert equal shapes and non-finite values, the rest within tolerance() of `depth` terms."""
+def assert_close(
+    actual: np.ndarray,
+    wanted: np.ndarray,
+    dtype: str,
+    depth: int,
+    what: str,
+    scale: np.ndarray | None = None,
+):
+    """Assert equal shapes and non-finite values, the rest within tolerance() of `depth` terms.
+
+    `scale` is that of each number; without it, the largest of them.
+    """
     assert actual.shape == wanted.shape, f"{what}: shape {actual.shape}, expected {wanted.shape}"
     finite = np.isfinite(wanted)
-    limit = tolerance(dtype, depth, np.abs(wanted[finite]).max(initial=0.0))
+    scale = np.abs(wanted[finite]).max(initial=0.0) if scale is None else scale
+    limit = np.broadcast_to(tolerance(dtype, depth, scale), wanted.shape)
     with np.errstate(invalid="ignore"):
         wrong = np.where(finite, ~(np.abs(actual - wanted) <= limit), actual != wanted)
     wrong &= ~(np.isnan(actual) & np.isnan(wanted))
@@ -41,7 +52,7 @@ def assert_close(actual: np.ndarray, wanted: np.ndarray, dtype: str, depth: int,
         first = tuple(map(int, np.argwhere(wrong)[0]))
         raise AssertionError(
             f"{what}: {wrong.sum()} of {wrong.size} differ, first at {first}: "
-            f"{actual[first]!r}, expected {wanted[first]!r} within {limit:.3g}"
+            f"{actual[first]!r}, expected {wanted[first]!r} within {limit[first]:.3g}"
         )
 
 

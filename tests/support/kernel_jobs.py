@@ -105,7 +105,7 @@ class Job:
         )
 
 
-_random_problem = functools.lru_cache(maxsize=2)(random_problem)  # one case may run many times
+remembered_problem = functools.lru_cache(maxsize=2)(random_problem)  # one case may run many times
 
 
 def run(library: Library, job: Job) -> dict[str, np.ndarray]:
@@ -119,7 +119,7 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
     shapes = p.shapes()
     if p.joined or not p.modulated:
         del shapes["mask"]
-    arrays = dict(_random_problem(job.case, job.dtypes[0]))
+    arrays = dict(remembered_problem(job.case, job.dtypes[0]))
     if arrays["bias"] is None:
         arrays["bias"] = np.zeros(job.case.outputs)
     arrays |= job.arrays

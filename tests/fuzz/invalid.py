@@ -1,0 +1,186 @@
+"""What is put in place of one argument of a valid call, so that it is none any more."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import paddle
+
+from tests.fuzz.entries import ATTRIBUTES, Entry
+from tests.support.cases import Case, pair
+from tests.support.problems import TENSORS
+
+
+def _cleared(tensor):
+    tensor = paddle.zeros([size or 1 for size in tensor.shape], tensor.dtype)
+    tensor._clear_data()
+    return tensor
+
+
+def _sparse(tensor):
+    shape = [size or 1 for size in tensor.shape]
+    return paddle.sparse.sparse_coo_tensor([[0]] * len(shape), [1.0], shape)
+
+
+# In place of a tensor, from it: what is no tensor, or none of a kind that is taken.
+NO_TENSORS = {
+    "None": lambda tensor: None,
+    "a list": lambda tensor: [1.0],
+    "an array": lambda tensor: np.zeros(tensor.shape, np.float32),
+    "a number": lambda tensor: 1.0,
+    "True": lambda tensor: True,
+    "text": lambda tensor: "x",
+    "a dtype": lambda tensor: paddle.float32,
+    "sparse": _sparse,
+    "cleared": _cleared,
+    "complex": lambda tensor: paddle.zeros(tensor.shape, "complex64"),
+    "no axes": lambda tensor: paddle.ones([], tensor.dtype),
+    "an axis less": lambda tensor: paddle.zeros(tensor.shape[1:], tensor.dtype),
+    "an axis more": lambda tensor: tensor.unsqueeze(0),
+}
+# The same, which some entries cast.
+DTYPES = {
+    name: lambda tensor, name=name: paddle.zeros(tensor.shape, name)
+    for name in ("bool", "uint8", "int32", "int64")
+}
+OTHER_FLOAT = {"another float": lambda tensor: tensor.astype(_other(tensor))}
+
+
+def _other(tensor):
+    return "float64" if tensor.dtype != paddle.float64 else "float16"
+
+
+def _resized(axis, size):
+    def make(tensor):
+        shape = list(tensor.shape)
+        if size >= 2**31:  # of no elements
+            shape = [0] * len(shape)
+        shape[axis] = shape[axis] + 1 if size == 1 else size
+        return paddle.zeros(shape, tensor.dtype)
+
+    return make
+
+
+SIZES = {"0": 0, "one more": 1, "2**31": 2**31, "2**62": 2**62}
+RESIZED = {
+    f"axis {axis}: {what}": _resized(axis, size)
+    for axis in range(4)
+    for what, size in SIZES.items()
+}
+
+NO_INTS = {
+    "0": 0, "-1": -1, "-2**31": -(2**31), "2**31": 2**31, "2**32 + 1": 2**32 + 1, "2**63": 2**63,
+    "thousands of digits": 10**5000, "1.0": 1.0, "0.5": 0.5, "nan": math.nan, "inf": math.inf,
+    "complex": 1j, "True": True, "np.True_": np.True_, "float32": np.float32(1), "text": "1",
+    "bytes": b"1", "None": None, "dict": {}, "set": {1}, "object": object(), "type": int,
+    "array": np.array([1, 1]), "array of no axes": np.array(1), "tensor": paddle.ones([1], "int32"),
+    "range": range(2),
+}  # fmt: skip
+NO_LISTS = {
+    "()": (), "(1,)": (1,), "[1]": [1], "(1, 1, 1)": (1, 1, 1), "(1, 1, 1, 1, 1)": (1,) * 5,
+    "(1, 1.0)": (1, 1.0), "(True, 1)": (True, 1), "(1, None)": (1, None), "('1', 1)": ("1", 1),
+    "(nan, 1)": (math.nan, 1), "((1, 1), 1)": ((1, 1), 1), "(1, -1)": (1, -1),
+    "[1, 2**31]": [1, 2**31], "[2**63, 1]": [2**63, 1], "[10**5000, 1]": [10**5000, 1],
+    "[-(10**5000), 1]": [-(10**5000), 1], "(1, array)": (1, np.array([1, 1])),
+}  # fmt: skip
+NO_FOURS = {"(1, 1, 1, 1)": (1, 1, 1, 1)}  # where two are taken
+NO_TEXTS = {
+    "nchw": "nchw", "NCWH": "NCWH", "empty": "", "NUL": "NCHW\0", "None": None, "1": 1,
+    "bytes": b"NCHW", "list": ["NCHW"], "True": True,
+}  # fmt: skip
+NO_NAMES = {"1": 1, "bytes": b"x", "True": True, "list": ["x"]}
+NO_INDIVISIBLE = {"more than there are channels": lambda case: case.channels + 1}
+
+
+def options(entry: Entry, case: Case) -> list[tuple[str, str, str]]:
+    """All (table, argument in a Case's words, key in the table) that make this call invalid."""
+    constructor, call = entry.constructor, entry.call
+    found = []
+    for name in (n for n in TENSORS if n in call):
+        optional = name == "bias" or call[name].default is None
+        if (name == "mask" and not case.modulated) or (name == "bias" and not case.bias):
+            continue
+        if entry.lenient and name == "bias":
+            continue
+        tables = {"NO_TENSORS": NO_TENSORS}
+        if not (entry.casts and name != "offset"):
+            tables["DTYPES"] = DTYPES
+            if not entry.casts and name != "x" and not entry.lenient:
+                tables["OTHER_FLOAT"] = OTHER_FLOAT
+        for table, values in tables.items():
+            found += [(table, name, key) for key in values if not (key == "None" and optional)]
+        found += [
+            ("RESIZED", name, key)
+            for key in RESIZED
+            if _makes_invalid(entry, case, name, *key[5:].split(": "))
+        ]
+    if entry.lenient:
+        return found
+    npu = "modulated" in call
+    for name in (*ATTRIBUTES, "in_channels", "out_channels", "kernel_size", "data_format", "name"):
+        parameter = constructor.get(name) or call.get(name)
+        if parameter is None:
+            continue
+        if name in ("data_format", "name"):
+            tables = {"NO_TEXTS": NO_TEXTS} if name == "data_format" else {"NO_NAMES": NO_NAMES}
+        else:
+            tables = {"NO_INTS": NO_INTS}
+            if name in ("stride", "padding", "dilation", "kernel_size"):
+                tables["NO_LISTS"] = NO_LISTS
+                if not npu and name != "padding":
+                    tables["NO_FOURS"] = NO_FOURS
+            elif name != "im2col_step":
+                tables["NO_LISTS"] = NO_LISTS
+            if name in ("groups", "deformable_groups"):
+                tables["NO_INDIVISIBLE"] = NO_INDIVISIBLE
+        for table, values in tables.items():
+            for key in values:
+                zero = key == "0" and name == "padding" and not npu
+                default = key == "None" and parameter.default is None
+                if not zero and not default:
+                    found.append((table, name, key))
+    return found
+
+
+def _makes_invalid(entry: Entry, case: Case, name: str, axis: str, what: str) -> bool:
+    """Whether a tensor of another size cannot fit the others, by the rules of shapes."""
+    axis = int(axis)
+    if name == "bias":
+        return axis == 0 and not what.startswith("2**")  # of which nothing else makes it empty
+    if what.startswith("2**"):
+        return True  # all other axes are 0
+    batch = axis == 0 and name in ("x", "offset", "mask")
+    if batch:
+        return not entry.pack and not (what == "0" and case.batch == 0)
+    if what == "0" or name in ("offset", "mask"):
+        return True
+    # What follows is one more.
+    if name == "weight":
+        hwcn = "modulated" in entry.call and case.data_format == "NHWC"
+        outputs = axis == (3 if hwcn else 0)
+        return not entry.inferred and not (outputs and not case.bias and case.groups == 1)
+    channels = axis == (3 if case.data_format == "NHWC" else 1)
+    if channels:
+        return not entry.inferred
+    spatial = axis - (1 if case.data_format == "NHWC" else 2)
+    return not entry.pack and pair(case.stride)[spatial] == 1
+
+
+def replacement(table: str, key: str, case: Case, tensor):
+    """Return the value that stands in place of an argument, of a tensor where it is one."""
+    value = globals()[table][key]
+    if table == "NO_INDIVISIBLE":
+        return value(case)
+    return value(tensor) if callable(value) and not isinstance(value, type) else value
+
+
+def culprits(entry: Entry, table: str, name: str) -> tuple[str, ...]:
+    """Which arguments an error may name, in the entry's words: of a size there are several."""
+    known = {**entry.constructor, **entry.call}
+    of_sizes = table in ("RESIZED", "NO_INDIVISIBLE")
+    names = (*TENSORS, "groups", "deformable_groups", "kernel_size") if of_sizes else (name,)
+    names = tuple(known[n].name if n in known else n for n in names)
+    return (
+        (*names, "input") if "x" in names and entry.layer else names
+    )  # of other libraries' layers

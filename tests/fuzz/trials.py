@@ -1,0 +1,294 @@
+"""What a fuzzer tries: kernels and public entries on valid problems, and invalid calls of them.
+
+A trial's `repr` is Python that makes it again; its `check` raises AssertionError where it fails.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+
+from benchmarks.kernel_library import Library
+from paddle_dcn import _library
+from tests.fuzz import invalid
+from tests.fuzz.entries import ENTRIES
+from tests.support import kernel_jobs
+from tests.support.cases import Case
+from tests.support.comparison import EPSILON, assert_close
+from tests.support.formula import absolute_terms, formula
+from tests.support.operators import EMPTY_REFERENCE, to_array, to_tensor
+from tests.support.problems import DTYPES, TENSORS, random_problem
+
+OFFSETS = ("zero", "random", "integer", "border", "huge", "nonfinite")
+BATCHES = (1, 1, 1, 2, 2, 3, 0 if EMPTY_REFERENCE else 1)
+LARGEST_STEP = 2**31 - 1
+MOST_PRODUCTS = 100_000  # of a case; larger ones are drawn again
+SHIPPED = Library(_library.PATH)
+ENGINES = [name for name in SHIPPED.engines() if SHIPPED.runs(name)]
+SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}
+
+warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def draw_case(rng: random.Random) -> Case:
+    """Draw any valid problem of small sizes; rng may be one that hypothesis made."""
+    while True:
+        case = _draw_case(rng)
+        if case.products <= MOST_PRODUCTS:
+            return case
+
+
+def _draw_case(rng: random.Random) -> Case:
+    def two(low, high):
+        return rng.randint(low, high), rng.randint(low, high)
+
+    kernel, dilation, stride = two(1, 4), two(1, 3), two(1, 3)
+    padding = (*two(0, 3), *two(0, 3))
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
+    least = [max(1, r - sum(padding[2 * axis : 2 * axis + 2])) for axis, r in enumerate(reach)]
+    size = tuple(n + rng.randint(0, 5) for n in least)
+    channels = rng.randint(1, 9)
+    if rng.randint(0, 3) == 0:  # more than a vector holds
+        channels = rng.choice([16, 17, 32, 33, 40, 64])
+    divisors = [n for n in range(1, channels + 1) if channels % n == 0]
+    groups = rng.choice(divisors)
+    if rng.randint(0, 9) == 0:  # steps beyond the image
+        stride = (rng.choice([1000, LARGEST_STEP]), stride[1])
+    if rng.randint(0, 9) == 0:
+        axis = rng.randint(0, 1)
+        if kernel[axis] == 1:  # taps apart, of which there is one
+            dilation = tuple(LARGEST_STEP if a == axis else d for a, d in enumerate(dilation))
+    return Case(
+        batch=rng.choice(BATCHES),
+        channels=channels,
+        size=size,
+        outputs=groups * rng.randint(1, 5),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        deformable_groups=rng.choice(divisors),
+        modulated=rng.choice([True, False]),
+        bias=rng.choice([True, False]),
+        offsets=rng.choice(OFFSETS),
+        im2col_step=rng.choice([None, 1, 2, 64]),
+        data_format=rng.choice(["NCHW", "NHWC"]),
+    )
+
+
+def draw_wanted(rng: random.Random) -> tuple[str, ...]:
+    """Draw whose gradients are asked for: mostly all, else any of them, or none."""
+    return TENSORS if rng.randint(0, 1) else tuple(n for n in TENSORS if rng.randint(0, 1))
+
+
+def check_results(case: Case, arrays: dict, results: dict, dtypes: tuple[str, str]) -> None:
+    """Hold output and gradients against the formula, by the size of the terms of each number."""
+    wanted, terms = formula(case, arrays), absolute_terms(case, arrays)
+    largest = max(1.0, *(np.abs(arrays[n]).max(initial=0) for n in ("x", "weight", "grad")))
+    for name, result in results.items():
+        among = dtypes if name in ("offset", "mask") else dtypes[:1]
+        dtype = max(among, key=EPSILON.__getitem__)
+        # Each term has a factor that may have been rounded to a multiple of the smallest number.
+        underflow = case.depth[name] * SMALLEST[dtype] * largest
+        scale = terms[name] + underflow / EPSILON[dtype]
+        assert_close(result, wanted[name], dtype, case.depth[name], name, scale)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A case for an engine of the kernel library, without Paddle."""
+
+    case: Case
+    dtypes: tuple[str, str]
+    engine: str
+    threads: int
+    wanted: tuple[str, ...]
+    aligned: bool
+
+    @property
+    def kind(self) -> str:
+        """What the table counts it as."""
+        return f"kernels, {self.engine}"
+
+    def check(self) -> None:
+        """Compare with the formula."""
+        sizes = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+        shift = 0 if self.aligned else max(sizes[dtype] for dtype in self.dtypes)
+        device = ("cpu", self.engine, self.threads)
+        job = kernel_jobs.Job(self.case, self.dtypes, device, self.wanted, shift=shift)
+        results = kernel_jobs.run(SHIPPED, job)
+        arrays = kernel_jobs.remembered_problem(self.case, self.dtypes[0])
+        check_results(self.case, arrays, results, self.dtypes)
+
+
+def _to_leaf(array: np.ndarray, dtype: str, wanted: bool, strided: bool):
+    """Return a leaf and what is passed: itself, or a transposed view of it."""
+    if not strided:
+        leaf = to_tensor(array, dtype, wanted)
+        return leaf, leaf
+    leaf = to_tensor(np.ascontiguousarray(array.T), dtype, wanted)
+    return leaf, leaf.transpose(list(range(array.ndim))[::-1])
+
+
+def _images(array: np.ndarray, case: Case, back: bool = False) -> np.ndarray:
+    if case.data_format == "NCHW":
+        return array
+    return array.transpose((0, 3, 1, 2) if back else (0, 2, 3, 1))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A case for a public function or layer."""
+
+    entry: str
+    case: Case
+    dtypes: tuple[str, str] = ("float32", "float32")
+    wanted: tuple[str, ...] = ()
+    threads: int = 1
+    strided: tuple[str, ...] = ()  # tensors that are views, not contiguous
+
+    @property
+    def kind(self) -> str:
+        """What the table counts it as."""
+        return self.entry
+
+    def arrays(self) -> dict:
+        """The problem; with the sampling that a pack predicts, the same at every pixel."""
+        arrays = random_problem(self.case, self.dtypes[0])
+        if ENTRIES[self.entry].pack:
+            for name in ("offset", "mask"):
+                if arrays[name] is not None:
+                    planes = arrays[name][:1, :, :1, :1]
+                    if name == "mask":
+                        planes = np.where(planes > 0.5, 1.0, 0.5)  # the sigmoids of 100 and 0
+                    arrays[name] = np.broadcast_to(planes, arrays[name].shape) + 0.0
+        return arrays
+
+    def tensors(self, arrays: dict) -> tuple[dict, dict]:
+        """Return leaves by name, and the tensors that are passed."""
+        leaves, passed = {}, {}
+        for name in TENSORS:
+            if arrays[name] is None:
+                continue
+            array = _images(arrays[name], self.case) if name == "x" else arrays[name]
+            dtype = self.dtypes[name in ("offset", "mask")]
+            parameter = ENTRIES[self.entry].layer and name in ("weight", "bias")
+            leaves[name], passed[name] = _to_leaf(
+                array, dtype, name in self.wanted, name in self.strided and not parameter
+            )
+        return leaves, passed
+
+    def build(self, passed: dict, constructor: dict, arrays: dict):
+        """Return the function or layer, which predicts the case's sampling if it is a pack."""
+        entry = ENTRIES[self.entry]
+        function = entry.build(self.case, constructor, passed)
+        if entry.pack and self.case.batch:
+            convolution = getattr(function, "conv_offset", None) or function.conv_offset_mask
+            planes = [arrays["offset"][0, :, 0, 0]]
+            if arrays["mask"] is not None:
+                planes.append(np.where(arrays["mask"][0, :, 0, 0] == 1.0, 100.0, 0.0))
+            value = to_tensor(np.concatenate(planes), convolution.bias.dtype)
+            convolution.bias.set_value(value)
+        return function
+
+    def check(self) -> None:
+        """Compare with the formula."""
+        entry = ENTRIES[self.entry]
+        paddle.base.core.set_num_threads(self.threads)
+        arrays = self.arrays()
+        leaves, passed = self.tensors(arrays)
+        constructor, call = entry.arguments(self.case, passed)
+        function = self.build(passed, constructor, arrays)
+        out = function(**call)
+        out = out[0] if isinstance(out, tuple) else out
+        dtype = str(out.dtype).rpartition(".")[2]
+        assert dtype == self.dtypes[0], f"out: {dtype}, expected {self.dtypes[0]}"
+        results = {"out": _images(to_array(out), self.case, back=True)}
+        wanted = [name for name in self.wanted if name in leaves]
+        if entry.pack:
+            wanted = [name for name in wanted if name not in ("offset", "mask")]
+        if wanted:
+            _, grad = _to_leaf(
+                _images(arrays["grad"], self.case), self.dtypes[0], False, "grad" in self.strided
+            )
+            out.backward(grad)
+            if entry.layer:
+                leaves |= {n: getattr(function, n) for n in ("weight", "bias") if n in leaves}
+            for name, leaf in leaves.items():
+                assert (leaf.grad is not None) == (name in wanted), f"{name}: gradient {leaf.grad}"
+            for name in wanted:
+                assert leaves[name].grad.dtype == leaves[name].dtype, name
+                array = to_array(leaves[name].grad)
+                if name in self.strided and not (entry.layer and name in ("weight", "bias")):
+                    array = array.T
+                results[name] = _images(array, self.case, back=True) if name == "x" else array
+        check_results(self.case, arrays, results, self.dtypes)
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """A call of an entry with one argument made invalid."""
+
+    entry: str
+    case: Case
+    table: str  # of tests.fuzz.invalid
+    argument: str  # in the words of a Case
+    value: str  # its key in the table
+
+    @property
+    def kind(self) -> str:
+        """What the table counts it as."""
+        return f"invalid {self.table}"
+
+    def check(self) -> None:
+        """Expect the error that the interface promises, which names the argument."""
+        entry = ENTRIES[self.entry]
+        valid = Call(self.entry, self.case)
+        arrays = valid.arrays()
+        _, passed = valid.tensors(arrays)
+        constructor, call = entry.arguments(self.case, passed)
+        known = {**entry.constructor, **entry.call}
+        own = known[self.argument].name
+        tensor = call.get(own) if self.argument in TENSORS else None
+        value = invalid.replacement(self.table, self.value, self.case, tensor)
+        expected = invalid.culprits(entry, self.table, self.argument)
+        try:
+            if self.argument in entry.constructor and entry.layer:
+                entry.make(**constructor | {own: value})
+            else:
+                valid.build(passed, constructor, arrays)(**call | {own: value})
+        except (ValueError, TypeError) as error:
+            text = str(error)
+            named = text.partition(":")[0]
+            assert named in expected, f"expected an error that names {expected}, got {text[:300]!r}"
+        except Exception as error:
+            raise AssertionError(f"{own}: {type(error).__name__}: {str(error)[:300]}") from error
+        else:
+            raise AssertionError(f"{own}: {self.value} ({self.table}) was accepted")
+
+
+def draw(rng: random.Random) -> Kernels | Call | Invalid:
+    """Draw a trial."""
+    case = draw_case(rng)
+    dtypes, wanted = rng.choice(DTYPES), draw_wanted(rng)
+    threads = rng.choice([1, 1, 2, 3])
+    sort = rng.randint(0, 9)
+    if sort < 3:
+        engine, aligned = rng.choice(ENGINES), rng.choice([True, False])
+        return Kernels(case, dtypes, engine, threads, wanted, aligned)
+    title = "deform_conv2d" if sort < 5 else rng.choice(list(ENTRIES))
+    entry = ENTRIES[title]
+    case = entry.fit(case)
+    if sort < 7:
+        if entry.casts or entry.pack or entry.layer:
+            dtypes = (dtypes[0], dtypes[0])
+        if title == "deform_conv2d_reference" and case.batch == 0:
+            wanted = TENSORS  # without x's, Paddle fails at the weight's of a product without rows
+        strided = tuple(n for n in (*TENSORS, "grad") if rng.randint(0, 3) == 0)
+        return Call(title, case, dtypes, wanted, threads, strided)
+    return Invalid(title, case, *rng.choice(invalid.options(entry, case)))
