@@ -229,10 +229,14 @@ struct Plan {
     const int64_t weight_bytes = weight_layout.backward_size() * static_cast<int64_t>(sizeof(T));
     const int64_t fixed_bytes = (gathers ? kChunkBudget : 0) + (data ? weight_bytes : 0) +
                                 (t.grad_weight ? std::max(kPartialBudget, partial_bytes) : 0);
-    batches = split_batch(p, elements,
-                          (x_size + y_size) * static_cast<int64_t>(sizeof(T)) +
-                              grad_x_size * static_cast<int64_t>(sizeof(S)),
-                          flags, kWorkspaceBudget - fixed_bytes);
+    const int64_t image_bytes = (x_size + y_size) * static_cast<int64_t>(sizeof(T)) +
+                                grad_x_size * static_cast<int64_t>(sizeof(S));
+    batches = split_batch(p, elements, image_bytes, flags, kWorkspaceBudget - fixed_bytes);
+    // Less than these budgets where images are large.
+    const int64_t left =
+        kWorkspaceBudget - (data ? weight_bytes : 0) - batches.images * image_bytes;
+    const int64_t chunk_budget = gathers ? std::min(kChunkBudget, left / 2) : 0;
+    const int64_t partial_budget = std::min(kPartialBudget, left - chunk_budget);
 
     splits = 1;
     if (t.grad_weight) {
@@ -244,10 +248,10 @@ struct Plan {
                 ceil_div(p.taps() * inputs.packed_channels() / p.groups, Tile::kColumns);
             splits = fewest_slices(tiles, int64_t{processors()} * Tile::kMinBlocks,
                                    ceil_div(batches.images * p.out_pixels(), Slice<T>::kDepth),
-                                   kPartialBudget / partial_bytes);
+                                   partial_budget / partial_bytes);
           });
     }
-    chunk.choose<T>(p, inputs, batches, gathers, flags & kSmallChunks ? 0 : kChunkBudget);
+    chunk.choose<T>(p, inputs, batches, gathers, flags & kSmallChunks ? 0 : chunk_budget);
     group_units = ceil_div(chunk.channels, chunk.unit_channels);
     const int64_t planes = gathers ? chunk.images * chunk.groups : 0;
     const bool shared = (t.grad_offset || t.grad_mask) && chunk.unit_channels < deformable_channels;
