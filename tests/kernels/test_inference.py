@@ -24,7 +24,14 @@ FORMS = [
     Inference(negative_slope=0.1, packed=True),
     Inference(negative_slope=0.0, upper_bound=0.5, packed=True),
 ]
-JOBS = [(case, form) for case in COMPACT for form in FORMS if case.modulated or not form.joined]
+# Whose images are not copied, but taken a few at a time where the mask is computed.
+CHUNKED = Case(3, 4, (5, 6), 6, padding=1, data_format="NHWC", im2col_step=2)
+JOBS = [
+    (case, form)
+    for case in [*COMPACT, CHUNKED]
+    for form in FORMS
+    if case.modulated or not form.joined
+]
 
 
 @functools.cache

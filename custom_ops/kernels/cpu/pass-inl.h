@@ -33,11 +33,11 @@ struct Pass {
   Largest& largest;
   Team& team;
   const typename Buffers::ThreadBuffers own;
-  const Pixel* const x;  // arranged in buffers.blocks
   const Planes offset;
   Planes mask;
   Tile<T> tile;
-  int64_t first_image = 0, images = 0;  // that are in the workspace
+  int64_t first_image = 0, images = 0;  // that are at hand
+  const Pixel* x = nullptr;  // theirs: arranged in buffers.blocks, or as they are in the tensor
 
   Pass(const Problem& p, const Tensors& tensors, const Buffers& buffers, void* workspace,
        Largest& largest, Team& team)
@@ -48,7 +48,6 @@ struct Pass {
         team(team),
         own(buffers.thread_buffers(static_cast<char*>(workspace) + buffers.shared_bytes +
                                    team.thread() * buffers.thread_bytes)),
-        x(buffers.copies_x ? buffers.x : static_cast<const Pixel*>(tensors.x)),
         offset(like_offset(p, tensors.offset)),
         mask(like_mask(p, tensors.mask)),
         tile{0, 0, 0, own.origins, own.origins + kMaxTile} {
@@ -62,6 +61,8 @@ struct Pass {
   void for_images(F f) {
     for (first_image = 0; first_image < p.batch; first_image += buffers.images) {
       images = smaller(buffers.images, p.batch - first_image);
+      const int64_t before = first_image * buffers.blocks.image_size();
+      x = buffers.copies_x ? buffers.x : static_cast<const Pixel*>(tensors.x) + before;
       f();
     }
   }
