@@ -92,6 +92,12 @@ NO_TEXTS = {
 NO_NAMES = {"1": 1, "bytes": b"x", "True": True, "list": ["x"]}
 NO_INDIVISIBLE = {"more than there are channels": lambda case: case.channels + 1}
 
+TABLES = {
+    "NO_TENSORS": NO_TENSORS, "DTYPES": DTYPES, "OTHER_FLOAT": OTHER_FLOAT, "RESIZED": RESIZED,
+    "NO_INTS": NO_INTS, "NO_LISTS": NO_LISTS, "NO_FOURS": NO_FOURS, "NO_TEXTS": NO_TEXTS,
+    "NO_NAMES": NO_NAMES, "NO_INDIVISIBLE": NO_INDIVISIBLE,
+}  # fmt: skip
+
 
 def options(entry: Entry, case: Case) -> list[tuple[str, str, str]]:
     """All (table, argument in a Case's words, key in the table) that make this call invalid."""
@@ -103,13 +109,15 @@ def options(entry: Entry, case: Case) -> list[tuple[str, str, str]]:
             continue
         if entry.lenient and name == "bias":
             continue
-        tables = {"NO_TENSORS": NO_TENSORS}
+        tables = ["NO_TENSORS"]
         if not (entry.casts and name != "offset"):
-            tables["DTYPES"] = DTYPES
+            tables.append("DTYPES")
             if not entry.casts and name != "x" and not entry.lenient:
-                tables["OTHER_FLOAT"] = OTHER_FLOAT
-        for table, values in tables.items():
-            found += [(table, name, key) for key in values if not (key == "None" and optional)]
+                tables.append("OTHER_FLOAT")
+        for table in tables:
+            for key in TABLES[table]:
+                if not (key == "None" and optional):
+                    found.append((table, name, key))
         found += [
             ("RESIZED", name, key)
             for key in RESIZED
@@ -122,25 +130,27 @@ def options(entry: Entry, case: Case) -> list[tuple[str, str, str]]:
         parameter = constructor.get(name) or call.get(name)
         if parameter is None:
             continue
-        if name in ("data_format", "name"):
-            tables = {"NO_TEXTS": NO_TEXTS} if name == "data_format" else {"NO_NAMES": NO_NAMES}
-        else:
-            tables = {"NO_INTS": NO_INTS}
-            if name in ("stride", "padding", "dilation", "kernel_size"):
-                tables["NO_LISTS"] = NO_LISTS
-                if not npu and name != "padding":
-                    tables["NO_FOURS"] = NO_FOURS
-            elif name != "im2col_step":
-                tables["NO_LISTS"] = NO_LISTS
-            if name in ("groups", "deformable_groups"):
-                tables["NO_INDIVISIBLE"] = NO_INDIVISIBLE
-        for table, values in tables.items():
-            for key in values:
+        for table in _tables_of(name, npu):
+            for key in TABLES[table]:
                 zero = key == "0" and name == "padding" and not npu
                 default = key == "None" and parameter.default is None
                 if not zero and not default:
                     found.append((table, name, key))
     return found
+
+
+def _tables_of(name: str, npu: bool) -> list[str]:
+    """The tables for an argument that is no tensor."""
+    if name in ("data_format", "name"):
+        return ["NO_TEXTS"] if name == "data_format" else ["NO_NAMES"]
+    tables = ["NO_INTS"]
+    if name != "im2col_step":
+        tables.append("NO_LISTS")
+    if name in ("stride", "dilation", "kernel_size") and not npu:
+        tables.append("NO_FOURS")
+    if name in ("groups", "deformable_groups"):
+        tables.append("NO_INDIVISIBLE")
+    return tables
 
 
 def _makes_invalid(entry: Entry, case: Case, name: str, axis: str, what: str) -> bool:
@@ -169,18 +179,20 @@ def _makes_invalid(entry: Entry, case: Case, name: str, axis: str, what: str) ->
 
 def replacement(table: str, key: str, case: Case, tensor):
     """Return the value that stands in place of an argument, of a tensor where it is one."""
-    value = globals()[table][key]
+    value = TABLES[table][key]
     if table == "NO_INDIVISIBLE":
         return value(case)
     return value(tensor) if callable(value) and not isinstance(value, type) else value
 
 
+# Any of them may be named where sizes do not go together.
+OF_SIZES = (*TENSORS, "groups", "deformable_groups", "kernel_size", "im2col_step")
+
+
 def culprits(entry: Entry, table: str, name: str) -> tuple[str, ...]:
-    """Which arguments an error may name, in the entry's words: of a size there are several."""
+    """Which arguments an error may name, in the entry's words."""
     known = {**entry.constructor, **entry.call}
-    of_sizes = table in ("RESIZED", "NO_INDIVISIBLE")
-    names = (*TENSORS, "groups", "deformable_groups", "kernel_size") if of_sizes else (name,)
-    names = tuple(known[n].name if n in known else n for n in names)
-    return (
-        (*names, "input") if "x" in names and entry.layer else names
-    )  # of other libraries' layers
+    names = OF_SIZES if table in ("RESIZED", "NO_INDIVISIBLE") else (name,)
+    own = tuple(known[n].name if n in known else n for n in names)
+    # Layers of other libraries have an x, and errors with its name in their functions.
+    return (*own, "input") if entry.layer and "x" in own else own

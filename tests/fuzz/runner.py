@@ -31,12 +31,13 @@ class Failure:
     kind: str
     trial: str
     reason: str
+    where: str  # the worker's environment
 
     def __str__(self) -> str:
         """Return Python that repeats it; for what draws of `tests.fuzz.trials` give."""
         comment = "\n".join(f"# {line}" for line in self.reason.splitlines())
         return (
-            f"# Trial {self.number}, {self.kind}:\n{comment}\n"
+            f"# Trial {self.number}, {self.kind}, with {self.where}:\n{comment}\n"
             f"from tests.fuzz.trials import *\n{self.trial}.check()\n"
         )
 
@@ -74,6 +75,10 @@ def load_trials() -> Callable:
     return trials.draw
 
 
+def _said(environment: dict[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in environment.items())
+
+
 def _draw(draw: Callable, seed: str, number: int) -> Any:
     return draw(random.Random(f"{seed}:{number}"))
 
@@ -90,10 +95,11 @@ def _work(load, seed, numbers, environment, current, pipe) -> None:
         counts[trial.kind] += 1
         try:
             trial.check()
-        except AssertionError as error:
-            failures.append(Failure(number, trial.kind, repr(trial), str(error)))
-        except BaseException:
-            failures.append(Failure(number, trial.kind, repr(trial), traceback.format_exc()))
+        except Exception as error:
+            expected = isinstance(error, AssertionError)
+            reason = str(error) if expected else traceback.format_exc()
+            where = _said(environment)
+            failures.append(Failure(number, trial.kind, repr(trial), reason, where))
         if failures or time.monotonic() - reported > REPORT_EVERY:
             pipe.send((counts, failures))
             counts, failures, reported = Counter(), [], time.monotonic()
@@ -168,9 +174,9 @@ def run(
             raise RuntimeError(f"a worker ended before its first trial: {reason}")
         number = worker.current.value
         trial = _draw(load(), seed, number)
-        reason += "".join(f", {name}={value}" for name, value in worker.environment.items())
+        where = _said(worker.environment)
         outcome.counts[trial.kind] += 1
-        outcome.failures.append(Failure(number, trial.kind, repr(trial), reason))
+        outcome.failures.append(Failure(number, trial.kind, repr(trial), reason, where))
         return worker.next()
 
     try:

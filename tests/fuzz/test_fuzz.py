@@ -99,20 +99,19 @@ def test_finds_an_error_that_names_nothing(monkeypatch):
 
 
 def test_every_kind_of_invalid_argument_is_drawn():
-    tables = {
+    drawn = {
         table for entry in ENTRIES.values() for table, *_ in invalid.options(entry, entry.fit(CASE))
     }
-    assert tables == {name for name in vars(invalid) if name.isupper()} - {
-        "ATTRIBUTES", "SIZES", "TENSORS",
-    }  # fmt: skip
+    assert drawn == invalid.TABLES.keys()
 
 
 def test_a_process_that_dies_is_a_failure_and_is_replaced(monkeypatch):
     monkeypatch.setattr(runner, "MOST", 4)
-    outcome = runner.run(fakes.load, "0", 60.0, [{}])
+    outcome = runner.run(fakes.load, "0", 60.0, [{"ENGINE": "fast"}])
     failures = {failure.reason: str(failure) for failure in outcome.failures}
     assert failures.keys() == {"the process died, exit status 9", "wrong"}
     assert "Fake(number=3, kind='fake').check()" in failures["the process died, exit status 9"]
+    assert ", fake, with ENGINE=fast:" in failures["wrong"]
     assert "Fake(number=5, kind='fake').check()" in failures["wrong"]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import warnings
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import paddle
@@ -20,6 +21,7 @@ from tests.support import kernel_jobs
 from tests.support.cases import Case
 from tests.support.comparison import EPSILON, assert_close
 from tests.support.formula import absolute_terms, formula
+from tests.support.kernel_jobs import Inference
 from tests.support.operators import EMPTY_REFERENCE, to_array, to_tensor
 from tests.support.problems import DTYPES, TENSORS, random_problem
 
@@ -27,6 +29,7 @@ OFFSETS = ("zero", "random", "integer", "border", "huge", "nonfinite")
 BATCHES = (1, 1, 1, 2, 2, 3, 0 if EMPTY_REFERENCE else 1)
 LARGEST_STEP = 2**31 - 1
 MOST_PRODUCTS = 100_000  # of a case; larger ones are drawn again
+PLAIN = Inference()  # none of what forward does for inference
 SHIPPED = Library(_library.PATH)
 ENGINES = [name for name in SHIPPED.engines() if SHIPPED.runs(name)]
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}
@@ -86,9 +89,19 @@ def draw_wanted(rng: random.Random) -> tuple[str, ...]:
     return TENSORS if rng.randint(0, 1) else tuple(n for n in TENSORS if rng.randint(0, 1))
 
 
-def check_results(case: Case, arrays: dict, results: dict, dtypes: tuple[str, str]) -> None:
+def check_results(
+    case: Case,
+    arrays: dict,
+    results: dict,
+    dtypes: tuple[str, str],
+    inference: Inference = PLAIN,
+) -> None:
     """Hold output and gradients against the formula, by the size of the terms of each number."""
+    if inference.joined:
+        arrays = {**arrays, "mask": 1 / (1 + np.exp(-arrays["mask"]))}
     wanted, terms = formula(case, arrays), absolute_terms(case, arrays)
+    out, slope = wanted["out"], inference.negative_slope
+    wanted["out"] = np.minimum(np.where(out < 0, slope * out, out), inference.upper_bound)
     largest = max(1.0, *(np.abs(arrays[n]).max(initial=0) for n in ("x", "weight", "grad")))
     for name, result in results.items():
         among = dtypes if name in ("offset", "mask") else dtypes[:1]
@@ -109,21 +122,25 @@ class Kernels:
     threads: int
     wanted: tuple[str, ...]
     aligned: bool
+    inference: Inference = PLAIN
 
     @property
     def kind(self) -> str:
         """What the table counts it as."""
-        return f"kernels, {self.engine}"
+        infers = self.inference != PLAIN
+        return f"kernels{' for inference' if infers else ''}, {self.engine}"
 
     def check(self) -> None:
         """Compare with the formula."""
         sizes = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
         shift = 0 if self.aligned else max(sizes[dtype] for dtype in self.dtypes)
         device = ("cpu", self.engine, self.threads)
-        job = kernel_jobs.Job(self.case, self.dtypes, device, self.wanted, shift=shift)
+        job = kernel_jobs.Job(
+            self.case, self.dtypes, device, self.wanted, shift=shift, inference=self.inference
+        )
         results = kernel_jobs.run(SHIPPED, job)
         arrays = kernel_jobs.remembered_problem(self.case, self.dtypes[0])
-        check_results(self.case, arrays, results, self.dtypes)
+        check_results(self.case, arrays, results, self.dtypes, self.inference)
 
 
 def _to_leaf(array: np.ndarray, dtype: str, wanted: bool, strided: bool):
@@ -280,7 +297,12 @@ def draw(rng: random.Random) -> Kernels | Call | Invalid:
     sort = rng.randint(0, 9)
     if sort < 3:
         engine, aligned = rng.choice(ENGINES), rng.choice([True, False])
-        return Kernels(case, dtypes, engine, threads, wanted, aligned)
+        if sort:
+            return Kernels(case, dtypes, engine, threads, wanted, aligned)
+        joined, packed = case.modulated and rng.choice([True, False]), rng.choice([True, False])
+        slope, bound = rng.choice([1.0, 0.1, 0.0]), rng.choice([inf, 6.0, 0.5])
+        form = Inference(joined, slope, bound, packed)
+        return Kernels(case, dtypes, engine, threads, (), aligned, form)
     title = "deform_conv2d" if sort < 5 else rng.choice(list(ENTRIES))
     entry = ENTRIES[title]
     case = entry.fit(case)
