@@ -250,8 +250,9 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
           const Tap<T, Index> t = i < kThreads ? first_tap : read_tap(i);
           const Sample<Sum<T>> sample = t.sample(g, a.inputs, pixel, item.tap);
           const Corners<Index> corners(g, pixel.image, sample);
-          const Index row = chunk.row(g, pixel.image, item.first_group + i / kRows, item.tap,
-                                      pixel.row * g.out_width + pixel.column);
+          const Index row = a.columns ? chunk.row(g, pixel.image, item.first_group + i / kRows,
+                                                  item.tap, pixel.row * g.out_width + pixel.column)
+                                      : 0;
           p = {corners.first, row * chunk.channels, corners.inside, sample.ly,
                sample.lx,     t.mask(a.inputs)};
         }

@@ -24,7 +24,8 @@ struct GatherArguments {
 
 template <typename T, typename Index>
 __global__ void __launch_bounds__(512, 2) gather_kernel(const GatherArguments<T, Index> a) {
-  constexpr int kVector = Vector<T>::kSize, kBatch = 4;  // vectors whose loads are under way
+  constexpr int kVector = Vector<T>::kSize;
+  constexpr int kBatch = sizeof(T) == 8 ? 2 : 4;  // vectors whose loads are under way
   const Geometry<Index>& g = a.bins.geometry;
   const Chunk<Index>& chunk = a.chunk;
   const Index first_channel = chunk.first_group * g.deformable_channels + chunk.first_channel;
