@@ -24,6 +24,8 @@ slow = pytest.mark.skipif(
 # The 64-bit variants run on single images of more than 2^31 elements only.
 ACCEPTED_SPILLS = {
     ("forward_kernel", "int"): 64,
+    ("forward_kernel", "long"): 128,
+    ("pack_staged_weight_kernel", "int"): 16,
     ("backward_weight_kernel", "int"): 112,
     ("backward_weight_kernel", "long"): 32,
     ("backward_data_kernel", "long"): 64,
