@@ -13,8 +13,16 @@ PACKAGES = "nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12 nvidia-cuda-cccl-cu1
 _HEADERS = {
     name: f"#include <cuda/std/{name}>\nnamespace std {{ using namespace cuda::std; }}\n"
     "using namespace cuda::std;\n"
-    for name in ("cstddef", "cstdint", "limits", "type_traits")
+    for name in ("cstddef", "cstdint", "limits", "numeric", "type_traits")
 }
+# Of the host's functions, which are not compiled, NVRTC wants declarations all the same.
+_RUNTIME = """#include <cuda_runtime.h>
+cudaError_t cudaGetDevice(int*);
+cudaError_t cudaDeviceGetAttribute(int*, cudaDeviceAttr, int);
+cudaError_t cudaGetLastError();
+cudaError_t cudaMemsetAsync(void*, int, size_t, cudaStream_t);
+"""
+_HEADERS["algorithm"] = "#include <cuda/std/__algorithm_>\n"
 
 
 def _folder(package: str) -> Path:
@@ -30,7 +38,12 @@ class Compiler:
 
     def __init__(self) -> None:
         includes = [_folder(name) / "include" for name in ("cuda_runtime", "cuda_cccl")]
-        self._options = ["-std=c++17", "-default-device", *(f"-I{path}" for path in includes)]
+        self._options = [
+            "-std=c++17",
+            "-default-device",
+            "-diag-suppress=1097",
+            *(f"-I{path}" for path in includes),
+        ]
         self._library = ctypes.CDLL(str(_folder("cuda_nvrtc") / "lib" / "libnvrtc.so.12"))
 
     def compile(self, headers: list[Path], kernels: list[str], architecture: str) -> None:
@@ -59,7 +72,7 @@ class Compiler:
             if error:
                 raise RuntimeError(f"NVRTC: error {error}\n{log() if program else ''}")
 
-        source = "".join(f'#include "{header}"\n' for header in headers)
+        source = _RUNTIME + "".join(f'#include "{header}"\n' for header in headers)
         options = [*self._options, f"-arch={architecture}"]
         names = list(_HEADERS)
         require(
