@@ -246,7 +246,12 @@ NHWC = {
     "data_format": "NHWC",
 }
 ERRORS = [
-    ("stride: expected 4 ints (NCHW), got 2", {"stride": 2}, TypeError),
+    ("stride: expected 4 ints (NCHW), got 2 (int)", {"stride": 2}, TypeError),
+    (
+        "stride: expected 4 ints (NCHW), got a number of thousands of digits (int)",
+        {"stride": 10**5000},
+        TypeError,
+    ),
     ("stride: expected 4 ints (NCHW), got [1, 1]", {"stride": [1, 1]}, ValueError),
     (
         "stride: expected 1 for N and C (NCHW), got [1, 2, 2, 1]",
