@@ -341,6 +341,7 @@ SANITIZED = [
     job(SPREAD, ("float64", "float64"), WIDE_INDEX),
     job(SINGLE, ("float16", "float16")),
     job(SPLIT, ("float32", "float32"), wanted=("bias",), processors=32),
+    job(Case(1, 64, (3, 5), 66, padding=1), ("float16", "float16"), wanted=(), hopper=True),
 ]
 
 

@@ -407,6 +407,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
       }
       commit_products();
       wait_products<1>();
+      __syncwarp();  // lane 0 arrives for all
       if (slice == 0 && step > 0 && lane == 0) empty[(step - 1) % Tile::kStages].arrive();
       if (slice == 1 && thread == 0 && step + Tile::kStages - 1 < steps) {
         if (step > 0) empty[(step - 1) % Tile::kStages].wait((step - 1) / Tile::kStages % 2);
