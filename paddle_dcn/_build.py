@@ -104,7 +104,7 @@ def choose_capabilities(listed: str, known: set[int], nvcc: str) -> list[str]:
         BuildError: An entry is none, or nothing is left.
     """
     chosen, left_out = {}, []
-    for entry in re.split(r"[;,\s]+", listed.strip()):
+    for entry in re.split(r"[;,\s]+", listed.strip(";, \t\n") or listed):
         match = re.fullmatch(r"(\d{1,2})\.?(\d)[af]?(\+PTX)?", entry)
         if match is None:
             raise BuildError(
@@ -134,10 +134,18 @@ def cuda_capabilities(nvcc: str) -> list[str]:
     """Ask nvcc what it knows and return the compute capabilities that the library is built for."""
 
     def ask(option: str) -> str:
-        return subprocess.run([nvcc, option], capture_output=True, text=True, check=True).stdout
+        try:
+            done = subprocess.run([nvcc, option], capture_output=True, text=True)
+        except OSError as error:
+            raise BuildError(f"paddle_dcn: {nvcc} cannot be run: {error.strerror}") from None
+        if done.returncode:
+            raise BuildError(f"paddle_dcn: {nvcc} {option} failed\n{done.stdout}{done.stderr}")
+        return done.stdout
 
     known = {int(each) for each in re.findall(r"\bsm_(\d+)\b", ask("--list-gpu-code"))}
     release = re.search(r"release (\d+)\.(\d+)", ask("--version"))
+    if release is None or not known:
+        raise BuildError(f"paddle_dcn: {nvcc} does not tell its release and what it compiles for")
     major = int(release[1])
     if major < 12:
         known.discard(90)  # it has no sm_90a; Hopper compiles the PTX of what is before it
@@ -155,6 +163,11 @@ def cuda_capabilities(nvcc: str) -> list[str]:
     if not listed:
         default = CUDA_CAPABILITIES.split()
         listed = " ".join(each for each in default if int(re.sub(r"\D", "", each)) in known)
+        if not listed:
+            raise BuildError(
+                f"paddle_dcn: {nvcc} compiles for none of {', '.join(default)}: name a newer CUDA "
+                "toolkit in CUDA_HOME"
+            )
     return choose_capabilities(listed, known, f"nvcc {release[1]}.{release[2]}")
 
 

@@ -30,7 +30,7 @@ def sources() -> Path:
 def _state(code: Path) -> str:
     """Return a digest of the C++ sources in a folder, and of how they are built."""
     digest = hashlib.sha256(Path(_build.__file__).read_bytes())
-    for variable in ("PADDLE_DCN_WITH_CUDA", "PADDLE_CUDA_ARCH_LIST"):
+    for variable in ("PADDLE_DCN_WITH_CUDA", "PADDLE_CUDA_ARCH_LIST", "CUDA_HOME"):
         digest.update(f"{variable}={os.environ.get(variable, '')}\n".encode())
     for path in sorted(p for p in code.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".cuh"}):
         digest.update(str(path.relative_to(code)).encode() + path.read_bytes())
@@ -97,8 +97,8 @@ def _find() -> tuple[Path, str]:
             others = ", ".join(each.name for each in sorted(PACKAGE.glob("_paddle_dcn.*.so")))
             print(
                 f"paddle_dcn: no library for Paddle {_build.paddle_version()} (found: "
-                f"{others or 'none'}); building it in {folder}, once, which takes about a minute "
-                "...",
+                f"{others or 'none'}); building it in {folder}, once, which takes about a minute, "
+                "with CUDA several ...",
                 file=sys.stderr,
                 flush=True,
             )

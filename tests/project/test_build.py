@@ -16,6 +16,7 @@ LISTS = [
     ("8.0;9.0", "8.0 9.0+PTX", "sm_80 sm_90a compute_90"),
     ("90a, 86 80", "8.0 8.6 9.0+PTX", "sm_80 sm_86 sm_90a compute_90"),
     ("8.0+PTX 8.0 9.0 12.0", "8.0+PTX 9.0 12.0", "sm_80 compute_80 sm_90a sm_120"),
+    ("; 8.0 ;", "8.0+PTX", "sm_80 compute_80"),
 ]
 
 
@@ -84,3 +85,21 @@ def test_toolkit_newer_than_that_of_paddle(nvcc, monkeypatch, recwarn, release, 
     _build.cuda_capabilities(nvcc(release, CUDA_13_0))
     messages = [str(warning.message) for warning in recwarn]
     assert any("nvcc is of CUDA 13 and Paddle of CUDA 12.6" in each for each in messages) == warns
+
+
+@pytest.mark.parametrize(
+    "script, message",
+    [
+        ("#!/bin/sh\necho broken >&2\nexit 1\n", "--list-gpu-code failed\nbroken"),
+        ("#!/bin/sh\n", "does not tell its release"),
+        ("", "cannot be run: Exec format error"),
+        ("#!/bin/sh\necho release 8.0 sm_35 sm_62\n", "compiles for none of 7.0, 7.5, 8.0"),
+    ],
+)
+def test_nvcc_that_does_not_answer(tmp_path, monkeypatch, script, message):
+    monkeypatch.delenv("PADDLE_CUDA_ARCH_LIST", raising=False)
+    path = tmp_path / "nvcc"
+    path.write_text(script)
+    path.chmod(0o755)
+    with pytest.raises(_build.BuildError, match=message):
+        _build.cuda_capabilities(str(path))
