@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -135,6 +136,8 @@ def sanitize(
     command: Sequence[str] = ("compute-sanitizer",),
 ) -> int:
     """Check small layers under each of compute-sanitizer's tools, all at once."""
+    if shutil.which(command[0]) is None:
+        raise SystemExit(f"--sanitize needs {command[0]} of the CUDA toolkit on the search path")
     chosen = [(name, t, d) for t in types or TYPES for name in SMALL for d in DIRECTIONS]
     with contextlib.ExitStack() as outputs:
         runs = []
@@ -324,8 +327,11 @@ def arguments(values: list[str] | None = None) -> argparse.Namespace:
 def named(paths: list[Path]) -> dict[str, str]:
     """The libraries by name: the first is ours, others are called as their files are."""
     names = [OURS, *(path.stem for path in paths[1:])]
-    if len(set(names)) < len(names):
-        raise SystemExit(f"--library: expected files of different names, got {names[1:]}")
+    if len({*names, "torchvision", "conv"}) < len(names) + 2:
+        raise SystemExit(
+            "--library: expected files that are named differently from each other, from "
+            f"{OURS}, torchvision and conv, got {names[1:]}"
+        )
     return {name: str(path) for name, path in zip(names, paths)}
 
 

@@ -333,7 +333,14 @@ def main() -> None:
     parser.add_argument("results", type=Path, metavar="JSON")
     parser.add_argument("--library", default=OURS, help="of several in the file")
     options = parser.parse_args()
-    print("\n".join(lines(json.loads(options.results.read_text()), options.library)))
+    try:
+        results = json.loads(options.results.read_text())
+        names = results["libraries"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{options.results}: expected a file that benchmarks.gpu wrote: {error}")
+    if options.library not in names:
+        parser.error(f"--library: expected one of {', '.join(names)}, got {options.library}")
+    print("\n".join(lines(results, options.library)))
 
 
 if __name__ == "__main__":
