@@ -86,9 +86,17 @@ def test_bad_arguments(values, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_libraries_of_one_name(tmp_path):
-    with pytest.raises(SystemExit, match="expected files of different names"):
-        bench.named([tmp_path / "ours.so", tmp_path / "a" / "old.so", tmp_path / "b" / "old.so"])
+@pytest.mark.parametrize(
+    "others", [["a/old.so", "b/old.so"], ["ours.so"], ["conv.so"]], ids=lambda names: names[0]
+)
+def test_libraries_of_one_name(tmp_path, others):
+    with pytest.raises(SystemExit, match="expected files that are named differently"):
+        bench.named([tmp_path / "new.so", *(tmp_path / name for name in others)])
+
+
+def test_says_that_the_sanitizer_is_missing():
+    with pytest.raises(SystemExit, match="--sanitize needs no-sanitizer of the CUDA toolkit"):
+        bench.sanitize({}, None, command=("no-sanitizer",))
 
 
 ROW = {
