@@ -85,8 +85,8 @@ def test_other_architectures(tmp_path):
         [find_nvcc(), "--list-gpu-code"], capture_output=True, text=True, check=True
     ).stdout.split()
     architectures = tuple(a for a in OTHER_ARCHITECTURES if f"sm_{a}" in known)
-    # How well they are optimised is not looked at.
-    report = build_cuda(tmp_path / "kernels.so", architectures, "-Xcicc -O1 -Xptxas -O1".split())
+    # How well they are optimised is not looked at; at -O1 the cicc of CUDA 13.0 crashes.
+    report = build_cuda(tmp_path / "kernels.so", architectures, "-Xcicc -O0 -Xptxas -O1".split())
     compiled = {match["architecture"] for match in REPORT.finditer(report)}
     assert compiled == {f"sm_{a}" for a in architectures}
 
