@@ -553,7 +553,7 @@ inline uint32_t shared_address(const void* p) {
 class PhaseBarrier {
  public:
   void initialise(int arrivals) {
-    arrivals_ = missing_ = static_cast<int16_t>(arrivals);
+    arrivals_ = missing_ = static_cast<int8_t>(arrivals);
     parity_ = 0;
     bytes_ = 0;
   }
@@ -605,7 +605,7 @@ class PhaseBarrier {
 #endif
   }
 
-  int16_t arrivals_, missing_ : 15, parity_ : 1;
+  int8_t arrivals_, missing_, parity_;  // at most 32 warps arrive
   int32_t bytes_;
 };
 static_assert(sizeof(PhaseBarrier) == 8, "as large as the real one");
