@@ -20,6 +20,7 @@ __all__ = [
     "ModulatedDeformConv2DPack",
     "deform_conv2d",
     "deform_conv2d_reference",
+    "monitor",
     "patch",
     "patched",
     "unpatch",
@@ -29,11 +30,13 @@ __all__ = [
 _FOR_A_COMMAND = sys.argv[:1] == ["-m"] and __name__ in getattr(sys, "orig_argv", ())
 
 if TYPE_CHECKING or not (_FOR_A_COMMAND or find_spec("paddle") is None):
+    from . import _flops as _flops
     from . import compat as compat
     from . import export as export
     from ._patch import patch, patched, unpatch
     from .functional import deform_conv2d
     from .layers import DeformConv2D, DeformConv2DPack, ModulatedDeformConv2DPack
+    from .monitoring import monitor
     from .reference import deform_conv2d_reference
 
 
@@ -43,6 +46,6 @@ def __getattr__(name: str) -> Any:
     _build.require_paddle()
     if name not in __all__:
         return import_module(f".{name}", __name__)
-    homes = ("functional", "layers", "reference", "_patch")
+    homes = ("functional", "layers", "monitoring", "reference", "_patch")
     found = (import_module(f".{home}", __name__) for home in homes)
     return next(getattr(home, name) for home in found if hasattr(home, name))

@@ -365,6 +365,15 @@ def check_pair(name: str, value: Any) -> tuple[int, int]:
     return integers if len(integers) == 2 else integers * 2
 
 
+def check_positive(name: str, value: Any) -> float:
+    """One finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        reject_kind(name, "a number", value)
+    if not 0 < value < math.inf:
+        reject(ValueError, name, "a finite number above 0", value)
+    return float(value)
+
+
 def _check_padding(value: Any) -> tuple[int, int, int, int]:
     """Top, bottom, left, right from one int, (height, width), or all four."""
     integers = check_ints("padding", value, 0, (2, 4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import paddle
 from paddle import Tensor
@@ -14,6 +14,9 @@ _to_static.skip(__file__, _checks.__file__, _ops.__file__)
 
 # Names under which auto_cast's custom lists may give this operator, besides that of conv2d.
 _AMP_NAMES = {"deform_conv2d", "deformable_conv"}
+
+# Are shown every call before it is made, and give back the one to make; see `_watch`.
+watchers: list[Callable[[_checks.Call], _checks.Call]] = []
 
 
 def amp_dtype() -> str | None:
@@ -67,6 +70,8 @@ def convolve(
     if type(attributes) is tuple:  # which to_static makes of a named one after a graph break
         attributes, names = _checks.Attributes(*attributes), _checks.Names(*names)
     call = _checks.check_call(x, offset, mask, weight, bias, attributes, amp_dtype(), names)
+    for watcher in watchers:
+        call = watcher(call)
     return _heed_no_grad(_ops.deform_conv2d(call))
 
 

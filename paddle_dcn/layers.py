@@ -100,6 +100,12 @@ def cut_planes(planes: Tensor, offsets: Constant) -> tuple[Tensor, Tensor]:
     return planes[:, :count], nn.functional.sigmoid(planes[:, count:])
 
 
+@opaque
+def _bound(offset: Tensor, limit: Constant) -> Tensor:
+    """Keep offsets below a limit; those near 0 stay what they are."""
+    return offset if limit.value is None else paddle.tanh(offset / limit.value) * limit.value
+
+
 class DeformConv2D(nn.Layer):
     """Deformable convolution with parameters of its own; offsets (and mask) are inputs.
 
@@ -211,8 +217,11 @@ class _Pack(DeformConv2D):
     _planes_per_tap: int  # channels of conv_offset for each tap of each deformable group
 
     @functools.wraps(DeformConv2D.__init__)
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, max_offset: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if max_offset is not None:
+            max_offset = _checks.check_positive("max_offset", max_offset)
+        self._max_offset = Constant(max_offset)
         self._offsets = count_offsets(self._arguments, self._attributes)
         self.conv_offset = OffsetConv2D(self._arguments, self._attributes, self._planes_per_tap)
 
@@ -221,6 +230,18 @@ class _Pack(DeformConv2D):
         check_input(x, self.weight, self._constant)
         planes = self.conv_offset(x)
         return planes.transpose([0, 3, 1, 2]) if self._attributes.data_format == "NHWC" else planes
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments, those at their default left out."""
+        shown, bound = super().extra_repr(), self._max_offset.value
+        return shown if bound is None else f"{shown}, max_offset={bound:g}"
+
+    _parameters_of_init = [
+        *inspect.signature(DeformConv2D.__init__).parameters.values(),
+        inspect.Parameter("max_offset", inspect.Parameter.KEYWORD_ONLY, default=None),
+    ]
+    __init__.__signature__ = inspect.Signature(_parameters_of_init)
+    del _parameters_of_init
 
 
 class DeformConv2DPack(_Pack):
@@ -231,7 +252,13 @@ class DeformConv2DPack(_Pack):
     convolution. Parameters have the names they have in mmcv's `DeformConv2dPack`: `weight`,
     `conv_offset.weight`, `conv_offset.bias`, besides `bias`.
 
-    Takes the arguments of `DeformConv2D` and raises what that raises; forward takes x alone.
+    Takes the arguments of `DeformConv2D` and raises what that raises; forward takes x alone. Of
+    its own it has
+
+    Args:
+        max_offset: A bound, in pixels, for offsets that grow without limit in training: `max_offset
+            * tanh(offset / max_offset)` takes the place of what `conv_offset` gives. None: no
+            bound.
 
     Examples:
         >>> import paddle
@@ -246,7 +273,7 @@ class DeformConv2DPack(_Pack):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the deformable convolution of x, [N, C, H, W] or [N, H, W, C]."""
-        return super().forward(x, self._predict(x))
+        return super().forward(x, _bound(self._predict(x), self._max_offset))
 
 
 class ModulatedDeformConv2DPack(_Pack):
@@ -257,7 +284,7 @@ class ModulatedDeformConv2DPack(_Pack):
     order in `ModulatedDeformConv2dPack`). It starts at zero, so the layer starts as half a plain
     convolution plus the bias.
 
-    Takes the arguments of `DeformConv2D` and raises what that raises; forward takes x alone.
+    Takes the arguments of `DeformConv2DPack` and raises what that raises; forward takes x alone.
 
     Examples:
         >>> import paddle
@@ -275,4 +302,4 @@ class ModulatedDeformConv2DPack(_Pack):
     def forward(self, x: Tensor) -> Tensor:
         """Return the deformable convolution of x, [N, C, H, W] or [N, H, W, C]."""
         offset, mask = cut_planes(self._predict(x), self._offsets)
-        return super().forward(x, offset, mask)
+        return super().forward(x, _bound(offset, self._max_offset), mask)

@@ -1,21 +1,21 @@
-"""Shows where deformable convolutions sample: the positions as arrays, and pictures of them.
+"""Shows where deformable convolutions sample and what they look at: as arrays and as pictures.
 
-Drawing needs matplotlib, the rest of this module does not.
+Drawing needs matplotlib, the rest of this module does not: `pip install 'paddle_dcn[visualize]'`.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
 from . import _checks
-from .layers import DeformConv2D
+from ._watch import Watch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,16 +136,18 @@ def receptive_field(
 
 
 def trace(model: nn.Layer, image: Tensor) -> list[Sampling]:
-    """Run a model on one image and return how its deformable layers sampled.
+    """Run a model on one image and return how its deformable convolutions sampled.
 
     Call `model.eval()` before, unless statistics of a single image are wanted.
 
     Args:
-        model: Any layer in dynamic mode; its `DeformConv2D` layers, packs included, are recorded.
+        model: Any layer in dynamic mode. All deformable convolutions inside are recorded: layers
+            and functions of this package, its adapters (`paddle_dcn.compat`), and Paddle's own
+            under `paddle_dcn.patch()`.
         image: What the model takes, without the batch axis.
 
     Returns:
-        One `Sampling` for each call of a deformable layer, in the order of the calls.
+        One `Sampling` for each call of a deformable convolution, in the order of the calls.
 
     Examples:
         >>> import paddle
@@ -155,21 +157,351 @@ def trace(model: nn.Layer, image: Tensor) -> list[Sampling]:
         >>> sampling.offset.shape, sampling.padding
         ((18, 28, 28), (1, 1, 1, 1))
     """
-    members = {id(layer) for layer in model.sublayers(include_self=True)}
     found: list[Sampling] = []
-    forward = DeformConv2D.forward
 
-    def record(layer: DeformConv2D, x: Tensor, offset: Tensor, mask: Tensor | None = None):
-        if id(layer) in members:
-            kept = [None if tensor is None else _array(tensor[0]) for tensor in (offset, mask)]
-            stride, padding, dilation, *_ = layer._attributes
-            kernel_size = layer._arguments.kernel_size
-            found.append(Sampling(*kept, kernel_size, stride, padding, dilation))
-        return forward(layer, x, offset, mask)
+    def record(_: str, call: _checks.Call) -> None:
+        kept = [None if each is None else _array(each[0]) for each in (call.offset, call.mask)]
+        stride, padding, dilation, *_ = call.attributes
+        found.append(Sampling(*kept, tuple(call.weight.shape[2:]), stride, padding, dilation))
 
-    with mock.patch.object(DeformConv2D, "forward", record), paddle.no_grad():
+    with Watch(model, record), paddle.no_grad():
         model(image.unsqueeze(0))
     return found
+
+
+class EffectiveSamples(NamedTuple):
+    """The samples of one deformable convolution, and how much a response depends on each.
+
+    Attributes:
+        layer: The name of the layer that made the call, "" for the model itself.
+        points: float64 [deformable_groups, kh * kw, Ho, Wo, 2] of y and x, in pixels of the image.
+        strength: float64 [deformable_groups, kh * kw, Ho, Wo]: the length of the response's
+            gradient with respect to the sample's position, in units of the response for each
+            pixel of the layer's input.
+    """
+
+    layer: str
+    points: np.ndarray
+    strength: np.ndarray
+
+
+def effective_receptive_field(
+    model: nn.Layer,
+    image: Tensor,
+    position: Sequence[int],
+    *,
+    layer: str | None = None,
+    data_format: str = "NCHW",
+    axes: Axes | None = None,
+) -> np.ndarray:
+    """How much each pixel of an image changes a response: the effective receptive field.
+
+    The magnitude of the gradient of the response with respect to the pixel, summed over the
+    image's channels. The response is the sum of what `position` names, so the gradient that is
+    sent backward is 1 there and 0 elsewhere, as in the definition of Luo et al. 2016
+    (arXiv 1701.04128, section 2). The paper of v2 (arXiv 1811.11168, section 2.1) compares plain
+    and deformable networks by it.
+
+    Args:
+        model: Any layer in dynamic mode that takes one image. Call `model.eval()` before.
+        image: [C, H, W], what the model takes without the batch axis; [H, W, C] with
+            `data_format="NHWC"`.
+        position: Where the response is looked at. Of a map: (row, column), all channels, or
+            (channel, row, column). Of a vector: () for all of it, or (index,).
+        layer: The sublayer whose output is the response, by its name in
+            `model.named_sublayers()`; the model's own output where None.
+        data_format: `"NCHW"` or `"NHWC"`, the layout of the image and of the response.
+        axes: Where to draw it, over the image; not drawn where None.
+
+    Returns:
+        float64 [H, W].
+
+    Raises:
+        ImportError: `axes` is given and matplotlib is not installed.
+        IndexError: a position outside the response.
+        TypeError: the response is no tensor.
+        ValueError: no such layer, a position with another number of axes, or a response that is
+            no [1, C, Ho, Wo] or [1, K].
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn.visualize import effective_receptive_field
+        >>> model = paddle.nn.Sequential(paddle.nn.Conv2D(3, 8, 3), paddle.nn.Conv2D(8, 8, 3))
+        >>> field = effective_receptive_field(model, paddle.rand([3, 9, 9]), (2, 2))
+        >>> rows, columns = field.nonzero()
+        >>> sorted({*rows.tolist()}), sorted({*columns.tolist()})  # 5x5 around pixel (4, 4)
+        ([2, 3, 4, 5, 6], [2, 3, 4, 5, 6])
+    """
+    with paddle.enable_grad():
+        x = _leaf(image.unsqueeze(0))
+        response = _respond(model, x, position, layer, data_format)
+        (gradient,) = paddle.grad(response.sum(), x, allow_unused=True)
+    if gradient is None:
+        gradient = paddle.zeros_like(x)
+    field = np.abs(_planes(gradient[0], data_format)).sum(axis=0)
+    if axes is not None:
+        _show(_picture(image, data_format), axes)
+        # The square root makes the faint outer part of the field visible, whose decay is Gaussian.
+        strength = np.sqrt(field / max(field.max(initial=0), 1e-30))
+        axes.imshow(strength, cmap="inferno", alpha=np.clip(2 * strength, 0, 0.9))
+    return field
+
+
+def effective_sampling_locations(
+    model: nn.Layer,
+    image: Tensor,
+    position: Sequence[int],
+    *,
+    layer: str | None = None,
+    data_format: str = "NCHW",
+    axes: Axes | None = None,
+) -> list[EffectiveSamples]:
+    """How much a response depends on where each sample lies: effective sampling locations.
+
+    The length of the gradient of the response with respect to the position of a sample, as section
+    2.1 of the paper of v2 (arXiv 1811.11168) defines it. A sample has none where it contributes
+    nothing, or where features around it are even.
+
+    Args:
+        model: As in `effective_receptive_field`, with deformable convolutions as in `trace`.
+        image: As in `effective_receptive_field`.
+        position: As in `effective_receptive_field`.
+        layer: As in `effective_receptive_field`.
+        data_format: As in `effective_receptive_field`.
+        axes: Where to draw the samples over the image, in a colour for each call, size and opacity
+            by their strength within it; not drawn where None.
+
+    Returns:
+        One `EffectiveSamples` for each call of a deformable convolution, in the order of the calls.
+        Positions are scaled to the image by its size over that of the layer's input.
+
+    Raises:
+        ImportError: as `effective_receptive_field`, and so are the others.
+        IndexError: a position outside the response.
+        TypeError: the response is no tensor.
+        ValueError: no such layer, or a position or response of another number of axes.
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn import DeformConv2DPack
+        >>> from paddle_dcn.visualize import effective_sampling_locations
+        >>> model = DeformConv2DPack(3, 8, 3)
+        >>> (samples,) = effective_sampling_locations(model, paddle.rand([3, 9, 9]), (2, 4))
+        >>> used = samples.strength[0].sum(axis=0)  # of the 9 taps together
+        >>> used.nonzero()[0].tolist(), used.nonzero()[1].tolist()
+        ([2], [4])
+    """
+    calls: list[tuple[str, _checks.Call]] = []
+
+    def record(name: str, call: _checks.Call) -> _checks.Call:
+        # A tensor of this call alone: an offset may be a constant, or shared by several.
+        offset = paddle.assign(call.offset)
+        offset.stop_gradient = False
+        calls.append((name, call._replace(offset=offset)))
+        return calls[-1][1]
+
+    with Watch(model, record), paddle.enable_grad():
+        response = _respond(model, image.unsqueeze(0), position, layer, data_format)
+        offsets = [call.offset for _, call in calls]
+        gradients = paddle.grad(response.sum(), offsets, allow_unused=True) if offsets else []
+    size = np.array(_planes(image, data_format).shape[1:])
+    found = []
+    for (name, call), gradient in zip(calls, gradients):
+        stride, padding, dilation, _, groups, _, layout = call.attributes
+        kernel = tuple(call.weight.shape[2:])
+        points = sampling_points(call.offset[0], kernel, stride, padding, dilation)
+        scale = size / np.array(call.x.shape[1:3] if layout == "NHWC" else call.x.shape[2:])
+        if gradient is None:
+            gradient = paddle.zeros_like(call.offset)
+        along = _array(gradient[0]).reshape(groups, math.prod(kernel), 2, *points.shape[2:4])
+        found.append(
+            EffectiveSamples(name, points * scale, np.hypot(along[:, :, 0], along[:, :, 1]))
+        )
+    if axes is not None:
+        _show(_picture(image, data_format), axes)
+        for number, samples in enumerate(found):
+            strength = samples.strength / max(samples.strength.max(initial=0), 1e-30)
+            chosen = strength > 0.01  # a pixel's share of the ink
+            y, x = samples.points[chosen].T
+            colour = _DEFORMED[number % len(_DEFORMED)]
+            look = {"s": 3 + 37 * strength[chosen], "alpha": 0.2 + 0.8 * strength[chosen], "lw": 0}
+            axes.scatter(x, y, color=colour, label=samples.layer or "samples", zorder=3, **look)
+    return found
+
+
+def error_bounded_saliency(
+    model: nn.Layer,
+    image: Tensor,
+    position: Sequence[int],
+    bound: float = 0.1,
+    *,
+    layer: str | None = None,
+    data_format: str = "NCHW",
+    fill: float = 0.0,
+    cell: int | None = None,
+    steps: int = 200,
+    axes: Axes | None = None,
+) -> tuple[np.ndarray, float]:
+    """Find the smallest part of an image that alone gives the same response, within a bound.
+
+    The error-bounded saliency region of the paper of v2 (arXiv 1811.11168, section 2.1 and its
+    appendix): of everything outside of it, a node does not depend by more than the bound. Here
+    the error is `|f(masked) - f(image)| / |f(image)|`, lengths of the vectors of all that
+    `position` names. Soft masks, a factor for each cell, are found by Adam on `mean(mask) +
+    multiplier * error ** 2 / bound ** 2`; the multiplier grows while the error is above the bound
+    and shrinks while it is below. Cells are then ranked by their masks, and bisection takes as few
+    of them as keep the error of the sharp region within the bound.
+
+    The region is small, not proven smallest: the search is local. A progress bar is shown on a
+    terminal that has tqdm.
+
+    Args:
+        model: As in `effective_receptive_field`. Its parameters stay as they are.
+        image: As in `effective_receptive_field`.
+        position: As in `effective_receptive_field`.
+        bound: The largest error allowed, above 0.
+        layer: As in `effective_receptive_field`.
+        data_format: As in `effective_receptive_field`.
+        fill: The value of pixels that are left out.
+        cell: The side, in pixels, of the squares that are kept or left out as one; where None, a
+            32nd of the longer side.
+        steps: Steps of Adam, each a forward and a backward pass.
+        axes: Where to draw the image with everything outside the region darkened; not drawn where
+            None.
+
+    Returns:
+        The region, bool [H, W], and its error.
+
+    Raises:
+        ImportError: as `effective_receptive_field`, and so are the others.
+        IndexError: a position outside the response.
+        TypeError: the response is no tensor, or an argument is no number.
+        ValueError: a value out of its range, no such layer, a position or response of another
+            number of axes, or a response of 0, to which no error is relative.
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn.visualize import error_bounded_saliency
+        >>> model = paddle.nn.Conv2D(3, 8, 3)
+        >>> region, error = error_bounded_saliency(model, paddle.rand([3, 9, 9]), (2, 4), 0.01)
+        >>> error <= 0.01
+        True
+    """
+    _checks.check_positive("bound", bound)
+    height, width = _planes(image, data_format).shape[1:]
+    cell = -(-max(height, width) // 32) if cell is None else _checks.check_int("cell", cell)
+    steps = _checks.check_int("steps", steps)
+    x = image.unsqueeze(0).detach()
+    with paddle.no_grad():
+        wanted = _respond(model, x, position, layer, data_format).astype("float32")
+        norm = float(wanted.norm())
+    if not 0 < norm < math.inf:
+        raise ValueError(f"position: expected a finite response other than 0, got one of {norm}")
+
+    def error_squared(mask: Tensor) -> Tensor:
+        """The square of the error where each cell is multiplied by its mask."""
+        spread = mask.repeat_interleave(cell, 0).repeat_interleave(cell, 1)[:height, :width]
+        spread = spread.astype(x.dtype).unsqueeze(-1 if data_format == "NHWC" else 0)
+        found = _respond(model, fill + (x - fill) * spread, position, layer, data_format)
+        return ((found.astype("float32") - wanted) / norm).square().sum()
+
+    mask = paddle.create_parameter(
+        [-(-height // cell), -(-width // cell)],
+        "float32",
+        default_initializer=nn.initializer.Constant(1.0),
+    )
+    adam = paddle.optimizer.Adam(0.05, parameters=[mask])
+    multiplier, total = 1.0, np.zeros(mask.shape)
+    for step in _progress(range(steps), "saliency"):
+        with paddle.enable_grad():
+            error = error_squared(mask)
+            loss = mask.mean() + multiplier * error / bound**2
+            # Of the mask alone, so that the model's parameters get no gradients.
+            (mask.grad,) = paddle.grad(loss, mask)
+        adam.step()
+        mask.set_value(mask.detach().clip(0, 1))
+        multiplier *= 1.05 if float(error) > bound**2 else 1 / 1.05
+        if 2 * step >= steps:  # it swings around the bound, so its mean tells more than its end
+            total += mask.numpy()
+
+    order = np.argsort(-total, axis=None, kind="stable")
+
+    def keep(count: int) -> np.ndarray:
+        kept = np.zeros(total.size, "float32")
+        kept[order[:count]] = 1
+        return kept.reshape(total.shape)
+
+    @paddle.no_grad()
+    def error_of(count: int) -> float:
+        return math.sqrt(float(error_squared(paddle.to_tensor(keep(count)))))
+
+    few, enough, error = -1, total.size, error_of(total.size)
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        found = error_of(middle)
+        if found <= bound:
+            enough, error = middle, found
+        else:
+            few = middle
+    region = keep(enough).repeat(cell, 0).repeat(cell, 1)[:height, :width] > 0
+    if axes is not None:
+        _show(_picture(image, data_format), axes, strength=1.0)
+        axes.imshow(np.zeros([height, width, 3]), alpha=0.75 * ~region)
+    return region, error
+
+
+def offset_field(
+    sampling: Sampling,
+    image: Tensor | np.ndarray | None = None,
+    *,
+    scale: float = 1.0,
+    axes: Axes | None = None,
+) -> np.ndarray:
+    """Where to the samples of each output pixel move together: the mean of their offsets.
+
+    An object's motion or shape shows in it, as in the offsets that align the frames of a video
+    (EDVR, arXiv 1905.02716); what the taps do against each other, such as growing apart, does not.
+
+    Args:
+        sampling: The layer's offsets and arguments, from `trace` or made by hand.
+        image: [H, W] or [H, W, 3], drawn below; None draws on what the axes already show.
+        scale: Pixels of the image for each pixel of the layer's input.
+        axes: Where to draw an arrow for each output pixel (for every second, third, ... of large
+            maps), from the middle of its regular grid to where it moves, coloured by its length;
+            not drawn where None.
+
+    Returns:
+        float64 [Ho, Wo, 2] of y and x, in pixels of the layer's input: the mean over taps and
+        deformable groups, weighted by the mask where there is one.
+
+    Raises:
+        ImportError: `axes` is given and matplotlib is not installed.
+        TypeError: an argument of a wrong kind.
+        ValueError: as `sampling_points`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from paddle_dcn.visualize import Sampling, offset_field
+        >>> offset = np.zeros([18, 4, 4])
+        >>> offset[0::2] = 1.5  # every tap moves down
+        >>> offset_field(Sampling(offset, padding=1))[2, 3].tolist()
+        [1.5, 0.0]
+    """
+    offset, mask = _arrays(sampling)
+    regular = sampling_points(np.zeros_like(offset), *sampling[2:])
+    moved = sampling_points(offset, *sampling[2:]) - regular
+    weight = np.abs(mask).reshape(*moved.shape[:4], 1)
+    # Where all masks are 0 nothing is sampled, and nothing moves.
+    field = (moved * weight).sum(axis=(0, 1)) / np.maximum(weight.sum(axis=(0, 1)), 1e-30)
+    if axes is not None:
+        axes = _show(image, axes)
+        step = -(-max(field.shape[:2]) // 32)
+        y, x = np.moveaxis(regular.mean(axis=(0, 1))[::step, ::step], -1, 0) * scale
+        down, right = np.moveaxis(field[::step, ::step], -1, 0) * scale
+        lengths = {"angles": "xy", "scale_units": "xy", "scale": 1, "cmap": "plasma"}
+        arrows = axes.quiver(x, y, right, down, np.hypot(down, right), **lengths, width=0.004)
+        axes.figure.colorbar(arrows, ax=axes, label="mean displacement, pixels", shrink=0.8)
+    return field
 
 
 def plot_sampling_points(
@@ -312,7 +644,79 @@ def _interpolate(planes: np.ndarray, at: np.ndarray) -> np.ndarray:
     return (1 - down) * upper + down * lower
 
 
-def _show(image: Tensor | np.ndarray | None, axes: Axes | None) -> Axes:
+def _leaf(tensor: Tensor) -> Tensor:
+    """A tensor of the same values of which gradients can be asked."""
+    tensor = tensor.detach()
+    tensor.stop_gradient = False
+    return tensor
+
+
+def _respond(
+    model: nn.Layer, x: Tensor, position: Sequence[int], layer: str | None, data_format: str
+) -> Tensor:
+    """What a model, or a layer inside of it, makes of one image at a position: [K]."""
+    _checks.check_data_format(data_format)
+    if layer is None:
+        response = model(x)
+    else:
+        layers = dict(model.named_sublayers())
+        if layer not in layers:
+            close = ", ".join(difflib.get_close_matches(layer, layers)) or "none like it"
+            raise ValueError(f"layer: expected the name of a sublayer, got {layer!r} ({close})")
+        seen: list[Any] = []
+        hook = layers[layer].register_forward_post_hook(lambda *io: seen.append(io[2]))
+        try:
+            model(x)
+        finally:
+            hook.remove()
+        if not seen:
+            raise ValueError(f"layer: expected one that runs, got {layer!r}, which does not")
+        response = seen[-1]
+    if not isinstance(response, Tensor):
+        kind = type(response).__name__
+        raise TypeError(f"model: expected a tensor as the response, got {kind}; name a layer")
+    if response.ndim not in (2, 4) or response.shape[0] != 1:
+        expected = "a response [1, C, Ho, Wo] or [1, K]"
+        raise ValueError(f"model: expected {expected}, got {[*response.shape]}; name a layer")
+    response = response[0]
+    if data_format == "NHWC" and response.ndim == 3:
+        response = response.transpose([2, 0, 1])
+    where = [_checks.integer(index) for index in position]
+    if None in where or response.ndim - len(where) not in (0, 1):
+        expected = f"{response.ndim - 1} or {response.ndim} ints"
+        raise ValueError(f"position: expected {expected}, got {position}")
+    bounds = response.shape[response.ndim - len(where) :]
+    if not all(0 <= index < size for index, size in zip(where, bounds)):
+        raise IndexError(f"position: expected one inside {[*bounds]}, got {position}")
+    return response[(slice(None), *where) if len(where) < response.ndim else tuple(where)].flatten()
+
+
+def _planes(image: Tensor, data_format: str) -> np.ndarray:
+    """An image as a float64 array [C, H, W]."""
+    if image.ndim != 3:
+        raise ValueError(f"image: expected three axes, got {[*image.shape]}")
+    planes = _array(image)
+    return np.moveaxis(planes, -1, 0) if data_format == "NHWC" else planes
+
+
+def _picture(image: Tensor, data_format: str) -> np.ndarray:
+    """An image as matplotlib takes it: [H, W, 3], or [H, W] of the mean channel, from 0 to 1."""
+    planes = _planes(image, data_format)
+    planes = planes - planes.min()
+    planes /= max(planes.max(), 1e-30)
+    return np.moveaxis(planes, 0, -1) if len(planes) == 3 else planes.mean(axis=0)
+
+
+def _progress(steps: range, name: str) -> Iterable[int]:
+    """Show a progress bar, on a terminal that has tqdm."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return steps
+    return tqdm(steps, desc=name, unit="step", leave=False, disable=None)
+
+
+def _show(image: Tensor | np.ndarray | None, axes: Axes | None, strength: float = 0.45) -> Axes:
     """Return the axes, with the image drawn and the view kept to it."""
     try:
         from matplotlib import pyplot
@@ -324,7 +728,7 @@ def _show(image: Tensor | np.ndarray | None, axes: Axes | None) -> Axes:
     if image is not None:
         image = _array(image)
         # Paled, so that the points stand out.
-        axes.imshow(image, cmap="gray_r", alpha=0.45, interpolation="bilinear")
+        axes.imshow(image, cmap="gray_r", alpha=strength, interpolation="bilinear")
         axes.set(xticks=[], yticks=[])
     axes.autoscale(False)
     return axes

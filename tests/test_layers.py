@@ -61,7 +61,8 @@ def test_signature():
         positional = [(p.name, p.default) for p in ours if p.kind is p.POSITIONAL_OR_KEYWORD]
         keywords = {p.name: p.default for p in ours if p.kind is p.KEYWORD_ONLY}
         assert positional == expected
-        assert keywords == {"im2col_step": None, "data_format": "NCHW"}
+        bound = {"max_offset": None} if layer in PACKS else {}
+        assert keywords == {"im2col_step": None, "data_format": "NCHW", **bound}
     forward = inspect.signature(DeformConv2D.forward).parameters.values()
     builtin = inspect.signature(paddle.vision.ops.DeformConv2D.forward).parameters.values()
     assert [(p.name, p.default) for p in forward] == [(p.name, p.default) for p in builtin]
@@ -133,6 +134,8 @@ def test_extra_repr():
         "in_channels=4, out_channels=6, kernel_size=(3, 1), stride=(2, 2), padding=(1, 1, 1, 1), "
         "dilation=(2, 2), deformable_groups=4, groups=2, im2col_step=8, data_format='NHWC'"
     )
+    layer = DeformConv2DPack(4, 6, 3, max_offset=8)
+    assert layer.extra_repr().endswith("kernel_size=(3, 3), max_offset=8")
 
 
 def test_forward_passes_every_argument_on(monkeypatch):
@@ -305,6 +308,40 @@ def test_packs_take_nhwc(pack, arguments):
     x = random(2, 4, 6, 7).astype("float64")
     out = nhwc(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
     check_close(out, nchw(x), nchw)
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("pack", PACKS)
+def test_packs_bound_offsets(pack, data_format):
+    layer = randomize(pack(4, 6, 3, padding=1, max_offset=1.5, data_format=data_format))
+    bias = layer.conv_offset.bias
+    bias.set_value(bias + 1000 * paddle.arange(len(bias)).cos())  # most far above the bound
+    x = random(2, 8, 7, 4) if data_format == "NHWC" else random(2, 4, 8, 7)
+    planes = layer.conv_offset(x)
+    planes = planes.transpose([0, 3, 1, 2]) if data_format == "NHWC" else planes
+    offset, mask = 1.5 * paddle.tanh(planes[:, :18] / 1.5), None
+    assert (offset.abs() < 1.5).any() and float(offset.abs().max()) == 1.5
+    if pack is ModulatedDeformConv2DPack:
+        mask = paddle.nn.functional.sigmoid(planes[:, 18:])
+    expected = DeformConv2D.forward(layer, x, offset, mask).numpy()
+    np.testing.assert_allclose(layer(x).numpy(), expected, rtol=1e-5, atol=1e-6)
+    for full_graph in (True, False):
+        compiled = paddle.jit.to_static(copy.deepcopy(layer), full_graph=full_graph)
+        np.testing.assert_allclose(compiled(x).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bound", "error", "message"),
+    [
+        (0, ValueError, "max_offset: expected a finite number above 0, got 0"),
+        (float("inf"), ValueError, "max_offset: expected a finite number above 0, got inf"),
+        ("8", TypeError, "max_offset: expected a number, got '8'"),
+        (True, TypeError, "max_offset: expected a number, got True"),
+    ],
+)
+def test_bad_bounds(bound, error, message):
+    with pytest.raises(error, match=message):
+        DeformConv2DPack(4, 6, 3, max_offset=bound)
 
 
 @pytest.mark.parametrize("pack", PACKS)

@@ -1,4 +1,4 @@
-"""Tests of visualize: positions against loops and the operator itself, traces, and pictures."""
+"""Tests of visualize: positions against loops, fields of models whose answer is known, pictures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,20 @@ import paddle
 import pytest
 from paddle import nn
 
-from paddle_dcn import DeformConv2D, DeformConv2DPack, ModulatedDeformConv2DPack, deform_conv2d
+from paddle_dcn import (
+    DeformConv2D,
+    DeformConv2DPack,
+    ModulatedDeformConv2DPack,
+    compat,
+    deform_conv2d,
+    patched,
+)
 from paddle_dcn.visualize import (
     Sampling,
+    effective_receptive_field,
+    effective_sampling_locations,
+    error_bounded_saliency,
+    offset_field,
     plot_receptive_field,
     plot_sampling_points,
     receptive_field,
@@ -179,6 +190,241 @@ def test_trace_reads_channels_last():
     layer = ModulatedDeformConv2DPack(2, 2, 3, data_format="NHWC")
     (sampling,) = trace(layer, paddle.rand([5, 7, 2]))
     assert sampling.offset.shape == (18, 3, 5) and (sampling.mask == 0.5).all()
+
+
+class Shifted(nn.Layer):
+    """An identity kernel of one tap that samples (dy, dx) aside, made in the way of `kind`."""
+
+    def __init__(self, kind, shift=(1.0, -2.0)):
+        super().__init__()
+        self.kind, self.shift = kind, shift
+        if kind == "function":
+            self.weight = self.create_parameter([1, 1, 1, 1])
+            weight = self.weight
+        else:
+            self.layer = {
+                "layer": lambda: DeformConv2D(1, 1, 1, bias_attr=False),
+                "pack": lambda: DeformConv2DPack(1, 1, 1, bias_attr=False),
+                "modulated pack": lambda: ModulatedDeformConv2DPack(1, 1, 1, bias_attr=False),
+                "mmcv": lambda: compat.mmcv.DeformConv2dPack(1, 1, 1),
+                "mmcv v2": lambda: compat.mmcv.ModulatedDeformConv2dPack(1, 1, 1),
+                "paddle": lambda: paddle.vision.ops.DeformConv2D(1, 1, 1, bias_attr=False),
+            }[kind]()
+            weight = self.layer.weight
+            if hasattr(self.layer, "conv_offset"):
+                bias = self.layer.conv_offset.bias
+                bias.set_value(np.float32([*shift, 40][: len(bias)]))  # the mask is 1
+        weight.set_value(paddle.ones([1, 1, 1, 1]))
+
+    def forward(self, x):
+        if "pack" in self.kind or "mmcv" in self.kind:
+            return self.layer(x)
+        offset = paddle.to_tensor(self.shift).reshape([1, 2, 1, 1]).expand([1, 2, *x.shape[2:]])
+        if self.kind == "function":
+            return deform_conv2d(x, offset, self.weight)
+        with patched():
+            return self.layer(x, offset)
+
+
+KINDS = ["function", "layer", "pack", "modulated pack", "mmcv", "mmcv v2", "paddle"]
+
+
+def one(position, size=(6, 7)):
+    """A map that is 1 at one pixel."""
+    out = np.zeros(size)
+    out[position] = 1
+    return out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shifted_identity_looks_where_it_is_shifted_to(kind):
+    model, image = Shifted(kind), paddle.rand([1, 6, 7]) + 1
+    at, seen = (2, 3), one((3, 1))
+    np.testing.assert_array_equal(effective_receptive_field(model, image, at), seen)
+    region, error = error_bounded_saliency(model, image, at, 0.5, steps=10)
+    np.testing.assert_array_equal(region, seen)
+    assert error == 0
+    (sampling,) = trace(model, image)
+    np.testing.assert_array_equal(offset_field(sampling)[at], [1, -2])
+    (samples,) = effective_sampling_locations(model, image, at)
+    assert samples.layer == ("" if kind == "function" else "layer")
+    np.testing.assert_array_equal(samples.points[0, 0, 2, 3], [3, 1])
+    # Where the operator has the kink of a whole position, it takes the side of larger coordinates.
+    plane = image[0].numpy()
+    slope = np.hypot(plane[4, 1] - plane[3, 1], plane[3, 2] - plane[3, 1])
+    np.testing.assert_allclose(samples.strength[0, 0], slope * one(at), rtol=1e-5)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_between_pixels_fields_are_shares_and_slopes():
+    row, column = np.indices((6, 7))
+    image = paddle.to_tensor((3.0 * row + 4.0 * column)[None], "float32")
+    model = Shifted("layer", (1.25, -1.5))
+    field = effective_receptive_field(model, image, (0, 2, 3))
+    expected = np.zeros((6, 7))
+    expected[3:5, 1:3] = np.outer([0.75, 0.25], [0.5, 0.5])
+    np.testing.assert_allclose(field, expected, rtol=1e-6)
+    (samples,) = effective_sampling_locations(model, image, (2, 3))
+    np.testing.assert_allclose(samples.strength[0, 0], 5 * one((2, 3)), rtol=1e-5)
+
+
+def test_receptive_field_of_plain_convolutions():
+    model = nn.Sequential(
+        nn.Conv2D(1, 1, 3, stride=2, padding=1), nn.Conv2D(1, 1, 3), nn.Flatten(), nn.Linear(4, 3)
+    )
+    for layer in model[:2]:
+        layer.weight.set_value(paddle.ones_like(layer.weight))
+    model[3].weight.set_value(np.float32([[0, 1, 0]] * 4))
+    image = paddle.rand([1, 8, 8])
+    # Two steps of 2 apart the second layer sees windows of 3: each end 1, what is shared 2.
+    along = np.array([1, 1, 2, 1, 2, 1, 1])
+    expected = np.zeros((8, 8))
+    expected[1:, 1:] = np.outer(along, along)
+    np.testing.assert_array_equal(
+        effective_receptive_field(model, image, (1, 1), layer="1"), expected
+    )
+    np.testing.assert_array_equal(
+        effective_receptive_field(model, image, (0, 1, 1), layer="1"), expected
+    )
+    assert effective_receptive_field(model, image, (0,)).sum() == 0
+    # Both outputs have 9 ways a side, of which one of the first ends in the zeros.
+    assert effective_receptive_field(model, image, (1,)).sum() == (8 + 9) ** 2
+    assert effective_receptive_field(model, image, ()).sum() == (8 + 9) ** 2
+    assert effective_sampling_locations(model, image, (1,)) == []
+
+
+@pytest.mark.parametrize("bound", [0.01, 0.15, 0.4])
+def test_saliency_of_a_convolution_is_its_heaviest_taps(bound):
+    model, image = nn.Conv2D(1, 1, 3, padding=1, bias_attr=False), paddle.ones([1, 8, 9])
+    taps = np.random.default_rng(0).permutation(np.arange(1, 10)).reshape(3, 3)
+    model.weight.set_value(taps[None, None].astype("float32"))
+    lost = np.cumsum(np.sort(taps, axis=None)) / taps.sum()
+    expected = np.zeros((8, 9), bool)
+    expected[3:6, 4:7] = taps > (lost <= bound).sum()
+    region, error = error_bounded_saliency(model, image, (4, 5), bound)
+    np.testing.assert_array_equal(region, expected)
+    assert error == pytest.approx(max([0, *lost[lost <= bound]]), abs=1e-6)
+
+
+def test_saliency_in_cells_and_channels_last():
+    model = nn.Conv2D(2, 3, 1, data_format="NHWC")
+    image = paddle.rand([6, 9, 2])
+    region, error = error_bounded_saliency(
+        model, image, (4, 5), 1e-3, data_format="NHWC", cell=4, fill=0.5, steps=20
+    )
+    expected = np.zeros((6, 9), bool)
+    expected[4:, 4:8] = True
+    np.testing.assert_array_equal(region, expected)
+    assert error < 1e-5
+
+
+def test_fields_of_channels_last_are_those_of_channels_first():
+    first, last = (
+        ModulatedDeformConv2DPack(2, 3, 3, stride=2, padding=1, data_format=layout)
+        for layout in ("NCHW", "NHWC")
+    )
+    weight = paddle.randn(first.conv_offset.weight.shape)
+    first.conv_offset.weight.set_value(weight)
+    last.set_state_dict(first.state_dict())
+    image = paddle.rand([2, 8, 10])
+    across = image.transpose([1, 2, 0])
+    fields = [
+        effective_receptive_field(first, image, (1, 2)),
+        effective_receptive_field(last, across, (1, 2), data_format="NHWC"),
+    ]
+    np.testing.assert_allclose(*fields, rtol=1e-4, atol=1e-5)
+    (mine,), (other,) = (
+        effective_sampling_locations(first, image, (1, 2)),
+        effective_sampling_locations(last, across, (1, 2), data_format="NHWC"),
+    )
+    np.testing.assert_allclose(mine.points, other.points, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mine.strength, other.strength, rtol=1e-4, atol=1e-5)
+
+
+def test_sampling_locations_are_scaled_to_the_image():
+    model = nn.Sequential(nn.AvgPool2D(2), Shifted("pack", (1.0, 0.0)))
+    (samples,) = effective_sampling_locations(model, paddle.rand([1, 6, 8]), (1, 2))
+    np.testing.assert_array_equal(samples.points[0, 0, 1, 2], [4, 4])
+
+
+def test_offset_field_weighs_by_the_mask():
+    offset = np.zeros((4, 2, 2))
+    offset[0], offset[2] = 1.0, 5.0
+    mask = np.zeros((2, 2, 2))
+    mask[0, 0, 0], mask[1, 0] = 3.0, 1.0
+    field = offset_field(Sampling(offset, mask, kernel_size=(1, 2)))
+    np.testing.assert_array_equal(field[..., 0], [[2, 5], [0, 0]])
+    assert not field[..., 1].any()
+
+
+class Pair(nn.Layer):
+    """Returns two tensors, and has a layer that never runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = nn.Conv2D(1, 2, 1), nn.Conv2D(1, 1, 1)
+
+    def forward(self, x):
+        return self.used(x), x
+
+
+def of_pair(*arguments, **named):
+    return lambda: effective_receptive_field(Pair(), paddle.rand([1, 4, 5]), *arguments, **named)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (of_pair((0, 0)), TypeError, "expected a tensor as the response, got tuple"),
+        (of_pair((0, 0), layer="use"), ValueError, r"layer: expected .* got 'use' \(used"),
+        (of_pair((0, 0), layer="idle"), ValueError, "layer: expected one that runs, got 'idle'"),
+        (of_pair((0,), layer="used"), ValueError, r"position: expected 2 or 3 ints, got \(0,\)"),
+        (of_pair((0, 1.5), layer="used"), ValueError, "position: expected 2 or 3 ints"),
+        (of_pair((4, 0), layer="used"), IndexError, r"inside \[4, 5\], got \(4, 0\)"),
+        (of_pair((0, -1), layer="used"), IndexError, r"inside \[4, 5\], got \(0, -1\)"),
+        (of_pair((2, 0, 0), layer="used"), IndexError, r"inside \[2, 4, 5\]"),
+        (of_pair((0, 0), data_format="CHW"), ValueError, "data_format: expected"),
+        (
+            lambda: effective_receptive_field(nn.Flatten(0), paddle.rand([1, 4, 5]), (0,)),
+            ValueError,
+            r"expected a response \[1, C, Ho, Wo\] or \[1, K\], got \[20\]",
+        ),
+        (
+            lambda: error_bounded_saliency(nn.ReLU(), -paddle.ones([1, 4, 5]), (0, 0)),
+            ValueError,
+            "expected a finite response other than 0",
+        ),
+        (
+            lambda: error_bounded_saliency(nn.ReLU(), paddle.ones([1, 4, 5]), (0, 0), 0),
+            ValueError,
+            "bound: expected a finite number above 0, got 0",
+        ),
+        (
+            lambda: error_bounded_saliency(nn.ReLU(), paddle.ones([1, 4, 5]), (0, 0), "a"),
+            TypeError,
+            "bound: expected a number",
+        ),
+    ],
+)
+def test_wrong_responses_are_told(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_pictures_of_fields(axes):
+    model, image = Shifted("modulated pack"), paddle.rand([3, 6, 7])[:1]
+    field = effective_receptive_field(model, image, (2, 3), axes=axes)
+    below, above = axes.images
+    assert below.get_array().shape == (6, 7)
+    assert np.argmax(above.get_array()) == np.argmax(field)
+    effective_sampling_locations(model, image, (2, 3), axes=axes)
+    np.testing.assert_allclose(drawn(axes)[-1], [[1, 3]])  # x, y
+    region, _ = error_bounded_saliency(model, image, (2, 3), steps=10, axes=axes)
+    np.testing.assert_array_equal(axes.images[-1].get_alpha() == 0, region)
+    offset_field(trace(model, image)[0], scale=2, axes=axes)
+    arrows = axes.collections[-1]
+    np.testing.assert_allclose(arrows.get_offsets()[8], [2, 2])
+    assert (arrows.U == -4).all() and (arrows.V == 2).all()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 
 import paddle_dcn
 from paddle_dcn import export
@@ -119,6 +120,25 @@ def test_every_model_to_every_target(models, tmp_path, name, to):
         path = tmp_path / f"made{suffix}"
         for found in run(routes, path, [feed], blocked=to != "fast").values():
             check(found[0], wanted)
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_bounded_packs(tmp_path, to):
+    """The bound is part of the model, beside the operator for inference too."""
+    if to in NEEDS and find_spec(NEEDS[to]) is None:
+        pytest.skip(f"pip install {NEEDS[to]}")
+    paddle.seed(0)
+    model = nn.Sequential(
+        paddle_dcn.ModulatedDeformConv2DPack(3, 4, 3, padding=1, max_offset=0.75),
+        paddle_dcn.DeformConv2DPack(4, 4, 3, padding=1, max_offset=2),
+    )
+    for layer in model:
+        layer.conv_offset.weight.set_value(paddle.randn(layer.conv_offset.weight.shape))
+    spec = [paddle.static.InputSpec([None, 3, 9, 8], name="x")]
+    done = export.convert(model, tmp_path / "made", to, spec)
+    assert done.difference < 1e-5
+    if to == "fast":
+        assert done.fused["joined"] == 0
 
 
 def test_names_are_kept(models, tmp_path):

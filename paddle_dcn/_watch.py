@@ -1,0 +1,74 @@
+"""Watches the calls of the operator that a model makes, and in which of its layers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from . import _to_static, functional
+from ._checks import Call
+
+_to_static.skip(__file__)
+
+
+class Watch:
+    """Shows a function each call of the operator inside a model, until it is closed.
+
+    All calls end in `functional.convolve`, whichever layer or function makes them; hooks tell
+    which layer of the model is being run. Calls while a program is built are not shown.
+
+    Args:
+        model: The model; calls outside of its forward are not shown.
+        see: Takes the name of the innermost layer and the call. It returns the call to make in its
+            place, or None for the same.
+    """
+
+    def __init__(self, model: nn.Layer, see: Callable[[str, Call], Call | None]) -> None:
+        self._see = see
+        self._inside: list[str] = []
+        self._hooks = []
+        for name, layer in model.named_sublayers(include_self=True):
+            for register, hook in (
+                (layer.register_forward_pre_hook, self._enter),
+                (layer.register_forward_post_hook, self._leave),
+            ):
+                self._hooks.append(register(functools.partial(hook, name)))
+        functional.watchers.append(self._watch)
+
+    def _enter(self, name: str, *_: Any) -> None:
+        if name == "":  # the model itself: whatever an exception has left behind is over
+            self._inside.clear()
+        self._inside.append(name)
+
+    def _leave(self, name: str, *_: Any) -> None:
+        while self._inside and self._inside.pop() != name:
+            pass
+
+    def _watch(self, call: Call) -> Call:
+        if not self._inside or not paddle.in_dynamic_mode():
+            return call
+        return self._see(self._inside[-1], call) or call
+
+    def close(self) -> None:
+        """Watch no longer."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        if self._watch in functional.watchers:
+            functional.watchers.remove(self._watch)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
