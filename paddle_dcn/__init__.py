@@ -1,4 +1,4 @@
-"""Deformable convolution v1 and v2 as a PaddlePaddle operator.
+"""Deformable convolution v1 to v4 as a PaddlePaddle operator.
 
 The import registers the operator with Paddle, so that programs saved with it load; where no library
 fits the installed Paddle, it builds one. The tools that move source code need neither: where Paddle
@@ -15,9 +15,13 @@ from . import _build
 __version__ = "0.1.0"
 
 __all__ = [
+    "DCNv3",
+    "DCNv4",
     "DeformConv2D",
     "DeformConv2DPack",
     "ModulatedDeformConv2DPack",
+    "dcnv3",
+    "dcnv4",
     "deform_conv2d",
     "deform_conv2d_reference",
     "monitor",
@@ -34,6 +38,7 @@ if TYPE_CHECKING or not (_FOR_A_COMMAND or find_spec("paddle") is None):
     from . import compat as compat
     from . import export as export
     from ._patch import patch, patched, unpatch
+    from .aggregation import DCNv3, DCNv4, dcnv3, dcnv4
     from .functional import deform_conv2d
     from .layers import DeformConv2D, DeformConv2DPack, ModulatedDeformConv2DPack
     from .monitoring import monitor
@@ -46,6 +51,6 @@ def __getattr__(name: str) -> Any:
     _build.require_paddle()
     if name not in __all__:
         return import_module(f".{name}", __name__)
-    homes = ("functional", "layers", "monitoring", "reference", "_patch")
+    homes = ("functional", "layers", "aggregation", "monitoring", "reference", "_patch")
     found = (import_module(f".{home}", __name__) for home in homes)
     return next(getattr(home, name) for home in found if hasattr(home, name))

@@ -38,6 +38,7 @@ class Names(NamedTuple):
     x: str = "x"
     deformable_groups: str = "deformable_groups"
     weight_attr: str = "weight_attr"
+    offset: str = "offset"
 
 
 OURS = Names()
@@ -53,6 +54,25 @@ class Attributes(NamedTuple):
     deformable_groups: int = 1
     im2col_step: int = 0  # chosen by the implementation
     data_format: str = "NCHW"
+
+
+class Aggregation(NamedTuple):
+    """The normalised parameters of DCNv3 and DCNv4; pairs are (height, width)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pad: tuple[int, int]
+    dilation: tuple[int, int]
+    group: int
+    group_channels: int  # UNKNOWN: told by the input
+    offset_scale: float
+    im2col_step: int
+    remove_center: bool
+
+    @property
+    def taps(self) -> int:
+        """Samples that a group takes for an output pixel."""
+        return math.prod(self.kernel) - self.remove_center
 
 
 class Call(NamedTuple):
@@ -134,7 +154,7 @@ def check_call(
     found = _inspect_dynamic if paddle.in_dynamic_mode() else _inspect_static
     casts = check_found(
         found(names.x, x),
-        found("offset", offset),
+        found(names.offset, offset),
         None if mask is None else found("mask", mask),
         found("weight", weight),
         None if bias is None else found("bias", bias),
@@ -222,6 +242,147 @@ def check_name(name: Any) -> None:
     """Check the `name` that Paddle's functions take: a str or None."""
     if name is not None and not isinstance(name, str):
         reject_kind("name", "a str or None", name)
+
+
+# --- DCNv3 and DCNv4 -----------------------------------------------------------------------------
+
+
+def check_aggregation(
+    kernel_h: Any,
+    kernel_w: Any,
+    stride_h: Any,
+    stride_w: Any,
+    pad_h: Any,
+    pad_w: Any,
+    dilation_h: Any,
+    dilation_w: Any,
+    group: Any,
+    group_channels: Any,
+    offset_scale: Any,
+    im2col_step: Any,
+    remove_center: Any,
+) -> Aggregation:
+    """Validate and normalise the parameters of DCNv3 and DCNv4.
+
+    Raises:
+        TypeError: an argument of a wrong kind.
+        ValueError: a value out of its range.
+
+    """
+    kernel = check_int("kernel_h", kernel_h), check_int("kernel_w", kernel_w)
+    return Aggregation(
+        kernel,
+        (check_int("stride_h", stride_h), check_int("stride_w", stride_w)),
+        (check_ints("pad_h", pad_h, 0)[0], check_ints("pad_w", pad_w, 0)[0]),
+        (check_int("dilation_h", dilation_h), check_int("dilation_w", dilation_w)),
+        check_int("group", group),
+        UNKNOWN if group_channels is None else check_int("group_channels", group_channels),
+        _check_scale(offset_scale),
+        0 if im2col_step is None else check_int("im2col_step", im2col_step),
+        _check_remove_center(remove_center, kernel),
+    )
+
+
+def _check_scale(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        reject_kind("offset_scale", "a number", value)
+    if not math.isfinite(value):
+        reject(ValueError, "offset_scale", "a finite number", value)
+    return float(value)
+
+
+def _check_remove_center(value: Any, kernel: tuple[int, int]) -> bool:
+    """Take a bool, or 0 or 1, which the originals' layers make of it."""
+    number = int(value) if isinstance(value, bool) else integer(value)
+    if number is None:
+        reject_kind("remove_center", "a bool", value)
+    if number not in (0, 1):
+        reject(ValueError, "remove_center", "False or True", value)
+    height, width = kernel
+    if number and (height != width or height % 2 == 0 or height == 1):
+        expected = f"False, as only square, odd kernels from 3x3 have a center (kernel {height}x"
+        reject(ValueError, "remove_center", f"{expected}{width})", value)
+    return bool(number)
+
+
+DCNV3 = Names(x="input", deformable_groups="group")
+DCNV4 = DCNV3._replace(offset="offset_mask")
+
+
+def check_aggregated(
+    input: Any, sampling: tuple[Any, ...], how: Aggregation, amp_dtype: str | None = None
+) -> int:
+    """Validate the tensors of one call: offset and mask of DCNv3, or the offset_mask of DCNv4.
+
+    Returns the channels of the input.
+
+    Raises:
+        TypeError: an argument of a wrong kind or dtype.
+        ValueError: a wrong shape or device.
+
+    """
+    packed = len(sampling) == 1
+    names = DCNV4 if packed else DCNV3
+    found = inspect(names.x, input)
+    _check_rank(names.x, found[0], "[N, H, W, C]")
+    channels = found[0][3]
+    if how.group_channels != UNKNOWN:
+        formula = f"group {how.group} * group_channels {how.group_channels}"
+        _check_size(names.x, "channels", channels, how.group * how.group_channels, formula)
+        channels = how.group * how.group_channels
+    elif channels == UNKNOWN:
+        reject(ValueError, names.x, "known channels, as group_channels is None", [*found[0]])
+
+    # Beyond their channels they are held against each other as in the convolution that they become.
+    converted: list[Found | None] = []
+    for name, tensor, planes in zip((names.offset, "mask"), sampling, (3 if packed else 2, 1)):
+        shape, dtype = inspect(name, tensor)
+        _check_rank(name, shape, f"[N, Ho, Wo, group * taps * {planes}]")
+        _check_planes(name, shape[3], planes, how, packed)
+        full = (2 if packed else planes) * how.group * math.prod(how.kernel)
+        converted.append(((shape[0], full, *shape[1:3]), dtype))
+    pads = (how.pad[0], how.pad[0], how.pad[1], how.pad[1])
+    attributes = Attributes(how.stride, pads, how.dilation, channels, how.group, 0, "NHWC")
+    weight = (channels, 1, *how.kernel), found[1]
+    offset, mask = (*converted, None)[:2]
+    check_found(found, offset, mask, weight, None, attributes, amp_dtype, names)
+    if _HAS_DEVICES:
+        _check_devices((input, *sampling), names)
+    return channels
+
+
+def _check_planes(name: str, got: int, planes: int, how: Aggregation, padded: bool) -> None:
+    """Check the channels of offset, mask or both, which may be padded to a multiple of 8."""
+    least = how.group * how.taps * planes
+    if got in (UNKNOWN, least) or (padded and got == -(-least // 8) * 8):
+        return
+    formula = f"group {how.group} * taps {how.taps} * {planes}"
+    padding = f", or that padded to {-(-least // 8) * 8}" if padded and least % 8 else ""
+    reject(ValueError, name, f"{least} channels ({formula}{padding})", got)
+
+
+def check_features(
+    name: str, tensor: Any, axes: str, channels: int, dtype: str, amp_dtype: str | None
+) -> tuple[int, ...]:
+    """Validate what a layer with parameters of a dtype is given, channels last; return its shape.
+
+    Raises:
+        TypeError: an argument of a wrong kind or dtype.
+        ValueError: a wrong shape.
+
+    """
+    shape, got = inspect(name, tensor)
+    check_dtype(name, got)
+    if got != dtype and not (amp_dtype and {got, dtype} <= set(_AUTO_CAST)):
+        reject(TypeError, name, f"dtype {dtype} (that of the layer)", got)
+    if got in ("float16", "bfloat16") and paddle.in_dynamic_mode() and tensor.place.is_cpu_place():
+        expected = "dtype float32 or float64, as Paddle's Linear has no other on the CPU"
+        reject(TypeError, name, expected, got)
+    _check_rank(name, shape, axes)
+    _check_size(name, "channels", shape[-1], channels, "those of the layer")
+    if 0 in shape[1:]:
+        reject(ValueError, name, "positive sizes", [*shape])
+    return shape
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -319,7 +480,7 @@ def _check_devices(tensors: tuple[Any, ...], names: Names) -> None:
     if not paddle.in_dynamic_mode():
         return
     place = tensors[0]._place_str
-    for name, tensor in zip(Call._fields, tensors):
+    for name, tensor in zip((names.x, names.offset, *Call._fields[2:]), tensors):
         if tensor is not None and tensor._place_str != place:
             reject(ValueError, name, f"a tensor on {place} (that of {names.x})", tensor._place_str)
 
@@ -418,7 +579,7 @@ def _casts(dtypes: tuple[str | None, ...], amp_dtype: str | None, names: Names) 
     for name, got, allowed in (
         ("weight", weight, like_x),
         ("bias", bias, like_x),
-        ("offset", offset, like_offset),
+        (names.offset, offset, like_offset),
         ("mask", mask, like_offset),
     ):
         if got is not None and got not in allowed:
@@ -500,7 +661,7 @@ def _check_shapes(
     )
     channels_last = attributes.data_format == "NHWC"
     _check_rank(names.x, x, "[N, H, W, C]" if channels_last else "[N, C, H, W]")
-    _check_rank("offset", offset, f"[N, {names.deformable_groups} * 2 * kh * kw, Ho, Wo]")
+    _check_rank(names.offset, offset, f"[N, {names.deformable_groups} * 2 * kh * kw, Ho, Wo]")
     _check_rank("weight", weight, "[M, C / groups, kh, kw]")
     if bias is not None:
         _check_rank("bias", bias, "[M]")
@@ -539,7 +700,7 @@ def _check_shapes(
         names.x, "width", width, kernel_w, stride_w, dilation_w, padding[2:]
     )
     taps = UNKNOWN if UNKNOWN in (kernel_h, kernel_w) else kernel_h * kernel_w
-    for name, shape, planes, factor in (("offset", offset, 2, "2 * "), ("mask", mask, 1, "")):
+    for name, shape, planes, factor in ((names.offset, offset, 2, "2 * "), ("mask", mask, 1, "")):
         if shape is not None:
             expected = UNKNOWN if taps == UNKNOWN else planes * deformable_groups * taps
             kernel = f"kernel {kernel_h}x{kernel_w}"
@@ -550,7 +711,7 @@ def _check_shapes(
             _check_size(name, "columns", shape[3], out_w, formula_w)
     if mask is not None:  # where x leaves a size open, these two must still agree
         for axis, what in ((0, "images"), (2, "rows"), (3, "columns")):
-            _check_size("mask", what, mask[axis], offset[axis], f"{what} of offset")
+            _check_size("mask", what, mask[axis], offset[axis], f"{what} of {names.offset}")
 
     output = [batch, out_channels, out_h, out_w]
     if UNKNOWN not in output and math.prod(output) > _ELEMENTS_MAX:

@@ -1,6 +1,5 @@
 """deform_conv2d as Paddle code uses it: its documentation's examples, every mode, AMP, autograd."""
 
-import contextlib
 import doctest
 import inspect
 import itertools
@@ -8,10 +7,10 @@ import itertools
 import numpy as np
 import paddle
 import pytest
-from paddle.base import core
 from paddle.distributed.fleet.utils import recompute
 
 from paddle_dcn import _ops, deform_conv2d
+from tests.support.amp import auto_cast
 from tests.support.programs import needs_paddle_3, static_program
 
 NAMES = ("x", "offset", "mask", "weight", "bias")
@@ -262,22 +261,6 @@ def test_any_subset_of_gradients(modulated, wanted):
 
 
 # --- automatic mixed precision -------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def auto_cast(level="O1", dtype="float16", white=(), black=()):
-    """Set what paddle.amp.auto_cast sets on a GPU; on a CPU that does nothing."""
-    from paddle.amp.auto_cast import _update_list
-
-    tracer = paddle.base.framework._dygraph_tracer()
-    before = tracer._amp_level, tracer._amp_dtype, tracer._get_amp_op_list()
-    tracer._amp_level, tracer._amp_dtype = getattr(core.AmpLevel, level), dtype
-    tracer._set_amp_op_list(*_update_list(set(white), set(black), level, dtype))
-    try:
-        yield
-    finally:
-        tracer._amp_level, tracer._amp_dtype = before[:2]
-        tracer._set_amp_op_list(*before[2])
 
 
 def dtype_name(tensor):

@@ -15,9 +15,9 @@ from .._checks import dtype_name
 
 _NORM = {"running_mean": "_mean", "running_var": "_variance"}
 
-# The Linear layer that gives the sampling of a layer which is no deformable convolution v1 or v2,
-# and what has to stand beside it.
-_REFUSED = {"DCNv3": ("offset.weight", "mask.weight"), "DCNv4": ("offset_mask.weight",) * 2}
+# The Linear layer that gives the sampling of a layer of a later version, and what has to stand
+# beside it.
+_LATER = {"DCNv3": ("offset.weight", "mask.weight"), "DCNv4": ("offset_mask.weight",) * 2}
 
 
 # What training scripts save the parameters under, beside the epoch, the optimizer and the like, in
@@ -113,14 +113,13 @@ def _named_tensor(name: str, value: Any) -> Any:
 
 def _refuse_later_versions(shapes: dict[str, tuple[int, ...]]) -> None:
     for name, shape in shapes.items():
-        for version, (sampling, beside) in _REFUSED.items():
+        for version, (sampling, beside) in _LATER.items():
             match = re.fullmatch(rf"(.*\.)?{re.escape(sampling)}", name)
             if match and len(shape) == 2 and (match[1] or "") + beside in shapes:
                 raise ValueError(
-                    f"state: {name} is the weight of a {version} layer, which this operator cannot "
-                    "compute: its taps go down the columns of the kernel, not along the rows, with "
-                    "x before y, and each is shared by the channels of a group instead of having "
-                    "weights of its own"
+                    f"state: expected no layer of {version}, got its {name}; such checkpoints are "
+                    "converted by paddle_dcn.compat.internimage.convert_state_dict, which also "
+                    "transposes the weights of Linear layers"
                 )
 
 
@@ -244,8 +243,8 @@ def convert_state_dict(state: Any, model: paddle.nn.Layer | None = None) -> Stat
         TypeError: `state` is no mapping and no path, a name is no str, or a dtype, such as float8,
             cannot be converted.
         ValueError: nothing in `state` is an array or fits the model, a path of another kind of
-            file, a layer of DCNv3 or DCNv4, whose weights mean something else, or two entries that
-            get the same name.
+            file, a layer of DCNv3 or DCNv4 (see `paddle_dcn.compat.internimage`), or two entries
+            that get the same name.
         ImportError: the safetensors package is needed and missing.
 
     Source: the names of `mmcv.ops.DeformConv2dPack` before and since its version 2, of `DCN` in
@@ -270,28 +269,44 @@ def convert_state_dict(state: Any, model: paddle.nn.Layer | None = None) -> Stat
         ([], [])
 
     """
+    return convert(state, model, transposes=False)
+
+
+def convert(state: Any, model: paddle.nn.Layer | None, transposes: bool) -> StateDict:
+    """Do what `convert_state_dict` does, and transpose the weights of Linear layers if asked to."""
+    targets = linear = None
+    if model is not None:
+        targets = model.state_dict()
+        layers = model.named_sublayers(include_self=True)
+        found = (name for name, layer in layers if isinstance(layer, paddle.nn.Linear))
+        linear = {f"{name}.weight".removeprefix(".") for name in found}
     if not paddle.in_dynamic_mode():  # there, to_tensor would add to the program
-        targets = None if model is None else model.state_dict()
         with paddle.base.dygraph.guard():
-            return _convert(state, targets)
-    return _convert(state, None if model is None else model.state_dict())
+            return _convert(state, targets, linear, transposes)
+    return _convert(state, targets, linear, transposes)
 
 
-def _convert(state: Any, targets: Mapping[str, Any] | None) -> StateDict:
+def _convert(
+    state: Any, targets: Mapping[str, Any] | None, linear: set[str] | None, transposes: bool
+) -> StateDict:
     values = dict(_unwrap(_read(state)))
     for prefix in _PREFIXES:
         named = [name for name, value in values.items() if getattr(value, "shape", ())]
         if named and all(name.startswith(prefix) for name in named):
             values = {name.removeprefix(prefix): value for name, value in values.items()}
     shapes = {name: tuple(getattr(value, "shape", ())) for name, value in values.items()}
-    _refuse_later_versions(shapes)
+    if not transposes:
+        _refuse_later_versions(shapes)
 
     converted = StateDict()
     for name, value in values.items():
         if name.rpartition(".")[2] == "num_batches_tracked":
             continue
         new = _usual_name(name, shapes) if targets is None else _name_in(targets, name)
-        fits = targets is None or (new is not None and shapes[name] == tuple(targets[new].shape))
+        matrix = len(shapes[name]) == 2 and f".{name}".endswith(".weight")
+        transposed = transposes and (matrix if linear is None else new in linear)
+        shape = shapes[name][::-1] if transposed else shapes[name]
+        fits = targets is None or (new is not None and shape == tuple(targets[new].shape))
         if not _is_array(value) or not fits:
             converted.left_over.append(name)
             continue
@@ -300,6 +315,7 @@ def _convert(state: Any, targets: Mapping[str, Any] | None) -> StateDict:
         if new != name:
             converted.renamed[name] = new
         tensor = _named_tensor(name, value)
+        tensor = tensor.t() if transposed else tensor
         if targets is not None:
             dtype = dtype_name(targets[new].dtype)
             tensor = tensor if dtype_name(tensor.dtype) == dtype else tensor.astype(dtype)
@@ -313,5 +329,5 @@ def _convert(state: Any, targets: Mapping[str, Any] | None) -> StateDict:
             f"{_some(values)}"
         )
     if converted.left_over or converted.missing:
-        warnings.warn(f"convert_state_dict: {converted.report()}", stacklevel=3)
+        warnings.warn(f"convert_state_dict: {converted.report()}", stacklevel=4)
     return converted

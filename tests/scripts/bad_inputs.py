@@ -21,6 +21,8 @@ SHAPES = {
     "bias": [6],
 }
 SHAPES_OF_NPU = SHAPES | {"offset": [2, 3 * K * K, 4, 4]}
+LAST = {"input": [2, 12, 12, 4], "offset": [2, 12, 12, 36], "mask": [2, 12, 12, 18]}
+LAST |= {"offset_mask": [2, 12, 12, 56], "image": [2, 12, 12, 4], "pixels": [2, 144, 4]}
 
 
 def cleared(shape):
@@ -52,6 +54,7 @@ BAD = {
 NOT_BAD = {("x", "one more"), ("weight", "one more"), ("bias", "None")} | {
     ("bias", kind) for kind in ("wider", "empty", "one pixel")
 }
+NOT_BAD |= {("image", "one more"), ("image", "wider"), ("pixels", "one more")}
 
 
 def v1(call):
@@ -132,6 +135,14 @@ ENTRIES = {
     "detectron2 v2 layer": v2(detectron2.ModulatedDeformConv(4, 6, K)),
     "DCNv2": v2(dcn_v2.DCNv2(4, 6, K, 1, 0)),
     "DCN": pack(dcn_v2.DCN(4, 6, K, 1, 0)),
+    "dcnv3": (
+        LAST, ("input", "offset", "mask"), lambda *tensors: paddle_dcn.dcnv3(*tensors, group=2)
+    ),
+    "dcnv4": (
+        LAST, ("input", "offset_mask"), lambda *tensors: paddle_dcn.dcnv4(*tensors, group=2)
+    ),
+    "DCNv3": (LAST, ("image",), paddle_dcn.DCNv3(4, group=2)),
+    "DCNv4": (LAST, ("pixels",), paddle_dcn.DCNv4(4, group=2)),
 }  # fmt: skip
 
 

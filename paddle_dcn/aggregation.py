@@ -1,0 +1,612 @@
+"""DCNv3 and DCNv4, which add samples up without weights: the functions and the layers."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+from paddle.nn import functional
+
+from . import _checks
+from ._checks import Aggregation, Attributes, check_aggregation
+from ._to_static import Constant, opaque
+from .functional import amp_dtype, convolve
+
+# --- on the operator -----------------------------------------------------------------------------
+#
+# Where samples count x before y and go down the columns of the kernel, an image with its rows and
+# columns exchanged has them in the order of this package's operator. So that is what it gets, as a
+# convolution with as many groups as channels and a weight of ones.
+
+
+def _exchange(tensor: Tensor) -> Tensor:
+    """Turn [N, rows, columns, channels] into [N, channels, columns, rows], and back."""
+    return tensor.transpose([0, 3, 2, 1])
+
+
+@opaque
+def _split(tensor: Tensor, *sizes: int) -> Tensor:
+    """Split the last axis, where any other may be open or empty: 0 and -1 would be ambiguous."""
+    known = [
+        size if size >= 0 else paddle.shape(tensor)[axis]
+        for axis, size in enumerate(tensor.shape[:-1])
+    ]
+    return tensor.reshape([*known, *sizes])
+
+
+def _without_casts() -> contextlib.AbstractContextManager:
+    """Keep auto_cast, which casts for Paddle's operations, from rounding positions."""
+    return paddle.amp.auto_cast(enable=False) if amp_dtype() else contextlib.nullcontext()
+
+
+@functools.cache
+def _arrange(how: Aggregation) -> tuple[tuple[int, int], Attributes, np.ndarray | None]:
+    """Return the kernel and attributes of the convolution, and what it adds to offsets, [2 * taps].
+
+    Along an axis, tap i of an output pixel samples at `start + center + (i * dilation - center +
+    offset) * offset_scale`, where the center is half the kernel's reach. Where the kernel has no
+    middle tap, k * k - 1 taps, the operator has a kernel of k - 1 by k + 1 in its place, whose
+    taps are moved to where they belong.
+    """
+    axes = [*zip(how.kernel, how.stride, how.pad, how.dilation)][::-1]
+    kernel = tuple(size for size, *_ in axes)
+    if how.remove_center:
+        kernel = (kernel[0] - 1, kernel[1] + 1)
+    dilation, padding, wanted, had = [], [], [], []
+    for (size, _, pad, step), taps in zip(axes, kernel):
+        reach = step * (size - 1)
+        spread = step if taps == size else -(-reach // (taps - 1))
+        dilation.append(spread)
+        padding += [pad, pad + spread * (taps - 1) - reach]
+        center = reach // 2
+        wanted.append(center + (np.arange(size) * step - center) * how.offset_scale)
+        had.append(np.arange(taps) * spread)
+    wanted, had = (
+        np.stack(np.meshgrid(*each, indexing="ij"), -1).reshape(-1, 2) for each in (wanted, had)
+    )
+    if how.remove_center:
+        wanted = np.delete(wanted, len(wanted) // 2, 0)
+    moves = wanted - had
+    attributes = Attributes(
+        tuple(step for _, step, *_ in axes),
+        tuple(padding),
+        tuple(dilation),
+        deformable_groups=how.group,
+        im2col_step=how.im2col_step,
+    )
+    return kernel, attributes, moves.flatten() if moves.any() else None
+
+
+def _aggregate(input: Tensor, sampling: tuple[Tensor, ...], how: Aggregation) -> Tensor:
+    """Check and run one call, with an offset and a mask or with an offset_mask."""
+    channels = _checks.check_aggregated(input, sampling, how, amp_dtype())
+    kernel, attributes, moves = _arrange(how)
+    with _without_casts():
+        x = _exchange(input)
+        if len(sampling) == 1:
+            offset, mask = _unpack(*sampling, how)
+        else:
+            offset, mask = (_exchange(each) for each in sampling)
+        if _checks.dtype_name(offset.dtype) not in ("float32", "float64") and (
+            moves is not None or how.offset_scale != 1
+        ):
+            offset = offset.astype("float32")  # in which sums of positions are exact enough
+        if how.offset_scale != 1:
+            offset = offset * how.offset_scale
+        if moves is not None:
+            moves = np.tile(moves, how.group).reshape(1, -1, 1, 1)
+            offset = offset + paddle.assign(moves.astype(_checks.dtype_name(offset.dtype)))
+        ones = paddle.ones([channels, 1, *kernel], input.dtype)
+    attributes = attributes._replace(groups=channels)
+    out = convolve(x, offset, mask, ones, None, attributes, _checks.DCNV3)
+    with _without_casts():
+        return _exchange(out)
+
+
+def _unpack(offset_mask: Tensor, how: Aggregation) -> tuple[Tensor, Tensor]:
+    """Return offset and mask, exchanged, of the offset_mask of DCNv4: both group by group."""
+    count = 3 * how.group * how.taps
+    if offset_mask.shape[3] != count:
+        offset_mask = offset_mask[:, :, :, :count]
+    planes = _split(offset_mask, how.group, 3 * how.taps).transpose([0, 3, 4, 2, 1])
+    cut = 2 * how.taps
+    return planes[:, :, :cut].flatten(1, 2), planes[:, :, cut:].flatten(1, 2)
+
+
+@opaque
+def _aggregate_in_layer(input: Tensor, *sampling: Tensor, how: Constant) -> Tensor:
+    return _aggregate(input, sampling, how.value)
+
+
+# --- functions -----------------------------------------------------------------------------------
+
+
+@opaque
+def dcnv3(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    kernel_h: int = 3,
+    kernel_w: int = 3,
+    stride_h: int = 1,
+    stride_w: int = 1,
+    pad_h: int = 1,
+    pad_w: int = 1,
+    dilation_h: int = 1,
+    dilation_w: int = 1,
+    group: int = 1,
+    group_channels: int | None = None,
+    offset_scale: float = 1.0,
+    im2col_step: int | None = None,
+    remove_center: bool = False,
+) -> Tensor:
+    """DCNv3, the operator of InternImage: sums of samples, without weights.
+
+    A channel of output pixel (i, j) is the sum, over the taps (p, q) of the kernel, of the mask
+    times the bilinear sample of that channel at
+
+        y = i * stride_h - pad_h + center_h + (p * dilation_h - center_h + dy) * offset_scale
+        x = j * stride_w - pad_w + center_w + (q * dilation_w - center_w + dx) * offset_scale
+
+    with `center_h = dilation_h * (kernel_h - 1) // 2`, and `center_w` likewise. A sample outside
+    the image is 0. The channels of a group share offsets and masks. No softmax is applied to the
+    mask; the layer `DCNv3` applies it before.
+
+    Arguments, their order and their layouts are those of the original, whose `DCNv3Function.apply`
+    this replaces. Gradients, modes, `auto_cast` and samples at infinite or NaN positions are as in
+    `paddle_dcn.deform_conv2d`, by whose operator it is computed, in any of its dtypes and on any of
+    its devices.
+
+    Args:
+        input: [N, H, W, C]; float16, bfloat16, float32 or float64. N may be 0.
+        offset: How far each tap is moved, in pixels of the input before `offset_scale`: [N, Ho, Wo,
+            group * taps * 2], first dx, then dy; taps go down the columns of the kernel, q before
+            p. The dtype of the input, or float32.
+        mask: Factor of each sample, [N, Ho, Wo, group * taps]. The dtype of the input, or float32.
+        kernel_h: Taps in a column of the kernel.
+        kernel_w: Taps in a row of it; `taps = kernel_h * kernel_w - remove_center`.
+        stride_h: Step between output pixels downwards, in pixels of the input.
+        stride_w: The same rightwards.
+        pad_h: Rows of zeros above and below the input.
+        pad_w: Columns of zeros on its left and right.
+        dilation_h: Distance of taps in a column of the kernel, in pixels of the input.
+        dilation_w: The same in a row.
+        group: Groups of channels that have offsets and masks of their own.
+        group_channels: Channels of a group; None: C / group.
+        offset_scale: Factor of offsets and of the distances of taps from the center.
+        im2col_step: At most so many images are sampled into the workspace at a time. Bounds memory,
+            never changes results beyond rounding, need not divide N. None: chosen by the
+            implementation.
+        remove_center: Leave the middle tap out; for square kernels of an odd size from 3 on.
+
+    Returns:
+        [N, Ho, Wo, C] in the dtype of the input, where
+        `Ho = (H + 2 * pad_h - (dilation_h * (kernel_h - 1) + 1)) // stride_h + 1`.
+
+    Raises:
+        TypeError: an argument that is no tensor or number, or dtypes that do not go together.
+        ValueError: shapes that do not fit each other, a value out of its range, tensors on
+            different devices. Both name the argument, its value and what was expected.
+
+    Source: InternImage, arXiv 2211.05778; `ops_dcnv3` in https://github.com/OpenGVLab/InternImage.
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn import dcnv3
+        >>> input = paddle.rand([2, 14, 14, 32])
+        >>> offset = paddle.rand([2, 14, 14, 4 * 9 * 2])
+        >>> mask = paddle.nn.functional.softmax(paddle.rand([2, 14, 14, 4, 9])).flatten(3)
+        >>> list(dcnv3(input, offset, mask, group=4).shape)
+        [2, 14, 14, 32]
+
+    """
+    how = check_aggregation(
+        *(kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
+        *(group, group_channels, offset_scale, im2col_step, remove_center),
+    )
+    return _aggregate(input, (offset, mask), how)
+
+
+@opaque
+def dcnv4(
+    input: Tensor,
+    offset_mask: Tensor,
+    kernel_h: int = 3,
+    kernel_w: int = 3,
+    stride_h: int = 1,
+    stride_w: int = 1,
+    pad_h: int = 1,
+    pad_w: int = 1,
+    dilation_h: int = 1,
+    dilation_w: int = 1,
+    group: int = 1,
+    group_channels: int | None = None,
+    offset_scale: float = 1.0,
+    im2col_step: int | None = None,
+    remove_center: bool = False,
+) -> Tensor:
+    """DCNv4, the operator of FlashInternImage: DCNv3 with offsets and masks in one tensor.
+
+    It computes what `paddle_dcn.dcnv3` computes, of masks that are not normalised. Arguments, their
+    order and their layouts are those of the original, whose `DCNv4Function.apply` this replaces;
+    the original runs on GPUs only, with kernels of 8 or 9 taps and groups of a multiple of 8
+    channels.
+
+    Args:
+        input: As in `paddle_dcn.dcnv3`.
+        offset_mask: [N, Ho, Wo, P]: for each group `taps * 2` offsets, in the order of
+            `paddle_dcn.dcnv3`, then `taps` masks; P is `group * taps * 3`, or the next multiple of
+            8 of it, of which the rest is not read. The dtype of the input, or float32.
+        kernel_h: This and the further arguments are as in `paddle_dcn.dcnv3`.
+        kernel_w: See there.
+        stride_h: See there.
+        stride_w: See there.
+        pad_h: See there.
+        pad_w: See there.
+        dilation_h: See there.
+        dilation_w: See there.
+        group: See there.
+        group_channels: See there.
+        offset_scale: See there.
+        im2col_step: See there.
+        remove_center: See there.
+
+    Returns:
+        [N, Ho, Wo, C] in the dtype of the input, as `paddle_dcn.dcnv3` does.
+
+    Raises:
+        TypeError: as `paddle_dcn.dcnv3`.
+        ValueError: as `paddle_dcn.dcnv3`.
+
+    Source: DCNv4, arXiv 2401.06197; `DCNv4_op` in https://github.com/OpenGVLab/DCNv4.
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn import dcnv4
+        >>> input = paddle.rand([2, 14, 14, 32])
+        >>> offset_mask = paddle.rand([2, 14, 14, 112])  # 4 * 9 * 3 = 108, padded
+        >>> list(dcnv4(input, offset_mask, group=4).shape)
+        [2, 14, 14, 32]
+
+    """
+    how = check_aggregation(
+        *(kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
+        *(group, group_channels, offset_scale, im2col_step, remove_center),
+    )
+    return _aggregate(input, (offset_mask,), how)
+
+
+# --- layers --------------------------------------------------------------------------------------
+
+_ACTIVATIONS = {"ReLU": nn.ReLU, "SiLU": nn.Silu, "GELU": nn.GELU}
+
+
+class _ChannelsLast(nn.Layer):
+    """Turns [N, C, H, W] into [N, H, W, C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose([0, 2, 3, 1])
+
+
+def _zeros(channels: int, planes: int) -> nn.Linear:
+    return nn.Linear(channels, planes, nn.initializer.Constant(0.0))
+
+
+def _projection(channels: int, bias: bool = True) -> nn.Linear:
+    xavier = nn.initializer.XavierUniform()
+    return nn.Linear(channels, channels, xavier, None if bias else False)
+
+
+def _depthwise(channels: int, size: int) -> nn.Conv2D:
+    """Create a convolution that keeps the size of images, with the initial values of PyTorch."""
+    uniform = nn.initializer.Uniform(-1 / size, 1 / size)
+    return nn.Conv2D(
+        channels,
+        channels,
+        size,
+        padding=size // 2,
+        groups=channels,
+        weight_attr=uniform,
+        bias_attr=uniform,
+    )
+
+
+def _check_odd(name: str, size: Any) -> int:
+    size = _checks.check_int(name, size)
+    if size % 2 == 0:
+        _checks.reject(ValueError, name, "an odd number, which keeps the size of images", size)
+    return size
+
+
+@opaque
+def _check_input(input: Any, weight: Tensor, channels: Constant, axes: str) -> tuple[int, ...]:
+    """Check the input of a layer before Paddle's operations get it, and return its shape."""
+    dtype = _checks.dtype_name(weight.dtype)
+    return _checks.check_features("input", input, axes, channels.value, dtype, amp_dtype())
+
+
+@opaque
+def _as_images(input: Any, shape: Any, weight: Tensor, channels: Constant) -> Tensor:
+    """Check an input [N, H * W, C], and turn it into [N, H, W, C]."""
+    pixels = _check_input(input, weight, channels, "[N, H * W, C]")[1]
+    if shape is None:
+        side = math.isqrt(max(pixels, 0))
+        if side * side != pixels:
+            what = "are open" if pixels < 0 else f"are {pixels}, no square"
+            _checks.reject(ValueError, "shape", f"(height, width), as the pixels {what}", None)
+        shape = (side, side)
+    elif not isinstance(shape, (list, tuple)) or len(shape) != 2:
+        _checks.reject_kind("shape", "(height, width) or None", shape)
+    # A program that leaves sizes open has tensors for them.
+    sides = [each if isinstance(each, _TENSORS) else _checks.integer(each) for each in shape]
+    if any(side is None for side in sides):
+        _checks.reject_kind("shape", "(height, width) or None", shape)
+    known = [side for side in sides if isinstance(side, int)]
+    if min(known, default=1) < 1:
+        _checks.reject(ValueError, "shape", "positive", [*shape])
+    if pixels >= 0 and len(known) == 2 and math.prod(known) != pixels:
+        _checks.reject(ValueError, "shape", f"a product of {pixels} (pixels of input)", [*shape])
+    batch = input.shape[0] if input.shape[0] >= 0 else paddle.shape(input)[0]
+    return input.reshape([batch, *sides, channels.value])
+
+
+_TENSORS = (Tensor, *_checks.STATIC)
+
+
+class _Aggregation(nn.Layer):
+    """What both layers have: checked arguments, and the share of what was not moved."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        stride: int,
+        pad: int,
+        dilation: int,
+        group: int,
+        offset_scale: float,
+        center_feature_scale: bool,
+        remove_center: bool,
+    ) -> None:
+        super().__init__()
+        channels = _checks.check_int("channels", channels)
+        group = _checks.check_int("group", group)
+        _checks.check_divides("group", group, channels, "channels")
+        size = _checks.check_int("kernel_size", kernel_size)
+        if _checks.check_int("stride", stride) != 1:
+            expected = "1, as each pixel of the input samples for one of the output"
+            _checks.reject(ValueError, "stride", expected, stride)
+        dilation = _checks.check_int("dilation", dilation)
+        pad = _checks.check_ints("pad", pad, 0)[0]
+        if 2 * pad != dilation * (size - 1):
+            expected = f"dilation {dilation} * (kernel_size {size} - 1) / 2, as outputs have the "
+            _checks.reject(ValueError, "pad", f"{expected}size of the input", pad)
+        how = check_aggregation(
+            *(size, size, 1, 1, pad, pad, dilation, dilation),
+            *(group, channels // group, offset_scale, None, remove_center),
+        )
+        self._how, self._width = Constant(how), Constant(channels)
+        self._taps = how.taps
+        self.channels, self.kernel_size, self.stride = channels, size, 1
+        self.pad, self.dilation, self.group = pad, dilation, group
+        self.group_channels, self.offset_scale = channels // group, how.offset_scale
+        self.remove_center = int(how.remove_center)
+        self.center_feature_scale = bool(center_feature_scale)
+
+    def _add_scale(self) -> None:
+        """Create the parameters of center_feature_scale, which have no transposed layout."""
+        zero = nn.initializer.Constant(0.0)
+        for name, shape in (("weight", [self.group, self.channels]), ("bias", [self.group])):
+            parameter = self.create_parameter(shape, default_initializer=zero)
+            self.add_parameter(f"center_feature_scale_proj_{name}", parameter)
+
+    def _mix(self, out: Tensor, still: Tensor, features: Tensor) -> Tensor:
+        """Blend the aggregated samples with what lies at the pixel itself, group by group."""
+        if not self.center_feature_scale:
+            return out
+        weight = self.center_feature_scale_proj_weight.transpose([1, 0])
+        share = functional.linear(features, weight, self.center_feature_scale_proj_bias)
+        share = functional.sigmoid(share).unsqueeze(-1)
+        out, still = (_split(each, self.group, self.group_channels) for each in (out, still))
+        return (out * (1 - share) + still * share).flatten(3)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments that describe the operator."""
+        names = ("channels", "kernel_size", "pad", "dilation", "group", "offset_scale")
+        shown = [f"{name}={getattr(self, name)}" for name in names]
+        flags = ("center_feature_scale", "remove_center")
+        return ", ".join(shown + [f"{name}=True" for name in flags if getattr(self, name)])
+
+
+class DCNv3(_Aggregation):
+    """The layer of InternImage: predicts offsets and masks, and applies `paddle_dcn.dcnv3`.
+
+    A depthwise convolution of the input, normalised and activated (`dw_conv`), gives `offset` and
+    `mask`, whose softmax over the taps of a group weighs the samples of `input_proj`; `output_proj`
+    projects their sums. Arguments, their order, parameter names and initial values are those of the
+    original: offsets and masks start at zero, so the layer starts with means over the kernel.
+    `paddle_dcn.compat.internimage.convert_state_dict` converts its checkpoints.
+
+    Args:
+        channels: C, of input and output.
+        kernel_size: Height and width of the kernel.
+        dw_kernel_size: Those of the depthwise convolution, an odd number; None: `kernel_size`.
+        stride: 1; with another the original computes nothing meaningful.
+        pad: Rows and columns of zeros around the input: `dilation * (kernel_size - 1) / 2`.
+        dilation: Distance of neighbouring taps in pixels.
+        group: Groups of channels that have offsets and masks of their own.
+        offset_scale: Factor of offsets and of the distances of taps from the center.
+        act_layer: `"GELU"`, `"SiLU"` or `"ReLU"`.
+        norm_layer: `"LN"` (over channels) or `"BN"`.
+        center_feature_scale: Blend the sums with the input's own features, by a predicted share
+            for each group, as the largest InternImages do.
+        remove_center: Leave the middle tap out.
+
+    Raises:
+        TypeError: an argument of a wrong kind.
+        ValueError: a value out of its range. Both name the argument, its value and what was
+            expected. Forward raises both for an input that is not [N, H, W, channels] in the dtype
+            of the parameters.
+
+    Source: InternImage, arXiv 2211.05778; `DCNv3` in https://github.com/OpenGVLab/InternImage.
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn import DCNv3
+        >>> layer = DCNv3(channels=32, group=4)
+        >>> list(layer(paddle.rand([2, 14, 14, 32])).shape)
+        [2, 14, 14, 32]
+        >>> [name for name in layer.state_dict() if name.startswith("dw_conv")]
+        ['dw_conv.0.weight', 'dw_conv.0.bias', 'dw_conv.1.1.weight', 'dw_conv.1.1.bias']
+
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        kernel_size: int = 3,
+        dw_kernel_size: int | None = None,
+        stride: int = 1,
+        pad: int = 1,
+        dilation: int = 1,
+        group: int = 4,
+        offset_scale: float = 1.0,
+        act_layer: str = "GELU",
+        norm_layer: str = "LN",
+        center_feature_scale: bool = False,
+        remove_center: bool = False,
+    ) -> None:
+        """Create the parameters; see the class."""
+        super().__init__(
+            *(channels, kernel_size, stride, pad, dilation, group, offset_scale),
+            *(center_feature_scale, remove_center),
+        )
+        if dw_kernel_size is None:
+            dw_kernel_size = self.kernel_size
+        self.dw_kernel_size = _check_odd("dw_kernel_size", dw_kernel_size)
+        if act_layer not in _ACTIVATIONS:
+            expected = " or ".join(map(repr, _ACTIVATIONS))
+            _checks.reject(ValueError, "act_layer", expected, repr(act_layer))
+        if norm_layer not in ("LN", "BN"):
+            _checks.reject(ValueError, "norm_layer", "'LN' or 'BN'", repr(norm_layer))
+        channels = self.channels
+        if norm_layer == "LN":
+            norm = nn.Sequential(_ChannelsLast(), nn.LayerNorm(channels, 1e-6))
+        else:
+            norm = nn.Sequential(nn.BatchNorm2D(channels), _ChannelsLast())
+        convolution = _depthwise(channels, self.dw_kernel_size)
+        self.dw_conv = nn.Sequential(convolution, norm, _ACTIVATIONS[act_layer]())
+        self.offset = _zeros(channels, 2 * self.group * self._taps)
+        self.mask = _zeros(channels, self.group * self._taps)
+        self.input_proj = _projection(channels)
+        self.output_proj = _projection(channels)
+        if self.center_feature_scale:
+            self._add_scale()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return [N, H, W, C] of an input of that shape."""
+        _check_input(input, self.output_proj.weight, self._width, "[N, H, W, C]")
+        x = self.input_proj(input)
+        features = self.dw_conv(input.transpose([0, 3, 1, 2]))
+        mask = functional.softmax(_split(self.mask(features), self.group, self._taps)).flatten(3)
+        out = _aggregate_in_layer(x, self.offset(features), mask, how=self._how)
+        return self.output_proj(self._mix(out, x, features))
+
+
+class DCNv4(_Aggregation):
+    """The layer of FlashInternImage: predicts offsets and masks, and applies `paddle_dcn.dcnv4`.
+
+    `offset_mask`, of the input or of a depthwise convolution of it (`offset_mask_dw`), weighs the
+    samples of `value_proj`, without a softmax; `output_proj` projects their sums. Arguments, their
+    order, parameter names and initial values are those of the original: all masks start at zero,
+    and with them the output. Groups may have any number of channels.
+    `paddle_dcn.compat.internimage.convert_state_dict` converts its checkpoints.
+
+    Args:
+        channels: C, of input and output.
+        kernel_size: Height and width of the kernel.
+        stride: 1; with another the original computes nothing meaningful.
+        pad: Rows and columns of zeros around the input: `dilation * (kernel_size - 1) / 2`.
+        dilation: Distance of neighbouring taps in pixels.
+        group: Groups of channels that have offsets and masks of their own.
+        offset_scale: Factor of offsets and of the distances of taps from the center.
+        dw_kernel_size: Kernel size of the depthwise convolution, an odd number; None: no such
+            convolution.
+        center_feature_scale: Blend the sums with the input's own features, by a predicted share
+            for each group.
+        remove_center: Leave the middle tap out.
+        output_bias: Whether `output_proj` has a bias.
+        without_pointwise: Leave `value_proj` and `output_proj` out.
+        act_layer: Accepted for the sake of code that also builds `DCNv3`, and not used.
+        norm_layer: The same.
+
+    Raises:
+        TypeError: an argument of a wrong kind.
+        ValueError: a value out of its range. Both name the argument, its value and what was
+            expected. Forward raises both for an input that is not [N, H * W, channels] in the dtype
+            of the parameters.
+
+    Source: DCNv4, arXiv 2401.06197; `DCNv4` in https://github.com/OpenGVLab/DCNv4.
+
+    Examples:
+        >>> import paddle
+        >>> from paddle_dcn import DCNv4
+        >>> layer = DCNv4(channels=32, group=4)
+        >>> list(layer(paddle.rand([2, 14 * 10, 32]), shape=(14, 10)).shape)
+        [2, 140, 32]
+        >>> layer.offset_mask.weight.shape[1]  # 4 * 9 * 3, padded to a multiple of 8
+        112
+
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        kernel_size: int = 3,
+        stride: int = 1,
+        pad: int = 1,
+        dilation: int = 1,
+        group: int = 4,
+        offset_scale: float = 1.0,
+        dw_kernel_size: int | None = None,
+        center_feature_scale: bool = False,
+        remove_center: bool = False,
+        output_bias: bool = True,
+        without_pointwise: bool = False,
+        act_layer: Any = None,
+        norm_layer: Any = None,
+    ) -> None:
+        """Create the parameters; see the class."""
+        super().__init__(
+            *(channels, kernel_size, stride, pad, dilation, group, offset_scale),
+            *(center_feature_scale, remove_center),
+        )
+        self.dw_kernel_size = dw_kernel_size
+        self.without_pointwise = bool(without_pointwise)
+        channels = self.channels
+        if dw_kernel_size is not None:
+            size = _check_odd("dw_kernel_size", dw_kernel_size)
+            self.offset_mask_dw = _depthwise(channels, size)
+        self.offset_mask = _zeros(channels, math.ceil(3 * self.group * self._taps / 8) * 8)
+        if not without_pointwise:
+            self.value_proj = _projection(channels)
+            self.output_proj = _projection(channels, output_bias)
+        if self.center_feature_scale:
+            self._add_scale()
+
+    def forward(self, input: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Return [N, H * W, C] of an input of that shape; `shape` is (H, W), None: equal sides."""
+        images = _as_images(input, shape, self.offset_mask.weight, self._width)
+        x = images if self.without_pointwise else self.value_proj(images)
+        features = images
+        if self.dw_kernel_size is not None:
+            features = self.offset_mask_dw(images.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+        out = _aggregate_in_layer(x, self.offset_mask(features), how=self._how)
+        out = self._mix(out, x, out).flatten(1, 2)
+        return out if self.without_pointwise else self.output_proj(out)
