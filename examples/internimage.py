@@ -12,8 +12,11 @@ what was trained.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
+
+os.environ.setdefault("GLOG_minloglevel", "2")  # the executor's progress
 
 import numpy as np
 import onnxruntime
