@@ -121,7 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     paddle.seed(options.seed)
     digits, classes = load()
-    count = 256 if options.quick else TRAINING
+    count = 128 if options.quick else TRAINING
     model = Network()
     size = sum(parameter.size for parameter in model.parameters())
     print(f"{size} parameters")

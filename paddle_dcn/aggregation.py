@@ -45,6 +45,11 @@ def _without_casts() -> contextlib.AbstractContextManager:
     return paddle.amp.auto_cast(enable=False) if amp_dtype() else contextlib.nullcontext()
 
 
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    narrow = _checks.dtype_name(tensor.dtype) in ("float16", "bfloat16")
+    return tensor.astype("float32") if narrow else tensor
+
+
 @functools.cache
 def _arrange(how: Aggregation) -> tuple[tuple[int, int], Attributes, np.ndarray | None]:
     """Return the kernel and attributes of the convolution, and what it adds to offsets, [2 * taps].
@@ -87,16 +92,13 @@ def _aggregate(input: Tensor, sampling: tuple[Tensor, ...], how: Aggregation) ->
     """Check and run one call, with an offset and a mask or with an offset_mask."""
     channels = _checks.check_aggregated(input, sampling, how, amp_dtype())
     kernel, attributes, moves = _arrange(how)
+    packed = len(sampling) == 1
+    moved = moves is not None or how.offset_scale != 1
     with _without_casts():
         x = _exchange(input)
-        if len(sampling) == 1:
-            offset, mask = _unpack(*sampling, how)
-        else:
-            offset, mask = (_exchange(each) for each in sampling)
-        if _checks.dtype_name(offset.dtype) not in ("float32", "float64") and (
-            moves is not None or how.offset_scale != 1
-        ):
-            offset = offset.astype("float32")  # in which sums of positions are exact enough
+        if packed or moved:  # sums of positions need float32, and Paddle gathers no float16
+            sampling = tuple(map(_at_least_float32, sampling))
+        offset, mask = _unpack(*sampling, how) if packed else map(_exchange, sampling)
         if how.offset_scale != 1:
             offset = offset * how.offset_scale
         if moves is not None:
@@ -111,12 +113,14 @@ def _aggregate(input: Tensor, sampling: tuple[Tensor, ...], how: Aggregation) ->
 
 def _unpack(offset_mask: Tensor, how: Aggregation) -> tuple[Tensor, Tensor]:
     """Return offset and mask, exchanged, of the offset_mask of DCNv4: both group by group."""
-    count = 3 * how.group * how.taps
-    if offset_mask.shape[3] != count:
-        offset_mask = offset_mask[:, :, :, :count]
-    planes = _split(offset_mask, how.group, 3 * how.taps).transpose([0, 3, 4, 2, 1])
-    cut = 2 * how.taps
-    return planes[:, :, :cut].flatten(1, 2), planes[:, :, cut:].flatten(1, 2)
+    planes = np.arange(3 * how.group * how.taps).reshape(how.group, 3 * how.taps)
+    parts = np.split(planes, [2 * how.taps], axis=1)
+    exchanged = _exchange(offset_mask)
+    # Whole planes are copied; to cut the last axis takes three times as long.
+    offset, mask = (
+        paddle.gather(exchanged, paddle.assign(part.flatten()), axis=1) for part in parts
+    )
+    return offset, mask
 
 
 @opaque

@@ -6,7 +6,6 @@ import math
 import pytest
 
 from benchmarks import aggregation as bench
-from tests.support.process import ROOT, run_python
 
 NAME = "t4"
 SMALL = bench.LAYERS[NAME]
@@ -26,18 +25,26 @@ def test_floor():
     assert bench.floor(SMALL, True, 20.0) == pytest.approx(forward + backward)
 
 
-def test_tables(tmp_path):
+@pytest.mark.parametrize("training", [False, True])
+def test_contestants_agree(training):
+    times = bench.measure(SMALL, 1, training)
+    assert {bench.V3, bench.V4, bench.V3_BFLOAT16} <= times.keys()
+    assert all(math.isfinite(ms) and ms > 0 for ms in times.values())
+
+
+def test_tables(tmp_path, monkeypatch, capsys):
+    times = {bench.V3: 2.0, bench.V4: 3.0, bench.V3_BFLOAT16: 1.0, bench.PYTORCH: 11.0}
+    row = {"layer": NAME, "threads": 2, "floor": 0.5, "ms": times}
+    rows = [row | {"training": training} for training in (False, True)]
+    monkeypatch.setattr(bench.contest, "run_child", lambda *_: rows)
     stem = tmp_path / "figures"
-    arguments = ("--layers", NAME, "--threads", 1, "--output", stem)
-    done = run_python("-m", "benchmarks.aggregation", *arguments, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert stem.with_suffix(".txt").read_text() == done.stdout
-    rows = json.loads(stem.with_suffix(".json").read_text())
-    assert [row["training"] for row in rows] == [False, True]
-    for row in rows:
-        assert {bench.V3, bench.V4, bench.V3_BFLOAT16} <= row["ms"].keys()
-        assert all(math.isfinite(ms) and ms > 0 for ms in row["ms"].values())
-        assert bench.line(row) in done.stdout
+    assert bench.main(["--threads", "2", "--output", str(stem)]) == 0
+    text = stem.with_suffix(".txt").read_text()
+    assert text == capsys.readouterr().out
+    assert json.loads(stem.with_suffix(".json").read_text()) == rows
+    cells = [NAME, "[1,7,7,512]", "32", "2.000", "1.50x", "0.50x", "5.50x", "0.25x"]
+    assert [line.split() for line in text.splitlines() if line.startswith(NAME)] == [cells] * 2
+    assert text.endswith("grid_sample over dcnv3: 5.50x, at least 5.50x\n")
 
 
 def test_a_peer_that_differs(monkeypatch):
