@@ -56,6 +56,12 @@ class Attributes(NamedTuple):
     data_format: str = "NCHW"
 
 
+class Exchanged(Attributes):
+    """Those of a call whose images have rows and columns exchanged, for whoever shows them."""
+
+    __slots__ = ()
+
+
 class Aggregation(NamedTuple):
     """The normalised parameters of DCNv3 and DCNv4; pairs are (height, width)."""
 

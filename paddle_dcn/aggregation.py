@@ -14,7 +14,7 @@ from paddle import Tensor, nn
 from paddle.nn import functional
 
 from . import _checks
-from ._checks import Aggregation, Attributes, check_aggregation
+from ._checks import Aggregation, Exchanged, check_aggregation
 from ._to_static import Constant, opaque
 from .functional import amp_dtype, convolve
 
@@ -51,7 +51,7 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 
 @functools.cache
-def _arrange(how: Aggregation) -> tuple[tuple[int, int], Attributes, np.ndarray | None]:
+def _arrange(how: Aggregation) -> tuple[tuple[int, int], Exchanged, np.ndarray | None]:
     """Return the kernel and attributes of the convolution, and what it adds to offsets, [2 * taps].
 
     Along an axis, tap i of an output pixel samples at `start + center + (i * dilation - center +
@@ -78,7 +78,7 @@ def _arrange(how: Aggregation) -> tuple[tuple[int, int], Attributes, np.ndarray 
     if how.remove_center:
         wanted = np.delete(wanted, len(wanted) // 2, 0)
     moves = wanted - had
-    attributes = Attributes(
+    attributes = Exchanged(
         tuple(step for _, step, *_ in axes),
         tuple(padding),
         tuple(dilation),

@@ -160,13 +160,28 @@ def trace(model: nn.Layer, image: Tensor) -> list[Sampling]:
     found: list[Sampling] = []
 
     def record(_: str, call: _checks.Call) -> None:
-        kept = [None if each is None else _array(each[0]) for each in (call.offset, call.mask)]
-        stride, padding, dilation, *_ = call.attributes
-        found.append(Sampling(*kept, tuple(call.weight.shape[2:]), stride, padding, dilation))
+        found.append(_sampling(call))
 
     with Watch(model, record), paddle.no_grad():
         model(image.unsqueeze(0))
     return found
+
+
+def _sampling(call: _checks.Call) -> Sampling:
+    """Return how a call samples its first image."""
+    offset, mask = (None if each is None else _array(each[0]) for each in (call.offset, call.mask))
+    kernel = tuple(call.weight.shape[2:])
+    stride, padding, dilation, *_ = call.attributes
+    if not isinstance(call.attributes, _checks.Exchanged):
+        return Sampling(offset, mask, kernel, stride, padding, dilation)
+
+    def turned(planes: np.ndarray, of_each: int) -> np.ndarray:
+        taps = planes.reshape(-1, *kernel, of_each, *planes.shape[1:])[:, :, :, ::-1]
+        return taps.transpose(0, 2, 1, 3, 5, 4).reshape(-1, *planes.shape[:0:-1])
+
+    mask = None if mask is None else turned(mask, 1)
+    padding = (*padding[2:], *padding[:2])
+    return Sampling(turned(offset, 2), mask, kernel[::-1], stride[::-1], padding, dilation[::-1])
 
 
 class EffectiveSamples(NamedTuple):
@@ -307,13 +322,15 @@ def effective_sampling_locations(
     size = np.array(_planes(image, data_format).shape[1:])
     found = []
     for (name, call), gradient in zip(calls, gradients):
-        stride, padding, dilation, _, groups, _, layout = call.attributes
-        kernel = tuple(call.weight.shape[2:])
-        points = sampling_points(call.offset[0], kernel, stride, padding, dilation)
-        scale = size / np.array(call.x.shape[1:3] if layout == "NHWC" else call.x.shape[2:])
+        offset, _, *regular = _sampling(call)
+        points = sampling_points(offset, *regular)
+        last = call.attributes.data_format == "NHWC"
+        extent = np.array(call.x.shape[1:3] if last else call.x.shape[2:])
+        scale = size / (extent[::-1] if isinstance(call.attributes, _checks.Exchanged) else extent)
         if gradient is None:
             gradient = paddle.zeros_like(call.offset)
-        along = _array(gradient[0]).reshape(groups, math.prod(kernel), 2, *points.shape[2:4])
+        along = _sampling(call._replace(offset=gradient)).offset
+        along = along.reshape(*points.shape[:2], 2, *points.shape[2:4])
         found.append(
             EffectiveSamples(name, points * scale, np.hypot(along[:, :, 0], along[:, :, 1]))
         )

@@ -14,6 +14,7 @@ from paddle_dcn import (
     DeformConv2DPack,
     ModulatedDeformConv2DPack,
     compat,
+    dcnv3,
     deform_conv2d,
     patched,
 )
@@ -184,6 +185,37 @@ def test_trace_records_every_call_in_order():
     assert trace(nn.Sequential(nn.Conv2D(3, 3, 3)), image) == []
     assert len(trace(stranger, image)) == 1
     np.testing.assert_array_equal(model(image.unsqueeze(0)).numpy(), before.numpy())
+
+
+class Aggregated(nn.Layer):
+    """DCNv3 of a channels-last image, every sample 2 pixels down and 1 to the left."""
+
+    def forward(self, image):
+        pixels = [image.shape[0], 7, 4]
+        offset = paddle.tile(paddle.to_tensor([-1.0, 2.0]), [*pixels, 8])
+        mask = paddle.arange(8, dtype="float32") * paddle.ones([*pixels, 1])
+        arguments = {"stride_h": 1, "stride_w": 2, "remove_center": True, "dilation_w": 3}
+        return dcnv3(image, offset, mask, **arguments, pad_w=2)
+
+
+def test_trace_of_dcnv3_lies_as_its_image_does():
+    """Although the operator gets the image with rows and columns exchanged."""
+    (sampling,) = trace(Aggregated(), paddle.rand([7, 9, 2]))
+    points = sampling_points(*sampling[:1], *sampling[2:])
+    assert points.shape == (1, 8, 7, 4, 2)
+    taps = {}
+    for column, row in [(c, r) for c in range(3) for r in range(3) if (c, r) != (1, 1)]:
+        taps[(-1 + row + 2, -2 + 3 * column - 1)] = len(taps)  # its mask, down the columns
+    found = [tuple(tap) for tap in points[0, :, 0, 0].astype(int).tolist()]
+    assert sorted(found) == sorted(taps)
+    assert sampling.mask[:, 0, 0].tolist() == [taps[tap] for tap in found]
+    np.testing.assert_array_equal(points[0, 0, 5, 3] - points[0, 0, 0, 0], [5, 6])
+    (samples,) = effective_sampling_locations(
+        Aggregated(), paddle.rand([7, 9, 2]), (5, 3), data_format="NHWC"
+    )
+    np.testing.assert_array_equal(samples.points, points)
+    used = samples.strength[0].sum(axis=0)
+    assert [each.tolist() for each in used.nonzero()] == [[5], [3]]
 
 
 def test_trace_reads_channels_last():
