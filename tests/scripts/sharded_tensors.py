@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
-from paddle_dcn import deform_conv2d, deform_conv2d_reference
+from paddle_dcn import dcnv3, dcnv4, deform_conv2d, deform_conv2d_reference
 
 # How a tensor is placed: on an axis (of NCHW), or like this.
 WHOLE, SUM = "whole", "sum"
@@ -100,9 +100,30 @@ def check(rng, row, arguments, absent, gathered):
         )
 
 
+def check_aggregation(rng, function, widths):
+    """Of images that each process has some of, each computes its own."""
+    mesh, images = dist.ProcessMesh([0, 1], ["d0"]), [dist.Shard(0)]
+    alone, sharded, results = [], [], []
+    for width in widths:
+        alone.append(paddle.to_tensor(rng.normal(0, 1, [4, 6, 7, width]).astype("float32")))
+        sharded.append(dist.shard_tensor(alone[-1], mesh, images))
+    for tensors in (alone, sharded):
+        for tensor in tensors:
+            tensor.stop_gradient = False
+        out = function(*tensors, group=2, offset_scale=2.0)
+        (out**2).mean().backward()
+        results.append([out, *(tensor.grad for tensor in tensors)])
+    for wanted, actual in zip(*results):
+        assert actual.placements == images and actual._local_shape[0] == 2, actual.placements
+        whole = dist.reshard(actual, mesh, [dist.Replicate()])._local_value()
+        np.testing.assert_allclose(whole.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-6)
+
+
 def main():
     dist.init_parallel_env()
     rng = np.random.default_rng(0)
+    check_aggregation(rng, dcnv3, (8, 36, 18))
+    check_aggregation(rng, dcnv4, (8, 56))
     for row in ROWS:
         for kind in KINDS:
             try:
