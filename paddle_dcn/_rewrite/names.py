@@ -19,6 +19,7 @@ _V1 = ("deform_conv2d", "DeformConv2d", "DeformConv2dPack")
 _V2 = ("modulated_deform_conv2d", "ModulatedDeformConv2d", "ModulatedDeformConv2dPack")
 _OLD_FUNCTIONS = ("deform_conv", "modulated_deform_conv")
 _OLD_LAYERS = ("DeformConv", "ModulatedDeformConv")
+_INTERNIMAGE = "paddle_dcn.compat.internimage"
 _MMDET = (*_OLD_FUNCTIONS, *_OLD_LAYERS, "DeformConvPack", "ModulatedDeformConvPack")
 
 # Where the operators are found, where ours are, and which.
@@ -44,6 +45,13 @@ _MODULES = (
     ("torchvision.ops", "paddle_dcn.compat.torchvision", _V1[:2]),
     ("torchvision.ops.deform_conv", "paddle_dcn.compat.torchvision", _V1[:2]),
     ("torch_npu", "paddle_dcn.compat.npu", ("npu_deformable_conv2d",)),
+    ("ops_dcnv3.modules", _INTERNIMAGE, ("DCNv3",)),
+    ("ops_dcnv3.modules.dcnv3", _INTERNIMAGE, ("DCNv3",)),
+    ("ops_dcnv3.functions", _INTERNIMAGE, ("DCNv3Function",)),
+    ("ops_dcnv3.functions.dcnv3_func", _INTERNIMAGE, ("DCNv3Function",)),
+    ("DCNv4", _INTERNIMAGE, ("DCNv4", "DCNv4Function")),
+    ("DCNv4.modules", _INTERNIMAGE, ("DCNv4",)),
+    ("DCNv4.functions", _INTERNIMAGE, ("DCNv4Function",)),
 )
 MOVES = {f"{old}.{name}": f"{new}.{name}" for old, new, names in _MODULES for name in names}
 # What a star import of these binds is known.

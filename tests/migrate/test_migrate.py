@@ -660,6 +660,12 @@ OLDER = {
         "from detectron2.layers.deform_conv import deform_conv\ny = deform_conv(x, o, w)\n",
         "from paddle_dcn.compat.detectron2 import deform_conv\ny = deform_conv(x, o, w)\n",
     ),
+    "internimage": (
+        "from ops_dcnv3.modules import DCNv3\nimport DCNv4\nlayer = DCNv3(8), DCNv4.DCNv4(8)\n",
+        "from paddle_dcn.compat.internimage import DCNv3\n"
+        "import paddle_dcn.compat.internimage\n"
+        "layer = DCNv3(8), paddle_dcn.compat.internimage.DCNv4(8)\n",
+    ),
     "dcn_v2": (
         "from dcn_v2 import DCN\nlayer = DCN(1, 2, 3, 1, 1)\n",
         "from paddle_dcn.compat.dcn_v2 import DCN\nlayer = DCN(1, 2, 3, 1, 1)\n",
