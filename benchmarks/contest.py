@@ -149,18 +149,26 @@ def heading() -> str:
     )
 
 
-def draw(
-    panels: dict[str, dict[str, dict[str, float]]], ours: str, colors: dict[str, str], path: Path
-) -> None:
-    """Draw times over ours: by title of the panel, name of the row, and contestant."""
+def pyplot() -> Any:
+    """Return matplotlib's pyplot, which needs no screen."""
     try:
         import matplotlib
     except ImportError:
         raise SystemExit('the picture needs matplotlib: pip install "paddle_dcn[bench]"') from None
     matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
+    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(
+    return pyplot
+
+
+def draw(
+    panels: dict[str, dict[str, dict[str, float]]], ours: str, colors: dict[str, str], path: Path
+) -> None:
+    """Draw times over ours: by title of the panel, name of the row, and contestant."""
+    plots = pyplot()
+    from matplotlib import ticker
+
+    figure, axes = plots.subplots(
         len(panels), 1, figsize=(11, 3.2 * len(panels)), squeeze=False, layout="constrained"
     )
     for axis, (title, rows) in zip(axes[:, 0], panels.items()):

@@ -428,22 +428,49 @@ def main(values: list[str] | None = None) -> int:
 
 
 def draw(results: list[dict], path: Path) -> None:
-    """Draw the times of all contestants over ours, a panel for each mode and thread count."""
-    colors = {
-        BUILTIN: "#b0413e",
-        ORT: "#4c72b0",
-        OPENVINO: "#55a868",
-        FLOAT32: "#8172b3",
-        CONV: "#999999",
-    }
-    panels = {}
-    for each in sorted(
-        results, key=lambda r: (r["dtype"] == "bfloat16", r["training"], r["threads"])
-    ):
-        mode, threads = TRAINING if each["training"] else FORWARD, each["threads"]
-        title = f"{mode}, {each['dtype']}, {threads} thread{'s' * (threads > 1)}"
-        panels.setdefault(title, {})[each["layer"]] = each["ms"]
-    contest.draw(panels, OURS, colors, path)
+    """Draw what the peers take as a multiple of ours: geometric means over the layers.
+
+    Of float32 if there is any, with the most threads; the tables have the rest.
+    """
+    pyplot = contest.pyplot()
+    dtype = min((each["dtype"] for each in results), key=lambda dtype: dtype != "float32")
+    threads = max(each["threads"] for each in results)
+    bars, message = [], []
+    for training, mode in ((False, "forward"), (True, "training")):
+        times = [
+            each["ms"]
+            for each in results
+            if (each["dtype"], each["threads"], each["training"]) == (dtype, threads, training)
+        ]
+        # A plain convolution samples nothing: no peer of a whole operator, but its floor.
+        names = {BUILTIN: "Paddle", OPENVINO: "OpenVINO", ORT: "ONNX Runtime", FLOAT32: FLOAT32}
+        for name, shown in names.items():
+            ratios = [each[name] / each[OURS] for each in times if name in each]
+            if ratios:
+                bars.append((mode, shown, geometric_mean(ratios)))
+                if name == BUILTIN:
+                    message.append(f"{mode} {bars[-1][2]:.3g}")
+        if times:
+            bars.append((mode, "paddle_dcn", 1.0))
+    figure, axis = pyplot.subplots(figsize=(9, 0.6 + 0.5 * len(bars)), layout="constrained")
+    for place, (mode, name, value) in enumerate(bars):
+        place += 0.6 * (mode == "training")
+        axis.barh(place, value, 0.75, color="#e4572e" if name == "paddle_dcn" else "#9aa7b5")
+        axis.text(value, place, f" {value:.1f}", va="center", fontsize=13, fontweight="bold")
+    places = [place + 0.6 * (mode == "training") for place, (mode, *_) in enumerate(bars)]
+    axis.set_yticks(places, [f"{name}, {mode}" for mode, name, _ in bars], fontsize=13)
+    axis.invert_yaxis()
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
+    axis.set_xticks([])
+    axis.margins(x=0.1)
+    count = len({each.get("layer", each.get("case")) for each in results})
+    plural = "s" * (threads > 1)
+    note = f"time as a multiple of ours, mean of {count} layers, {dtype}, {threads} thread{plural}"
+    axis.set_xlabel(note, fontsize=11)
+    if message:
+        headline = f"{', '.join(message)} times as fast as Paddle's operator".capitalize()
+        figure.suptitle(headline.replace("paddle", "Paddle"), x=0.01, ha="left", fontsize=15)
+    figure.savefig(path, dpi=80)
 
 
 if __name__ == "__main__":

@@ -447,7 +447,7 @@ def test_pictures_of_fields(axes):
     model, image = Shifted("modulated pack"), paddle.rand([3, 6, 7])[:1]
     field = effective_receptive_field(model, image, (2, 3), axes=axes)
     below, above = axes.images
-    assert below.get_array().shape == (6, 7)
+    assert below.get_array().shape == (6, 7, 3)
     assert np.argmax(above.get_array()) == np.argmax(field)
     effective_sampling_locations(model, image, (2, 3), axes=axes)
     np.testing.assert_allclose(drawn(axes)[-1], [[1, 3]])  # x, y
