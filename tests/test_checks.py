@@ -414,8 +414,27 @@ def test_unknown_sizes_are_accepted(overrides):
                 "mask": (2**31, 18, 2**14, 2**14),
             },
         ),
+        (
+            "x: expected an output of at most 1152921504606846975 elements, "
+            "got [2, 6, 2147483646, 2147483646]",
+            {
+                "x": (2, 4, 2**31 - 2, 2**31 - 2),
+                "offset": (2, 36, 2**31 - 2, 2**31 - 2),
+                "mask": (2, 18, 2**31 - 2, 2**31 - 2),
+            },
+        ),
+        (
+            "offset: expected 18446744073709551616 channels "
+            "(2 * deformable_groups 2 * kernel 2147483648x2147483648), got 36",
+            {
+                "x": (None, 4, None, None),
+                "offset": (None, 36, None, None),
+                "weight": (6, 2, 2**31, 2**31),
+            },
+        ),
+        ("x: expected a height of at most 2147483646, got 2147483647", {"x": (2, 4, 2**31 - 1, 6)}),
     ],
-    ids=range(7),
+    ids=range(10),
 )
 def test_known_sizes_are_checked(message, overrides):
     with static_program(), pytest.raises(ValueError) as caught:

@@ -109,6 +109,24 @@ def test_nan_spreads_as_in_a_convolution(name, outputs, dtypes, device):
     assert_results_close(results, wanted, case, dtypes)
 
 
+@pytest.mark.skipif(not EMPTY_REFERENCE, reason="where() of Paddle 2.6 spreads NaN backward")
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["x", "mask", "weight", "grad"])
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_infinities_spread_as_in_a_convolution(name, value, dtypes):
+    """The same, infinite or, where sums are subtracted from each other, NaN."""
+    case = Case(2, 6, (9, 8), 6, groups=2, deformable_groups=3)
+    arrays = inside_problem(case)
+    arrays[name][tuple(size // 2 for size in arrays[name].shape)] = value
+    wanted = run(deform_conv2d_reference, case, arrays)
+    results = run(deform_conv2d, case, arrays, dtypes)
+    for name, array in results.items():
+        finite = np.isfinite(wanted[name])
+        np.testing.assert_array_equal(np.isfinite(array), finite, err_msg=name)
+        results[name], wanted[name] = np.where(finite, array, 0), np.where(finite, wanted[name], 0)
+    assert_results_close(results, wanted, case, dtypes)
+
+
 @pytest.mark.parametrize(
     ("x", "mask", "weight", "grad"),
     [(1, 1, 1, 1e-33), (1e-25, 1, 1, 1e-8), (1e20, 1, 1, 1e15), (1e-3, 1, 1e-30, 1e25),

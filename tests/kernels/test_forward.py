@@ -1,5 +1,6 @@
 """The operator's output against the float64 reference, ONNX and ONNX Runtime."""
 
+import functools
 import json
 import pathlib
 
@@ -126,7 +127,7 @@ def test_any_fraction(dtypes, device):
 
 
 @pytest.mark.parametrize("beyond", [np.nan, np.inf, -np.inf, 300, -300, 2**31, -(2**31), 2**32,
-                                    2**63, -(2**63), 1e30, 3e38, -3e38])  # fmt: skip
+                                    2**63, -(2**63), 1e10, -1e10, 1e30, 3e38, -3e38])  # fmt: skip
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)], ids=["y", "x", "both"])
 def test_nothing_is_read_for_samples_beyond_the_image(beyond, dtype, axes, implementation):
@@ -142,23 +143,38 @@ def test_nothing_is_read_for_samples_beyond_the_image(beyond, dtype, axes, imple
     assert not any(gradient.any() for gradient in results.values())
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [(n, v) for n in ("x", "weight") for v in (np.nan, np.inf, -np.inf)] + [("mask", np.nan)],
-)
+@functools.cache
+def with_one_value(case, name, value):
+    """A problem with the value in the middle of a tensor, and its output by the loop."""
+    arrays = inside_problem(case)
+    arrays[name][tuple(size // 2 for size in arrays[name].shape)] = value
+    return arrays, loop(case, arrays)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["x", "mask", "weight", "bias"])
 @pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
 @pytest.mark.parametrize("outputs", [6, 40])
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_nonfinite_values_spread_as_in_a_convolution(name, value, outputs, dtypes, implementation):
     """To the outputs that use the value, and to no other."""
     case = Case(2, 6, (9, 8), outputs, groups=2, deformable_groups=3)
-    arrays = inside_problem(case)
-    spot = tuple(size // 2 for size in arrays[name].shape)
-    arrays[name][spot] = value
-    wanted = loop(case, arrays)
+    arrays, wanted = with_one_value(case, name, value)
     assert 0 < np.isfinite(wanted).sum() < wanted.size
     out = forward(case, dtypes, arrays, implementation)
     assert_close(out, wanted, dtypes[0], case.depth["out"], "out")
+
+
+@pytest.mark.parametrize("tiny", [-0.0, 2.0**-149, -(2.0**-149), 2.0**-1074, -(2.0**-1074)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_subnormal_offsets(tiny, dtype, implementation):
+    """They move a sample by nothing, but one on row or column 0 into the zeros before it."""
+    case = Case(2, 6, (5, 6), 4, padding=1, groups=2, deformable_groups=3, offsets="zero")
+    arrays = random_problem(case)
+    wanted = forward(case, DOUBLE, arrays, deform_conv2d_reference)
+    arrays["offset"] = np.full_like(arrays["offset"], tiny)
+    out = forward(case, (dtype, dtype), arrays, implementation)
+    assert_close(out, wanted, dtype, case.depth["out"], "out")
 
 
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])

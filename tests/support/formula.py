@@ -54,7 +54,8 @@ def _compute(case: Case, arrays: dict[str, np.ndarray], sign: float) -> dict[str
 
     mask = np.ones((n * d, t * pixels))
     if arrays["mask"] is not None:
-        mask = arrays["mask"].reshape(n * d, t * pixels)
+        # What is not inside samples nothing, whatever the mask is.
+        mask = np.where(inside, arrays["mask"].reshape(n * d, t * pixels), 0.0)
     modulated = (sample * mask[..., None]).reshape(n, d, t, pixels, c)
     depth = case.group_channels * t
     matrix = modulated.transpose(0, 1, 4, 2, 3).reshape(n, groups, depth, pixels)

@@ -154,6 +154,7 @@ struct SamplingPlan {
   T ly[kMaxTile], lx[kMaxTile], mask[kMaxTile];
   T w00[kMaxTile], w01[kMaxTile], w10[kMaxTile], w11[kMaxTile];  // corner weights times mask
   uint32_t largest_mask;  // of all that were planned with it, as bits; of float only
+  bool infinite_masks;    // whether there are any
 };
 
 enum Side : int32_t { kTop = 1, kBottom = 2, kLeft = 4, kRight = 8, kAllSides = 15 };
@@ -182,6 +183,12 @@ DCN_INLINE Planes like_offset(const Problem& p, const void* data) {
 }
 DCN_INLINE Planes like_mask(const Problem& p, const void* data) {
   return {data, p.offset_dtype, mask_planes(p) * p.out_pixels()};
+}
+
+template <typename T>
+DCN_INLINE bool is_infinite(T v) {
+  constexpr T kLargest = std::numeric_limits<T>::max();
+  return (v > kLargest) | (v < -kLargest);
 }
 
 template <typename T, typename I>
@@ -219,6 +226,7 @@ void plan_samples(const Problem& p, const Planes& offset, const Planes& mask, co
   }
   const T height = static_cast<T>(image.height), width = static_cast<T>(image.width);
   const int64_t row = image.width * image.stride;
+  int32_t infinite = 0;
   for (int64_t t = 0; t < count; ++t) {
     const Sample<T> s =
         locate(origin_y[t] + tap_y + dy[t], origin_x[t] + tap_x + dx[t], height, width);
@@ -231,12 +239,14 @@ void plan_samples(const Problem& p, const Planes& offset, const Planes& mask, co
     // What samples nothing contributes 0 whatever its mask value is: NaN must not come through.
     const T factor = s.y0 == -2 ? T(0) : m[t];
     plan.mask[t] = factor;
+    infinite |= is_infinite(factor) ? 1 : 0;
     const CornerWeights<T> w = corner_weights(s.ly, s.lx);
     plan.w00[t] = w.w00 * factor;
     plan.w01[t] = w.w01 * factor;
     plan.w10[t] = w.w10 * factor;
     plan.w11[t] = w.w11 * factor;
   }
+  plan.infinite_masks = infinite != 0;
   if constexpr (sizeof(T) == sizeof(float)) {
     const uint32_t largest = largest_magnitude(plan.mask, count);
     plan.largest_mask = largest > plan.largest_mask ? largest : plan.largest_mask;
@@ -423,14 +433,48 @@ __attribute__((noinline)) void sample_run(Shape shape, const SamplingPlan<T>& pl
   }
 }
 
+// An infinite mask value is a factor of the sample, not of its corners, of which some are 0, count
+// 0, or differ in sign: that would be NaN. These two put it there.
+template <typename T>
+void take_infinite_masks(SamplingPlan<T>& plan, int64_t pixels) {
+  for (int64_t t = 0; t < pixels; ++t) {
+    if (!is_infinite(plan.mask[t])) continue;
+    const CornerWeights<T> w = corner_weights(plan.ly[t], plan.lx[t]);
+    plan.w00[t] = w.w00;
+    plan.w01[t] = w.w01;
+    plan.w10[t] = w.w10;
+    plan.w11[t] = w.w11;
+  }
+}
+template <typename Product, typename T>
+void multiply_infinite_masks(const SamplingPlan<T>& plan, int64_t pixels, const Runs& runs,
+                             Columns<Product> columns) {
+  using Element = typename Product::Element;
+  for (int64_t t = 0; t < pixels; ++t) {
+    if (!is_infinite(plan.mask[t])) continue;
+    for (int64_t i = 0; i < runs.count; ++i) {
+      const Run& run = runs.run[i];
+      for (int64_t j = 0; j < run.repeats * run.count; ++j) {
+        Element& column = columns.data[t * columns.stride + run.column +
+                                       j / run.count * run.column_step + j % run.count];
+        column = Element(static_cast<T>(column) * plan.mask[t]);
+      }
+    }
+  }
+}
+
 template <typename Product, typename T, typename Pixel>
-void sample_columns(const SamplingPlan<T>& plan, int64_t pixels, const Image<const Pixel>& image,
+void sample_columns(SamplingPlan<T>& plan, int64_t pixels, const Image<const Pixel>& image,
                     const Runs& runs, Columns<Product> columns) {
+  // With several terms the product is not accurate, and what an engine before it gives counts.
+  const bool infinite = Product::kTerms == 1 && plan.infinite_masks;
+  if (__builtin_expect(infinite, 0)) take_infinite_masks(plan, pixels);
   for (int64_t i = 0; i < runs.count; ++i) {
     with_run_shape<Product::kSampleLanes>(runs.run[i], [&](auto shape) {
       sample_run(shape, plan, pixels, image, runs.run[i], columns);
     });
   }
+  if (__builtin_expect(infinite, 0)) multiply_infinite_masks(plan, pixels, runs, columns);
 }
 
 }  // namespace dcn::cpu::DCN_ISA
