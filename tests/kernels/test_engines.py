@@ -13,9 +13,11 @@ from benchmarks.kernel_library import Library
 from paddle_dcn import _library
 from tests.kernels.cpu_emulation.harness import build, build_parts, build_program
 from tests.support.cases import COMPACT, TABLE, Case, choose
+from tests.support.comparison import assert_close
+from tests.support.formula import formula
 from tests.support.kernel_jobs import Job, run
 from tests.support.operators import check_job
-from tests.support.problems import DTYPE_IDS, DTYPES
+from tests.support.problems import DTYPE_IDS, DTYPES, random_problem
 from tests.support.process import ROOT, run_python
 
 SHIPPED = Library(_library.PATH)
@@ -49,6 +51,45 @@ def test_table_emulated(emulated, engine, dtypes):
     cases = [case for case in COMPACT if case not in BANDS or dtypes == DTYPES[0]]
     for case in TABLE if FULL else cases:
         check_job(emulated, Job(case, dtypes, ("cpu", engine, 2)))
+
+
+# Of integer positions, at the edges, outside, one channel a group, a few, a whole vector.
+INFINITE = [
+    Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3, offsets="integer"),
+    Case(2, 64, (5, 6), 40, padding=1, deformable_groups=2, offsets="border"),
+    Case(1, 32, (5, 6), 32, padding=1, groups=32, deformable_groups=4, offsets="nonfinite"),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_infinite_masks(emulated, dtypes):
+    """They are factors of the sample: NaN where that is 0 or infinities differ, else infinite."""
+    for case in INFINITE:
+        arrays = dict(random_problem(case, dtypes[0]))
+        rng = np.random.default_rng(0)
+        chances = [0.02, 0.005, 0.975]
+        arrays["mask"] = rng.choice([np.inf, -np.inf, 1.0], arrays["mask"].shape, p=chances)
+        for name in ("x", "weight"):  # no infinities of two signs in a sum but by the mask
+            arrays[name] = np.abs(arrays[name]) + 2.0**-6
+        wanted = formula(case, arrays)
+        assert np.isinf(wanted["out"]).any() and np.isfinite(wanted["out"]).any()
+        for engine in emulated.engines():
+            results = run(emulated, Job(case, dtypes, ("cpu", engine, 2), arrays=arrays))
+            for name in ("out", "weight"):
+                assert_close(results[name], wanted[name], dtypes[0], case.depth[name], name)
+
+
+@needs_compiler
+@pytest.mark.parametrize("outputs", [1, 2, 3, 7, 15])
+def test_weights_of_few_outputs_are_packed_as_they_are(emulated, outputs):
+    """Not padded to a vector of outputs, which can be 16 times as much."""
+    problem = Job(Case(1, 64, (40, 40), 64 * outputs, 31, groups=64), DTYPES[0], ("cpu",)).problem()
+    for engine in emulated.engines():
+        weight = 64 * outputs * 31 * 31 * 4
+        limit = weight if outputs < 4 else 2 * weight
+        assert emulated.cpu(engine).packed_bytes(problem) <= limit + 1024, engine
 
 
 # Many tiles of pixels in several images, blocks of channels and outputs.

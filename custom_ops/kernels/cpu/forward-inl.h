@@ -36,10 +36,11 @@ struct ForwardBuffers {
   bool copies_x;         // it is not channels-last, or not of the product's type
   ChannelBlocks blocks;  // of x
   int64_t taps;
-  int64_t images;         // at a time
-  int64_t panel_outputs;  // outputs of a group, padded
-  int64_t pixels, tile;   // output pixels in a task and in a tile, at most
-  int64_t outputs;        // of a group, padded, in a task at most; all if there are several groups
+  int64_t images;          // at a time
+  int64_t panel_outputs;   // outputs of a group, padded
+  int64_t packed_outputs;  // those in a row of its packed weights: not padded to one vector
+  int64_t pixels, tile;    // output pixels in a task and in a tile, at most
+  int64_t outputs;         // of a group, padded, in a task at most; all if there are several groups
   int64_t taps_at_a_time, column_stride, out_stride;
   int64_t slab_depth, group_depth;  // rows of the packed weights, padded: of a slab, of a group
   Pixel* x;                         // the copy, arranged in blocks
@@ -59,6 +60,8 @@ struct ForwardBuffers {
     const int64_t image_bytes = copied * sizeof(Pixel) + masks * sizeof(T);
     images = image_bytes > 0 ? images_at_a_time(p, image_bytes) : larger(1, p.batch);
     panel_outputs = round_up(p.group_outputs(), Product::kColumnStep);
+    const bool narrow = !Product::kSplits && p.group_outputs() < Product::kColumnStep;
+    packed_outputs = narrow ? p.group_outputs() : panel_outputs;
     const Slab widest = slabs[0];
     const int64_t tap_blocks = ceil_div(p.taps() * widest.channels, kColumnBlock);
     taps_at_a_time = ceil_div(p.taps(), smaller(tap_blocks, p.taps()));
@@ -86,7 +89,9 @@ struct ForwardBuffers {
 
   // None of it depends on sizes of images.
   void take_weight(const Problem& p, Arena& arena) {
-    weight = arena.take<Element>(p.groups * Product::kTerms * panel_outputs * group_depth);
+    // Of a row that is shorter than a vector, what follows is read and multiplied, too.
+    weight = arena.take<Element>(p.groups * Product::kTerms * packed_outputs * group_depth +
+                                 panel_outputs - packed_outputs);
     largest_weight = arena.take<uint32_t>(1);
   }
 
@@ -128,7 +133,7 @@ struct ForwardBuffers {
   }
   // The packed weights of a group from an output on that begins a panel.
   Element* weight_of(int64_t group, int64_t output) const {
-    return weight + Product::kTerms * (group * panel_outputs + output) * group_depth;
+    return weight + Product::kTerms * (group * packed_outputs + output) * group_depth;
   }
 
   // Tasks are such that all threads end at about the same time, and share the outputs where there
@@ -249,7 +254,7 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
     team.for_each(p.groups * panels, [&](int64_t task) {
       const int64_t group = task / panels, output = task % panels * Product::kPanel;
       const int64_t panel = smaller(Product::kPanel, buffers.panel_outputs - output);
-      if (packs) pack_panel(group, output, panel);
+      if (packs) pack_panel(group, output, smaller(panel, buffers.packed_outputs - output));
       const int64_t outputs = smaller(panel, p.group_outputs() - output);
       T converted[Product::kPanel];
       const T* source =
@@ -379,7 +384,8 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
                         Product::left(own.columns.data + g * layout.group_stride,
                                       own.columns.stride, own.columns.term_stride),
                         buffers.weight_of(slab.group + g, output), buffers.group_depth,
-                        buffers.weight_row(slab, first), out + g * outputs, buffers.out_stride);
+                        buffers.weight_row(slab, first), out + g * outputs, buffers.out_stride,
+                        buffers.packed_outputs);
     }
   }
 };

@@ -107,7 +107,8 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, con
 //   kRows          rows that are multiplied at a time; a multiple of kRowStep costs no more
 //   kSampleLanes   channels that are sampled at a time
 //   multiply       c[rows][columns] += a[rows][depth] * rows [first, first + depth) of a packed
-//                  matrix of `packed_depth` rows
+//                  matrix of `packed_depth` rows; vectors may stand only `packed_columns` apart in
+//                  it, and what is in their other lanes ends in columns that nobody reads
 template <typename T>
 struct VectorProduct {
   using Value = T;
@@ -137,12 +138,14 @@ struct VectorProduct {
   }
 
   static void multiply(int64_t rows, int64_t columns, int64_t depth, Left a, const T* packed,
-                       int64_t packed_depth, int64_t first, T* c, int64_t c_stride) {
+                       int64_t packed_depth, int64_t first, T* c, int64_t c_stride,
+                       int64_t packed_columns = kPanel) {
     for_panels<T>(columns, [&](auto vectors, int64_t column) {
       constexpr int64_t kWidth = decltype(vectors)::value * kVectorLanes<T>;
+      const int64_t stride = packed_columns < kWidth ? packed_columns : kWidth;
       multiply_panel<decltype(vectors)::value>(rows, depth, a,
-                                               packed + column * packed_depth + first * kWidth,
-                                               kWidth, c + column, c_stride);
+                                               packed + column * packed_depth + first * stride,
+                                               stride, c + column, c_stride);
     });
   }
 };

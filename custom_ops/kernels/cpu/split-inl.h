@@ -307,7 +307,8 @@ struct SplitProduct {
   }
 
   static void multiply(int64_t rows, int64_t columns, int64_t depth, Left a, const BFloat16* packed,
-                       int64_t packed_depth, int64_t first, float* c, int64_t c_stride) {
+                       int64_t packed_depth, int64_t first, float* c, int64_t c_stride,
+                       int64_t = kPanel) {
     multiply_split<kTerms>(rows, columns, depth, a, packed, packed_depth, first, c, c_stride);
   }
 

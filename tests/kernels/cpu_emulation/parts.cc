@@ -209,6 +209,21 @@ void test_vector_product() {
         Product::multiply(rows, columns, depth, Product::left(a.data(), depth, 0), packed.data(),
                           packed_depth, above, c.data(), columns);
         check_product(a, b, before, c, rows, columns, depth, 0);
+        // In rows that are shorter than a vector, the last of which is followed by something.
+        if (step > 1) continue;
+        const int64_t width = 1 + rows % (columns - 1);
+        packed.assign(packed_depth * width + columns - width, T(99));
+        for (int64_t k = 0; k < depth; ++k) {
+          for (int64_t j = 0; j < width; ++j) packed[(above + k) * width + j] = b[k * columns + j];
+        }
+        const auto whole = c;
+        c = before;
+        Product::multiply(rows, columns, depth, Product::left(a.data(), depth, 0), packed.data(),
+                          packed_depth, above, c.data(), columns, width);
+        for (int64_t i = 0; i < rows * columns; ++i) {
+          if (i % columns >= width) c[i] = whole[i];
+        }
+        check_product(a, b, before, c, rows, columns, depth, 0);
       }
     }
   }
