@@ -108,7 +108,23 @@ def _find() -> tuple[Path, str]:
     return path, "cache"
 
 
+def _refuse_a_second(path: Path) -> None:
+    """Refuse to load a copy beside one that is loaded: Paddle would end the process."""
+    try:
+        lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        mapped = line[line.find("/") :]
+        if Path(mapped).name.startswith("_paddle_dcn.") and mapped != str(path.resolve()):
+            raise ImportError(
+                f"paddle_dcn: cannot load {path}, as this process has the operators already, "
+                f"loaded from {mapped}"
+            )
+
+
 PATH, ORIGIN = _find()
+_refuse_a_second(PATH)
 load_op_meta_info_and_register_op(str(PATH))
 
 # For `custom_ops/paddle/info.cc` and `kernels/dcn.h`.

@@ -162,6 +162,13 @@ def test_missing_tensors(name, missing):
             out.sum().backward()
 
 
+def test_a_second_backward():
+    out = call(random_tensors())
+    out.sum().backward()
+    with pytest.raises(ValueError, match="a second backward .* needs retain_graph=True"):
+        out.sum().backward()
+
+
 def test_errors_do_not_show_where_the_library_was_built():
     with pytest.raises(ValueError) as error:
         call(random_tensors(), groups=0)
