@@ -396,10 +396,11 @@ def check_features(
 
 def reject(kind: type[Exception], name: str, expected: str, got: Any) -> NoReturn:
     """Raise what a user gets for an argument: its name, what was expected and what it was."""
-    raise breaks_graph(kind(f"{name}: expected {expected}, got {_text(got)}"))
+    raise breaks_graph(kind(f"{name}: expected {expected}, got {shown(got)}"))
 
 
-def _text(value: Any, form: Callable[[Any], str] = str) -> str:
+def shown(value: Any, form: Callable[[Any], str] = str) -> str:
+    """Write a value down in an error."""
     try:
         return form(value)
     except ValueError:  # Python writes no int of more than 4300 digits
@@ -413,7 +414,7 @@ def reject_kind(name: str, expected: str, value: Any) -> NoReturn:
     if value is None:
         got = "None"
     elif kind in (bool, int, float, str, list, tuple):
-        text = _text(value, repr)
+        text = shown(value, repr)
         got = f"{text if len(text) <= 60 else text[:60] + '...'} ({got})"
     reject(TypeError, name, expected, got)
 

@@ -20,10 +20,18 @@ class ArgumentError(AssertionError, ValueError):
     """What mmcv asserts is a ValueError here; code written for either catches it."""
 
 
-def refuse_bias(refused: bool, bias: Any) -> None:
-    """Say that deformable convolution v1 has no bias in these libraries."""
+def refuse_bias(bias: Any, only_false: bool = False) -> None:
+    """Say that deformable convolution v1 has no bias in these libraries.
+
+    Whatever is false will do, unless it must be False itself.
+    """
+    try:
+        refused = bias is not False if only_false else bool(bias)
+    except Exception:  # of an array or a tensor
+        refused = True
     if refused:
-        _checks.reject(ArgumentError, "bias", "False, as there is no bias here", repr(bias))
+        got = _checks.shown(bias, repr)
+        _checks.reject(ArgumentError, "bias", "False, as there is no bias here", got)
 
 
 @opaque

@@ -206,7 +206,7 @@ class DeformConv(_Activated):
         activation: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """Create the weight; see the class."""
-        refuse_bias(bool(bias), bias)
+        refuse_bias(bias)
         super().__init__(
             in_channels,
             out_channels,

@@ -84,7 +84,7 @@ def deform_conv2d(
         [2, 6, 8, 8]
 
     """
-    refuse_bias(bias is not False, bias)
+    refuse_bias(bias, only_false=True)
     im2col_step = _checks.check_int("im2col_step", im2col_step)  # None is none here
     attributes = _checks.check_attributes(
         stride, padding, dilation, groups, deform_groups, im2col_step, names=MMCV
@@ -210,7 +210,7 @@ class DeformConv2d(Convolution):
         deformable_groups: int | None = None,
     ) -> None:
         """Create the weight; see the class."""
-        refuse_bias(bool(bias), bias)
+        refuse_bias(bias)
         deform_groups = _current_name(deform_groups, deformable_groups)
         try:
             im2col_step = _checks.check_int("im2col_step", im2col_step)

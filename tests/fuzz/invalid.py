@@ -90,12 +90,16 @@ NO_TEXTS = {
     "bytes": b"NCHW", "list": ["NCHW"], "True": True,
 }  # fmt: skip
 NO_NAMES = {"1": 1, "bytes": b"x", "True": True, "list": ["x"]}
+NO_FALSE = {
+    "True": True, "1": 1, "thousands of digits": 10**5000, "a list of it": [10**5000],
+    "text": "no", "array": np.ones(2), "tensor": paddle.ones([2]),
+}  # fmt: skip
 NO_INDIVISIBLE = {"more than there are channels": lambda case: case.channels + 1}
 
 TABLES = {
     "NO_TENSORS": NO_TENSORS, "DTYPES": DTYPES, "OTHER_FLOAT": OTHER_FLOAT, "RESIZED": RESIZED,
     "NO_INTS": NO_INTS, "NO_LISTS": NO_LISTS, "NO_FOURS": NO_FOURS, "NO_TEXTS": NO_TEXTS,
-    "NO_NAMES": NO_NAMES, "NO_INDIVISIBLE": NO_INDIVISIBLE,
+    "NO_NAMES": NO_NAMES, "NO_FALSE": NO_FALSE, "NO_INDIVISIBLE": NO_INDIVISIBLE,
 }  # fmt: skip
 
 
@@ -125,6 +129,8 @@ def options(entry: Entry, case: Case) -> list[tuple[str, str, str]]:
         ]
     if entry.lenient:
         return found
+    if not entry.bias and ("bias" in constructor or "bias" in call):
+        found += [("NO_FALSE", "bias", key) for key in NO_FALSE]
     npu = "modulated" in call
     for name in (*ATTRIBUTES, "in_channels", "out_channels", "kernel_size", "data_format", "name"):
         parameter = constructor.get(name) or call.get(name)

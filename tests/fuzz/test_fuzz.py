@@ -149,3 +149,18 @@ def test_a_patched_function_refuses_a_weight_without_axes():
     x, offset, _ = map(paddle.zeros, SHAPES)
     with paddle_dcn.patched(), pytest.raises(ValueError, match="^weight: expected 4-D"):
         paddle.vision.ops.deform_conv2d(x, offset, paddle.ones([]), paddle.zeros([6]), padding=1)
+
+
+@pytest.mark.parametrize("bias", [10**5000, [10**5000], paddle.ones([2])], ids=type)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda bias: mmcv.deform_conv2d(*map(paddle.zeros, SHAPES), padding=1, bias=bias),
+        lambda bias: mmcv.DeformConv2d(4, 6, 3, bias=bias),
+        lambda bias: detectron2.DeformConv(4, 6, 3, bias=bias),
+    ],
+)
+def test_no_bias_of_any_kind(call, bias):
+    """Python does not write so many digits, and an array is neither true nor false."""
+    with pytest.raises(ValueError, match="^bias: expected False, as there is no bias here, got"):
+        call(bias)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import random
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
 import paddle
 
 from benchmarks.kernel_library import Library
-from paddle_dcn import _library
-from tests.fuzz import invalid
+from paddle_dcn import _library, deform_conv2d, deform_conv2d_reference
+from tests.fuzz import invalid, modes
 from tests.fuzz.entries import ENTRIES
 from tests.support import kernel_jobs
 from tests.support.cases import Case
@@ -24,6 +24,7 @@ from tests.support.formula import absolute_terms, formula
 from tests.support.kernel_jobs import Inference
 from tests.support.operators import EMPTY_REFERENCE, to_array, to_tensor
 from tests.support.problems import DTYPES, TENSORS, random_problem
+from tests.support.second_derivatives import DOUBLE, leaves, random_factors, second_derivatives
 
 OFFSETS = ("zero", "random", "integer", "border", "huge", "nonfinite")
 BATCHES = (1, 1, 1, 2, 2, 3, 0 if EMPTY_REFERENCE else 1)
@@ -168,15 +169,22 @@ class Call:
     wanted: tuple[str, ...] = ()
     threads: int = 1
     strided: tuple[str, ...] = ()  # tensors that are views, not contiguous
+    mode: str = "dynamic"  # see modes.run_dynamic
 
     @property
     def kind(self) -> str:
         """What the table counts it as."""
-        return self.entry
+        return self.entry if self.mode == "dynamic" else f"in {self.mode}"
+
+    @property
+    def computed(self) -> tuple[str, str]:
+        """The dtypes of x and offset that the operator computes with."""
+        cast = self.mode.startswith("auto_cast")
+        return (self.mode.partition(" ")[2], "float32") if cast else self.dtypes
 
     def arrays(self) -> dict:
         """The problem; with the sampling that a pack predicts, the same at every pixel."""
-        arrays = random_problem(self.case, self.dtypes[0])
+        arrays = random_problem(self.case, self.computed[0])
         if ENTRIES[self.entry].pack:
             for name in ("offset", "mask"):
                 if arrays[name] is not None:
@@ -221,17 +229,17 @@ class Call:
         leaves, passed = self.tensors(arrays)
         constructor, call = entry.arguments(self.case, passed)
         function = self.build(passed, constructor, arrays)
-        out = function(**call)
-        out = out[0] if isinstance(out, tuple) else out
+        out = modes.run_dynamic(function, call, self.mode)
+        out = out[0] if isinstance(out, (tuple, list)) else out
         dtype = str(out.dtype).rpartition(".")[2]
-        assert dtype == self.dtypes[0], f"out: {dtype}, expected {self.dtypes[0]}"
+        assert dtype == self.computed[0], f"out: {dtype}, expected {self.computed[0]}"
         results = {"out": _images(to_array(out), self.case, back=True)}
         wanted = [name for name in self.wanted if name in leaves]
         if entry.pack:
             wanted = [name for name in wanted if name not in ("offset", "mask")]
         if wanted:
             _, grad = _to_leaf(
-                _images(arrays["grad"], self.case), self.dtypes[0], False, "grad" in self.strided
+                _images(arrays["grad"], self.case), dtype, False, "grad" in self.strided
             )
             out.backward(grad)
             if entry.layer:
@@ -244,7 +252,91 @@ class Call:
                 if name in self.strided and not (entry.layer and name in ("weight", "bias")):
                     array = array.T
                 results[name] = _images(array, self.case, back=True) if name == "x" else array
-        check_results(self.case, arrays, results, self.dtypes)
+        check_results(self.case, arrays, results, self.computed)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A case for a public function in a static program, or for a layer in a predictor."""
+
+    entry: str
+    case: Case
+    dtype: str
+    wanted: tuple[str, ...]  # of a function
+    opened: tuple[str, ...]  # of "batch" and "images": sizes that are known only when it runs
+
+    @property
+    def kind(self) -> str:
+        """What the table counts it as."""
+        return "in a predictor" if ENTRIES[self.entry].layer else "in a static program"
+
+    def axes(self) -> dict:
+        """The axes that are left open, by tensor, in a Case's words."""
+        return {n: modes.open_axes(n, self.case.data_format, self.opened) for n in TENSORS}
+
+    def check(self) -> None:
+        """Compare with the formula."""
+        entry, dtypes = ENTRIES[self.entry], (self.dtype, self.dtype)
+        valid = Call(self.entry, self.case, dtypes)
+        arrays = valid.arrays()
+        if entry.layer:
+            _, passed = valid.tensors(arrays)
+            constructor, call = entry.arguments(self.case, passed)
+            layer = valid.build(passed, constructor, arrays)
+            layer.eval()
+            axes = {entry.call[n].name: a for n, a in self.axes().items() if n in entry.call}
+            onednn = self.case.data_format == "NCHW"
+            out = modes.run_predictor(layer, call, axes, onednn)
+            results = {"out": _images(out, self.case, back=True)}
+        else:
+            feed = {
+                name: (_images(arrays[name], self.case) if name == "x" else arrays[name])
+                for name in TENSORS
+                if arrays[name] is not None
+            }
+            feed = {name: np.ascontiguousarray(a.astype(self.dtype)) for name, a in feed.items()}
+            grad = np.ascontiguousarray(_images(arrays["grad"], self.case).astype(self.dtype))
+            wanted = [name for name in self.wanted if name in feed]
+
+            def make_call(inputs):
+                return entry.make, entry.arguments(self.case, inputs)[1]
+
+            found = modes.run_program(make_call, feed, self.axes(), grad, wanted)
+            results = dict(zip(["out", *wanted], found))
+            for name in {"out", "x"} & results.keys():
+                results[name] = _images(results[name], self.case, back=True)
+        results = {name: array.astype("float64") for name, array in results.items()}
+        check_results(self.case, arrays, results, dtypes)
+
+
+@dataclass(frozen=True)
+class SecondDerivatives:
+    """A case whose gradients are differentiated, in float64."""
+
+    case: Case
+    wanted: tuple[str, ...]
+    factors: tuple[str, ...]  # whose gradients are multiplied by factors and summed
+
+    @property
+    def kind(self) -> str:
+        """What the table counts it as."""
+        return "second derivatives"
+
+    def check(self) -> None:
+        """Compare with the reference, which Paddle differentiates twice."""
+        tensors = leaves(self.case, random_problem(self.case), DOUBLE, self.wanted)
+        factors = random_factors(tensors, self.factors)
+        if not factors:
+            return
+        found, wanted = (
+            second_derivatives(function, self.case, tensors, factors)
+            for function in (deform_conv2d, deform_conv2d_reference)
+        )
+        for name, array in wanted.items():
+            depth = 16 * self.case.depth["out" if name == "grad" else name]
+            largest = max(1.0, np.abs(array).max(initial=0.0))
+            assert_close(found.pop(name), array, "float64", depth, name, largest)
+        assert not any(array.any() for array in found.values()), f"more than 0: {list(found)}"
 
 
 @dataclass(frozen=True)
@@ -289,9 +381,45 @@ class Invalid:
             raise AssertionError(f"{own}: {self.value} ({self.table}) was accepted")
 
 
-def draw(rng: random.Random) -> Kernels | Call | Invalid:
+# What is drawn for the modes other than the dynamic one.
+CASTING = [n for n, e in ENTRIES.items() if not (e.casts or e.pack or e.lenient or "npu" in n)]
+CASTING.remove("deform_conv2d_reference")
+FUNCTIONS = [n for n, e in ENTRIES.items() if not e.layer and not e.lenient]
+LAYERS = [n for n, e in ENTRIES.items() if e.layer]
+MOST_PRODUCTS_TWICE = 20_000
+
+
+def draw_mode(rng: random.Random, case: Case) -> Call | Program | SecondDerivatives:
+    """Draw a trial of what a call can be besides one of dynamic mode."""
+    sort, wanted = rng.randint(0, 19), draw_wanted(rng)
+    if sort < 7:
+        dtype = rng.choice(["float16", "bfloat16"])
+        title = rng.choice(CASTING)
+        dtypes = ("float32", "float32")
+        return Call(title, ENTRIES[title].fit(case), dtypes, wanted, mode=f"auto_cast {dtype}")
+    if sort < 14:
+        while case.products > MOST_PRODUCTS_TWICE or case.batch == 0:
+            case = draw_case(rng)
+        wanted = wanted or TENSORS
+        factors = tuple(name for name in wanted if rng.randint(0, 2)) or wanted
+        return SecondDerivatives(case, wanted, factors)
+    case = replace(case, batch=max(1, case.batch))
+    if sort < 17:
+        title, mode = rng.choice(FUNCTIONS + LAYERS), rng.choice(modes.TRACED)
+        return Call(title, ENTRIES[title].fit(case), wanted=wanted, mode=mode)
+    opened = tuple(which for which in ("batch", "images") if rng.randint(0, 1))
+    if sort < 19:
+        title, dtype = rng.choice(FUNCTIONS), rng.choice(["float32", "float64"])
+        return Program(title, ENTRIES[title].fit(case), dtype, wanted, opened)
+    title = rng.choice(LAYERS)
+    return Program(title, ENTRIES[title].fit(case), "float32", (), opened)
+
+
+def draw(rng: random.Random) -> Kernels | Call | Program | SecondDerivatives | Invalid:
     """Draw a trial."""
     case = draw_case(rng)
+    if rng.randint(0, 9) == 0:
+        return draw_mode(rng, case)
     dtypes, wanted = rng.choice(DTYPES), draw_wanted(rng)
     threads = rng.choice([1, 1, 2, 3])
     sort = rng.randint(0, 9)
