@@ -58,6 +58,19 @@ def like_offset(offset: Any, **tensors: Any) -> list[Any]:
 
 
 @opaque
+def missing_pixels(input: Any, spans: list[int], padding: tuple[int, int]) -> list[int]:
+    """Return by how many rows and columns a padded input is smaller than what a kernel spans.
+
+    0 for a side that a program leaves open. to_static would look inside and find a tensor there.
+    """
+    sizes = _checks.inspect("input", input)[0][2:]
+    return [
+        0 if size == _checks.UNKNOWN else max(0, span - size - 2 * pad)
+        for span, size, pad in zip(spans, sizes, padding)
+    ]
+
+
+@opaque
 def check_padded(
     input: Any, offset: Any, weight: Any, grown: list[list[int]], attributes: Constant, names: Names
 ) -> None:

@@ -23,6 +23,7 @@ from ._shared import (
     convolve_v2,
     kaiming,
     like_offset,
+    missing_pixels,
     refuse_bias,
 )
 
@@ -241,10 +242,7 @@ class DeformConv2d(Convolution):
         # More zeros below and to the right change no sample, so they are only needed where the
         # kernel does not fit at all: there they give one row or column, which is cropped.
         spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size)]
-        lacks = [
-            max(0, span - size - 2 * pad) if size >= 0 else 0
-            for span, size, pad in zip(spans, x.shape[2:], self.padding)
-        ]
+        lacks = missing_pixels(x, spans, self.padding)
         rows, columns = (min(1, lack) for lack in lacks)
         if rows or columns:
             grown = [lacks, [rows, columns]]

@@ -166,6 +166,17 @@ def test_one_open_side_of_a_small_image(kind):
     assert found.shape == tuple(layer(random(1, 4, 2, 7), random(1, 18, 0, 7)).shape)
 
 
+@needs_paddle_3
+@pytest.mark.parametrize("kind", [mmcv.DeformConv2d, mmdet.DeformConv])
+def test_saved_with_open_sizes(kind, tmp_path):
+    layer = kind(4, 6, 3, padding=1)
+    spec = [paddle.static.InputSpec([None, size, None, None], name=f"n{size}") for size in (4, 18)]
+    paddle.jit.save(layer, str(tmp_path / "model"), input_spec=spec)
+    loaded = paddle.jit.load(str(tmp_path / "model"))
+    arguments = random(2, 4, 5, 6), random(2, 18, 5, 6)
+    np.testing.assert_array_equal(loaded(*arguments), layer(*arguments))
+
+
 # --- inputs that are refused ---------------------------------------------------------------------
 
 
