@@ -1,5 +1,6 @@
-# demo, distributed, test, clients, cuda-check, sanitize, fuzz, bench, bench-models, lint: each works from a
-# fresh clone and sets up what it needs in .venv; bench-gpu needs PyTorch and torchvision for CUDA.
+# demo, distributed, test, clients, cuda-check, sanitize, fuzz, large, bench, bench-models, lint: each
+# works from a fresh clone and sets up what it needs in .venv; bench-gpu needs PyTorch and
+# torchvision for CUDA.
 # `make test PADDLE=2.6.2` does the same for another Paddle, in .venv-2.6.2.
 
 DEFAULT := 3.3.1
@@ -9,7 +10,8 @@ PYTHON := $(VENV)/bin/python
 REQUIREMENTS := "paddlepaddle==$(PADDLE)" $(if $(filter 2.%,$(PADDLE)),"numpy<2")
 SOURCES := $(shell find custom_ops -type f) setup.py pyproject.toml paddle_dcn/_build.py
 
-.PHONY: demo distributed test clients cuda-check sanitize fuzz bench bench-models bench-gpu lint clean
+.PHONY: demo distributed test clients cuda-check sanitize fuzz large bench bench-models bench-gpu lint
+.PHONY: clean
 
 demo: $(VENV)/.demo
 	$(PYTHON) examples/demo.py
@@ -40,6 +42,10 @@ sanitize: $(VENV)/.test
 fuzz: SECONDS := 600
 fuzz: $(VENV)/.test
 	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# More than 2^31 values in a tensor, and in the columns that are never made.
+large: $(VENV)/.test
+	$(PYTHON) -m tests.large
 
 bench: $(VENV)/.bench
 	$(PYTHON) -m benchmarks.cpu --output benchmarks/results/cpu $(ARGS)
