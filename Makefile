@@ -1,5 +1,5 @@
-# demo, distributed, test, clients, cuda-check, sanitize, fuzz, large, bench, bench-models, lint: each
-# works from a fresh clone and sets up what it needs in .venv; bench-gpu needs PyTorch and
+# demo, distributed, docs, test, clients, cuda-check, sanitize, fuzz, large, bench, bench-models, lint:
+# each works from a fresh clone and sets up what it needs in .venv; bench-gpu needs PyTorch and
 # torchvision for CUDA.
 # `make test PADDLE=2.6.2` does the same for another Paddle, in .venv-2.6.2.
 
@@ -10,8 +10,8 @@ PYTHON := $(VENV)/bin/python
 REQUIREMENTS := "paddlepaddle==$(PADDLE)" $(if $(filter 2.%,$(PADDLE)),"numpy<2")
 SOURCES := $(shell find custom_ops -type f) setup.py pyproject.toml paddle_dcn/_build.py
 
-.PHONY: demo distributed test clients cuda-check sanitize fuzz large bench bench-models bench-gpu lint
-.PHONY: clean
+.PHONY: demo distributed docs test clients cuda-check sanitize fuzz large bench bench-models
+.PHONY: bench-gpu lint clean
 
 demo: $(VENV)/.demo
 	$(PYTHON) examples/demo.py
@@ -19,6 +19,10 @@ demo: $(VENV)/.demo
 # Training on one process, on two, and on two of which one is killed.
 distributed: $(VENV)/.demo
 	$(PYTHON) examples/distributed.py --check
+
+# The pages of docs/ with the API from docstrings, in build/docs.
+docs: $(VENV)/.docs
+	$(PYTHON) -m sphinx --fail-on-warning --keep-going -q docs build/docs
 
 test: $(VENV)/.test
 	$(PYTHON) -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(ARGS)

@@ -1,0 +1,21 @@
+"""Sphinx's settings: Markdown pages by MyST, the API from docstrings."""
+
+project = "paddle_dcn"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme = "furo"
+html_title = "paddle_dcn"
+html_static_path: list[str] = []
+exclude_patterns = ["conf.py"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+# In docstrings, as in Markdown, single backticks hold code.
+default_role = "code"
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_class_signature = "separated"
+napoleon_use_ivar = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
