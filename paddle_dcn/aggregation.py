@@ -107,7 +107,8 @@ def _order(how: Aggregation) -> np.ndarray:
 
 
 def _constant(make: Callable, how: Aggregation, dtype: str, like: Tensor) -> Tensor:
-    if paddle.in_dynamic_mode():
+    # Beside a distributed tensor Paddle makes a distributed one of any other, where it is.
+    if paddle.in_dynamic_mode() and not like.is_dist():
         return _kept(make, how, dtype, like._place_str)
     return paddle.assign(make(how).astype(dtype))
 
@@ -142,10 +143,10 @@ def _aggregate(input: Tensor, sampling: tuple[Tensor, ...], how: Aggregation) ->
 
 def _unpack(offset_mask: Tensor, how: Aggregation) -> list[Tensor]:
     """Return offset and mask, exchanged, of the offset_mask of DCNv4: both group by group."""
+    planes, order = _exchange(offset_mask), _constant(_order, how, "int64", offset_mask)
+    parts = [2 * how.group * how.taps, how.group * how.taps]
     # Whole planes are copied, once; to cut the last axis takes several times as long.
-    order = _constant(_order, how, "int64", offset_mask)
-    planes, samples = paddle.gather(_exchange(offset_mask), order, axis=1), how.group * how.taps
-    return paddle.split(planes, [2 * samples, samples], axis=1)
+    return paddle.split(paddle.gather(planes, order, axis=1), parts, axis=1)
 
 
 @opaque
