@@ -6,10 +6,12 @@
 // program that would abort the process, so they answer -1 for what they cannot know and the kernels
 // report the error.
 #include <algorithm>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <typeinfo>
 #include <vector>
 
 #include "double_backward.h"
@@ -45,6 +47,10 @@ void report_errors(const Function& function) {
         "paddle_dcn: an input is gone; a second backward through the same graph needs "
         "retain_graph=True in the first");
   } catch (const std::exception& error) {
+    // Of Paddle's allocators for GPUs; the headers of Paddle 2 do not have it.
+    if (std::strstr(typeid(error).name(), "BadAlloc") != nullptr) {
+      PADDLE_THROW(phi::errors::ResourceExhausted("paddle_dcn: out of memory: %s", error.what()));
+    }
     throw_value_error(std::string("paddle_dcn: ") + error.what());
   }
 }
