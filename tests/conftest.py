@@ -7,6 +7,8 @@ import pytest
 # On GPUs float32 is multiplied in float32, by Paddle's operators and by ours, also in processes
 # that tests start: tolerances are those of float32.
 os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+# And gradients repeat bit by bit, since tests compare two calls; test_gpu.py runs without it.
+os.environ["FLAGS_cudnn_deterministic"] = "1"
 
 pytest.register_assert_rewrite("tests.support")
 
@@ -20,15 +22,25 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("device", ["cpu", "gpu"] if has_gpu else ["cpu"], indirect=True)
 
 
-@pytest.fixture
-def device(request):
-    """Make a device the current one."""
+def _current(device):
     import paddle
 
     before = paddle.device.get_device()
-    paddle.device.set_device(request.param)
-    yield request.param
+    paddle.device.set_device(device)
+    yield device
     paddle.device.set_device(before)
+
+
+@pytest.fixture
+def device(request):
+    """Make a device the current one."""
+    yield from _current(request.param)
+
+
+@pytest.fixture
+def cpu():
+    """Make the CPU the current device, also where Paddle prefers a GPU."""
+    yield from _current("cpu")
 
 
 @pytest.fixture(params=["deform_conv2d", "deform_conv2d_reference"])

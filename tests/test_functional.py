@@ -347,7 +347,7 @@ def test_amp_refuses_float64_beside_float32():
         operator(**tensors)
 
 
-def test_amp_is_off_on_a_cpu(dtypes):
+def test_amp_is_off_on_a_cpu(dtypes, cpu):
     """As Paddle's own is."""
     with pytest.warns(UserWarning, match="amp_guard can only be enabled"), paddle.amp.auto_cast():
         operator(**leaves(arrays()))

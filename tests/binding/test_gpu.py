@@ -1,6 +1,7 @@
-"""The operators on GPUs: TF32, device and stream, errors; on real ones, and on those of a fake."""
+"""The operators on GPUs: modes, device and stream, errors; on real ones, and on those of a fake."""
 
 import ctypes
+import dataclasses
 import subprocess
 from pathlib import Path
 
@@ -9,16 +10,25 @@ import pytest
 from paddle.utils.cpp_extension import CppExtension
 
 from benchmarks.kernel_library import find_nvcc
-from paddle_dcn import _build, deform_conv2d
-from tests.support.cases import Case
+from paddle_dcn import _build, _checks, _ops, deform_conv2d
+from tests.support.cases import COMPACT, Case
 from tests.support.comparison import assert_results_close
 from tests.support.operators import expected, run
-from tests.support.problems import random_problem
+from tests.support.problems import DTYPE_IDS, DTYPES, random_problem
 
 core = paddle.base.core
 GPUS = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
 CASE = Case(2, 40, (9, 8), 24, padding=1, groups=2)
 FLOAT32 = ("float32", "float32")
+NAMES = ("x", "offset", "mask", "weight", "bias")
+
+
+def shapes(case):
+    """Shapes of a modulated case's inputs."""
+    arrays = random_problem(dataclasses.replace(case, batch=1))
+    return {
+        n: (case.batch if n in NAMES[:3] else len(arrays[n]), *arrays[n].shape[1:]) for n in NAMES
+    }
 
 
 @pytest.fixture
@@ -49,6 +59,64 @@ def test_float32_is_multiplied_as_by_conv2d(gpu, monkeypatch, switch, override):
     if rounds:
         with pytest.raises(AssertionError, match="differ"):
             assert_results_close(results, expected(CASE, "float32"), CASE, FLOAT32)
+
+
+@pytest.mark.skipif(GPUS == 0, reason="no GPU")
+@pytest.mark.parametrize("case", COMPACT, ids=str)
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+def test_gradients_by_atomics(gpu, case, dtypes):
+    """As they are made by default, and not in the other tests."""
+    paddle.set_flags({"FLAGS_cudnn_deterministic": False})
+    try:
+        results = run(deform_conv2d, case, random_problem(case, dtypes[0]), dtypes)
+    finally:
+        paddle.set_flags({"FLAGS_cudnn_deterministic": True})
+    assert_results_close(results, expected(case, dtypes[0]), case, dtypes)
+
+
+@pytest.mark.skipif(GPUS == 0, reason="no GPU")
+def test_kernels_run_on_the_current_stream(gpu):
+    case = Case(8, 256, (100, 100), 256, padding=1)
+    tensors = {name: paddle.rand(shape) for name, shape in shapes(case).items()}
+    streams = paddle.device.cuda.current_stream(), paddle.device.cuda.Stream()
+    for used in streams:
+        with paddle.device.cuda.stream_guard(used):
+            paddle.device.cuda.synchronize()
+            for _ in range(20):
+                deform_conv2d(**tensors, **case.attributes())
+            assert [stream.query() for stream in streams] == [used is not s for s in streams]
+
+
+@pytest.mark.skipif(GPUS == 0, reason="no GPU")
+def test_no_memory_is_kept(gpu):
+    case = Case(2, 64, (56, 56), 64, padding=1)
+    arrays = random_problem(case, "float16")
+    held = []
+    for _ in range(10):
+        run(deform_conv2d, case, arrays, ("float16", "float16"))
+        held.append(paddle.device.cuda.memory_allocated())
+    assert held[-1] == held[2]
+
+
+@pytest.mark.skipif(GPUS == 0, reason="no GPU")
+@pytest.mark.parametrize("name", NAMES)
+def test_tensors_of_several_places(gpu, name):
+    """Past Python's checks."""
+    tensors = {n: paddle.rand(shape) for n, shape in shapes(CASE).items()}
+    tensors[name] = tensors[name].cpu()
+    attributes = [1, 1], [1, 1, 1, 1], [1, 1], 2, 1, 0, "NCHW", 31
+    wrong = "offset" if name == "x" else name
+    with pytest.raises(ValueError, match=rf"{wrong}: expected float32 .* on Place.*, got float32 "):
+        _ops.run_raw("paddle_dcn_v2", *tensors.values(), *attributes)
+
+
+@pytest.mark.skipif(GPUS == 0, reason="no GPU")
+def test_the_operator_for_inference_is_of_the_cpu(gpu):
+    tensors = [paddle.rand(shape) for shape in shapes(CASE).values()]
+    attributes = _checks.check_attributes(1, 1, 1, 2, 1, None, "NCHW")
+    call = _checks.Call(*tensors, attributes)
+    with pytest.raises(ValueError, match="x: expected a CPU tensor, for which the model was conv"):
+        _ops.infer(call, _checks.Inference())
 
 
 @pytest.mark.skipif(GPUS < 2, reason="fewer than two GPUs")
