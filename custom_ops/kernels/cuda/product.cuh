@@ -10,7 +10,9 @@
 // but for a.low * b.low, about 2^-24 of it. Since mma.sync truncates its sums, each has two vectors
 // of the reduction only, and float32 additions join them. What has no such parts, infinities,
 // NaN and what rounds to infinity, makes sums that are not finite; repeat() then has them made
-// anew by float32 multiplications and additions. Chips without TF32 make all sums so.
+// anew by float32 multiplications and additions. Chips without TF32 make all sums so. TF32 ends
+// where float32 does, so the low part of a value below about 1e-34 is lost, and that of a result
+// below about 1e-31: an operand or result without larger values is as accurate as TF32.
 #pragma once
 
 #include <type_traits>
