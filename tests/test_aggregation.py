@@ -1,7 +1,6 @@
 """dcnv3, dcnv4 and their layers: values, gradients, modes, dtypes, refusals."""
 
 import copy
-import functools
 
 import numpy as np
 import paddle
@@ -10,9 +9,19 @@ from paddle.nn import functional
 
 from benchmarks import aggregation as bench
 from paddle_dcn import DCNv3, DCNv4, dcnv3, dcnv4
-from tests.support.aggregation import Case, formula, pack, problem
+from tests.support.aggregation import (
+    Case,
+    call,
+    check,
+    expected,
+    formula,
+    pack,
+    problem,
+    run,
+    sampling_arrays,
+    unpacked,
+)
 from tests.support.amp import auto_cast
-from tests.support.comparison import EPSILON, assert_close
 from tests.support.operators import to_array, to_tensor
 from tests.support.problems import DTYPE_IDS, DTYPES
 from tests.support.programs import needs_paddle_3, static_program
@@ -35,71 +44,6 @@ CASES = [
     Case(batch=0),
 ]
 VERSIONS = ("dcnv3", "dcnv4")
-DOUBLE = ("float64", "float64")
-
-
-@functools.cache
-def expected(case):
-    return formula(case, problem(case))
-
-
-def call_v3(case, input, offset, mask):
-    return dcnv3(input, offset, mask, *case.arguments)
-
-
-def call_v4(case, input, offset_mask):
-    return dcnv4(input, offset_mask, *case.arguments)
-
-
-def sampling_arrays(case, version):
-    """Return what is sampled by, by name, in the layout of a version; v4's padded as there."""
-    arrays = problem(case)
-    if version == "dcnv3":
-        return {name: arrays[name] for name in ("offset", "mask")}
-    packed = pack(case, arrays["offset"], arrays["mask"])
-    return {"offset_mask": np.pad(packed, [(0, 0)] * 3 + [(0, -packed.shape[-1] % 8)])}
-
-
-def unpacked(case, results):
-    """Return the results of v4 by the names of v3."""
-    if "offset_mask" not in results:
-        return results
-    packed, taps = results.pop("offset_mask"), len(case.taps)
-    assert not packed[..., 3 * case.group * taps :].any()  # what is not read has no gradient
-    packed = packed[..., : 3 * case.group * taps]
-    packed = packed.reshape(*packed.shape[:3], case.group, 3 * taps)
-    pixels = (*case.out_size, -1) if case.batch else (*case.out_size, 0)
-    results["offset"] = packed[..., : 2 * taps].reshape(case.batch, *pixels)
-    results["mask"] = packed[..., 2 * taps :].reshape(case.batch, *pixels)
-    return results
-
-
-def run(case, version, dtypes=DOUBLE, call=None):
-    """Return output and gradients by name, as float64 arrays."""
-    arrays = problem(case)
-    tensors = {"input": to_tensor(arrays["input"], dtypes[0], True)}
-    for name, array in sampling_arrays(case, version).items():
-        tensors[name] = to_tensor(array, dtypes[1], True)
-    call = call or (call_v3 if version == "dcnv3" else call_v4)
-    out = call(case, **tensors)
-    assert str(out.dtype) == f"paddle.{dtypes[0]}"
-    out.backward(to_tensor(arrays["grad"], dtypes[0]))
-    for name, tensor in tensors.items():
-        assert tensor.grad.dtype == tensor.dtype, name
-    results = {"out": out} | {name: tensor.grad for name, tensor in tensors.items()}
-    return unpacked(case, {name: to_array(tensor) for name, tensor in results.items()})
-
-
-def check(case, results, dtypes=DOUBLE):
-    wanted = expected(case)
-    assert results.keys() == wanted.keys()
-    for name, array in wanted.items():
-        if case.batch == 0:
-            assert results[name].size == 0
-            continue
-        among = dtypes if name in ("offset", "mask") else dtypes[:1]
-        coarsest = max(among, key=EPSILON.__getitem__)
-        assert_close(results[name], array, coarsest, case.depth[name], name)
 
 
 # --- values and gradients ------------------------------------------------------------------------
@@ -171,12 +115,12 @@ def test_defaults_are_a_3x3_kernel():
 def test_to_static(full_graph, version):
     arguments = CENTERLESS.arguments
 
-    def function(tensors):
+    def traced(tensors):
         return (dcnv3 if version == "dcnv3" else dcnv4)(*tensors, *arguments)
 
-    compiled = paddle.jit.to_static(function, full_graph=full_graph)
-    call = lambda case, **tensors: compiled([*tensors.values()])  # noqa: E731
-    found = run(CENTERLESS, version, call=call)
+    compiled = paddle.jit.to_static(traced, full_graph=full_graph)
+    function = lambda version, case, **tensors: compiled([*tensors.values()])  # noqa: E731
+    found = run(CENTERLESS, version, function=function)
     for name, array in run(CENTERLESS, version).items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
@@ -192,7 +136,7 @@ def test_program_with_open_sizes(case, version):
         }
         for tensor in tensors.values():
             tensor.stop_gradient = False
-        out = (call_v3 if version == "dcnv3" else call_v4)(case, **tensors)
+        out = call(version, case, **tensors)
         grad = paddle.static.data("grad", [-1, -1, -1, case.channels], "float64")
         gradients = paddle.static.gradients((out * grad).sum(), [*tensors.values()])
         values = paddle.static.Executor().run(
@@ -213,10 +157,9 @@ def test_amp_rounds_no_position(state, version):
         n: to_tensor(a + (2.0**-14 if "offset" in n else 0), "float32") for n, a in arrays.items()
     }
     input = to_tensor(problem(SCALED)["input"], "float32")
-    call = call_v3 if version == "dcnv3" else call_v4
     with auto_cast(dtype="bfloat16", **state):
-        out = call(SCALED, input, **arrays)
-    wanted = call(SCALED, input.astype(dtype), **arrays)
+        out = call(version, SCALED, input=input, **arrays)
+    wanted = call(version, SCALED, input=input.astype(dtype), **arrays)
     assert out.dtype == wanted.dtype
     np.testing.assert_array_equal(to_array(out), to_array(wanted))
 

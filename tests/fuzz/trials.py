@@ -17,7 +17,7 @@ from benchmarks.kernel_library import Library
 from paddle_dcn import _library, deform_conv2d, deform_conv2d_reference
 from tests.fuzz import invalid, modes
 from tests.fuzz.entries import ENTRIES
-from tests.support import kernel_jobs
+from tests.support import aggregation, kernel_jobs
 from tests.support.cases import Case
 from tests.support.comparison import EPSILON, assert_close
 from tests.support.formula import absolute_terms, formula
@@ -340,6 +340,53 @@ class SecondDerivatives:
 
 
 @dataclass(frozen=True)
+class Aggregation:
+    """A problem for DCNv3 or DCNv4."""
+
+    version: str
+    case: aggregation.Case
+    dtypes: tuple[str, str]
+
+    @property
+    def kind(self) -> str:
+        """What the table counts it as."""
+        return self.version
+
+    def check(self) -> None:
+        """Compare with the formula."""
+        results = aggregation.run(self.case, self.version, self.dtypes)
+        aggregation.check(self.case, results, self.dtypes)
+
+
+def draw_aggregation(rng: random.Random) -> Aggregation:
+    """Draw any problem of small sizes; scales are sums of few powers of two."""
+
+    def two(low, high):
+        return rng.randint(low, high), rng.randint(low, high)
+
+    center = rng.randint(0, 2) == 0
+    kernel = (rng.choice([3, 3, 5]),) * 2 if center else two(1, 4)
+    dilation, stride, pad = two(1, 3), two(1, 3), two(0, 3)
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
+    size = tuple(max(1, r - 2 * p) + rng.randint(0, 4) for r, p in zip(reach, pad))
+    group = rng.choice([1, 1, 2, 3, 5])
+    case = aggregation.Case(
+        size,
+        group * rng.choice([1, 2, 3, 4, 8, 17]),
+        group,
+        kernel,
+        stride,
+        pad,
+        dilation,
+        rng.choice([1.0, 1.0, 0.5, 2.0, 1.25, -1.0, 0.0]),
+        center,
+        rng.choice(BATCHES),
+        rng.randint(0, 3) == 0,
+    )
+    return Aggregation(rng.choice(["dcnv3", "dcnv4"]), case, rng.choice(DTYPES))
+
+
+@dataclass(frozen=True)
 class Invalid:
     """A call of an entry with one argument made invalid."""
 
@@ -415,9 +462,13 @@ def draw_mode(rng: random.Random, case: Case) -> Call | Program | SecondDerivati
     return Program(title, ENTRIES[title].fit(case), "float32", (), opened)
 
 
-def draw(rng: random.Random) -> Kernels | Call | Program | SecondDerivatives | Invalid:
+def draw(
+    rng: random.Random,
+) -> Kernels | Call | Program | SecondDerivatives | Invalid | Aggregation:
     """Draw a trial."""
     case = draw_case(rng)
+    if rng.randint(0, 14) == 0:
+        return draw_aggregation(rng)
     if rng.randint(0, 9) == 0:
         return draw_mode(rng, case)
     dtypes, wanted = rng.choice(DTYPES), draw_wanted(rng)

@@ -1,16 +1,22 @@
-"""DCNv3 and DCNv4 from the papers' formula, in numpy and float64: the oracle of their tests.
+"""DCNv3 and DCNv4 from the papers' formula, in numpy and float64, and what is held against it.
 
 Arrays have the layouts of the originals: channels last, x before y, taps down the columns.
 """
 
 from __future__ import annotations
 
+import functools
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
+import paddle_dcn
+from tests.support.comparison import EPSILON, assert_close
+from tests.support.operators import to_array, to_tensor
 from tests.support.problems import representable
+
+DOUBLE = ("float64", "float64")
 
 
 @dataclass(frozen=True)
@@ -136,3 +142,65 @@ def formula(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "offset": np.stack(moves, -1).reshape(arrays["offset"].shape),
         "mask": (sampled * grad[..., None, :]).sum(-1).reshape(arrays["mask"].shape),
     }
+
+
+@functools.cache
+def expected(case):
+    """Return the formula's results for the case's problem."""
+    return formula(case, problem(case))
+
+
+def call(version, case, **tensors):
+    """Call `dcnv3` or `dcnv4` as the originals are called."""
+    return getattr(paddle_dcn, version)(*tensors.values(), *case.arguments)
+
+
+def sampling_arrays(case, version):
+    """Return what is sampled by, by name, in the layout of a version; v4's padded as there."""
+    arrays = problem(case)
+    if version == "dcnv3":
+        return {name: arrays[name] for name in ("offset", "mask")}
+    packed = pack(case, arrays["offset"], arrays["mask"])
+    return {"offset_mask": np.pad(packed, [(0, 0)] * 3 + [(0, -packed.shape[-1] % 8)])}
+
+
+def unpacked(case, results):
+    """Return the results of v4 by the names of v3."""
+    if "offset_mask" not in results:
+        return results
+    packed, taps = results.pop("offset_mask"), len(case.taps)
+    assert not packed[..., 3 * case.group * taps :].any()  # what is not read has no gradient
+    packed = packed[..., : 3 * case.group * taps]
+    packed = packed.reshape(*packed.shape[:3], case.group, 3 * taps)
+    pixels = (*case.out_size, -1) if case.batch else (*case.out_size, 0)
+    results["offset"] = packed[..., : 2 * taps].reshape(case.batch, *pixels)
+    results["mask"] = packed[..., 2 * taps :].reshape(case.batch, *pixels)
+    return results
+
+
+def run(case, version, dtypes=DOUBLE, function=call):
+    """Return output and gradients by name, as float64 arrays."""
+    arrays = problem(case)
+    tensors = {"input": to_tensor(arrays["input"], dtypes[0], True)}
+    for name, array in sampling_arrays(case, version).items():
+        tensors[name] = to_tensor(array, dtypes[1], True)
+    out = function(version, case, **tensors)
+    assert str(out.dtype) == f"paddle.{dtypes[0]}"
+    out.backward(to_tensor(arrays["grad"], dtypes[0]))
+    for name, tensor in tensors.items():
+        assert tensor.grad.dtype == tensor.dtype, name
+    results = {"out": out} | {name: tensor.grad for name, tensor in tensors.items()}
+    return unpacked(case, {name: to_array(tensor) for name, tensor in results.items()})
+
+
+def check(case, results, dtypes=DOUBLE):
+    """Hold what `run` has returned against the formula."""
+    wanted = expected(case)
+    assert results.keys() == wanted.keys()
+    for name, array in wanted.items():
+        if case.batch == 0:
+            assert results[name].size == 0
+            continue
+        among = dtypes if name in ("offset", "mask") else dtypes[:1]
+        coarsest = max(among, key=EPSILON.__getitem__)
+        assert_close(results[name], array, coarsest, case.depth[name], name)
