@@ -292,7 +292,7 @@ def arguments(values: list[str] | None = None) -> argparse.Namespace:
         prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "--layers", nargs="+", choices=LAYERS, default=list(LAYERS), metavar="LAYER"
+        "--layers", nargs="+", choices=LAYERS, metavar="LAYER", help="default: all of the table"
     )
     parser.add_argument(
         "--types", nargs="+", choices=TYPES, help="default: float16, and some layers in others"
@@ -316,6 +316,9 @@ def arguments(values: list[str] | None = None) -> argparse.Namespace:
     )
     contest.add_output(parser)
     parsed = parser.parse_args(values)
+    if parsed.sanitize and parsed.layers:
+        parser.error("--layers: --sanitize has small layers of its own")
+    parsed.layers = parsed.layers or list(LAYERS)
     if parsed.rounds < 1:
         parser.error(f"--rounds: expected at least 1, got {parsed.rounds}")
     for path in parsed.library:

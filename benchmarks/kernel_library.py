@@ -238,33 +238,34 @@ def compile_cached(
         common.update(header.read_bytes())
     folder.mkdir(parents=True, exist_ok=True)
 
-    def run(command: list[str], target: Path) -> None:
-        part = target.with_suffix(f".{os.getpid()}.part")
-        done = subprocess.run(
-            [compiler, *command, "-o", str(part)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join([compiler, *command])}\n{done.stderr[:4000]}")
-        os.replace(part, target)
+    def make(target: Path, command: list[str]) -> Path:
+        # Who comes second, a process or a thread, finds it done.
+        with target.with_name(f"{target.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not target.exists():
+                part = target.with_name(f"{target.name}.part")
+                done = subprocess.run(
+                    [compiler, *command, "-o", str(part)],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                if done.returncode:
+                    raise RuntimeError(f"{' '.join([compiler, *command])}\n{done.stderr[:4000]}")
+                os.replace(part, target)
+        return target
 
     def compile_one(unit: tuple[Path, Sequence[str]]) -> Path:
         source, flags = unit
         digest = common.copy()
         digest.update(repr(flags).encode() + source.read_bytes())
-        result = folder / f"{source.stem}-{digest.hexdigest()[:16]}.o"
-        if not result.exists():
-            run([*flags, "-c", str(source)], result)
-        return result
+        target = folder / f"{source.stem}-{digest.hexdigest()[:16]}.o"
+        return make(target, [*flags, "-c", str(source)])
 
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # who comes second finds it done
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = [str(path) for path in pool.map(compile_one, units)]
-        digest = hashlib.sha256(repr((compiler, objects, link)).encode()).hexdigest()[:16]
-        result = folder / f"{name}-{digest}"
-        if not result.exists():
-            run([*objects, *link], result)
-    return result
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = [str(path) for path in pool.map(compile_one, units)]
+    digest = hashlib.sha256(repr((compiler, objects, link)).encode()).hexdigest()[:16]
+    return make(folder / f"{name}-{digest}", [*objects, *link])
 
 
 def find_nvcc() -> Path | None:

@@ -105,17 +105,18 @@ def choose_capabilities(listed: str, known: set[int], nvcc: str) -> list[str]:
     """
     chosen, left_out = {}, []
     for entry in re.split(r"[;,\s]+", listed.strip(";, \t\n") or listed):
-        match = re.fullmatch(r"(\d{1,2})\.?(\d)[af]?(\+PTX)?", entry)
+        # Without a dot 12 is no 1.2.
+        match = re.fullmatch(r"(\d{1,2}\.\d|[5-9]\d|1\d\d)[af]?(\+PTX)?", entry)
         if match is None:
             raise BuildError(
                 "PADDLE_CUDA_ARCH_LIST: expected compute capabilities such as 8.0 or 9.0+PTX, got "
                 f"{entry!r}"
             )
-        capability = int(match[1] + match[2])
+        capability = int(match[1].replace(".", ""))
         if capability < LOWEST_CAPABILITY or capability not in known:
             left_out.append(entry)
         else:
-            chosen[capability] = match[3] or chosen.get(capability, "")
+            chosen[capability] = match[2] or chosen.get(capability, "")
     can = ", ".join(f"{each / 10:.1f}" for each in sorted(known) if each >= LOWEST_CAPABILITY)
     reason = f"{nvcc} builds the kernels for {can}"
     if not chosen:

@@ -41,7 +41,7 @@ class Names(NamedTuple):
     offset: str = "offset"
 
 
-OURS = Names()
+OUR_NAMES = Names()
 
 
 class Attributes(NamedTuple):
@@ -117,7 +117,7 @@ def check_attributes(
     deformable_groups: Any,
     im2col_step: Any = None,
     data_format: Any = "NCHW",
-    names: Names = OURS,
+    names: Names = OUR_NAMES,
 ) -> Attributes:
     """Validate and normalise the parameters of a call.
 
@@ -145,7 +145,7 @@ def check_call(
     bias: Any,
     attributes: Attributes,
     amp_dtype: str | None = None,
-    names: Names = OURS,
+    names: Names = OUR_NAMES,
 ) -> Call:
     """Validate the tensors of one call, cast them where need be, and return the call.
 
@@ -181,7 +181,7 @@ def check_input(
     weight: Any,
     attributes: Attributes,
     amp_dtype: str | None = None,
-    names: Names = OURS,
+    names: Names = OUR_NAMES,
 ) -> None:
     """Validate the input of a layer that is yet to predict its offset and mask.
 
@@ -204,7 +204,7 @@ def check_layer(
     kernel_size: Any,
     attributes: Attributes,
     weight_attr: Any = None,
-    names: Names = OURS,
+    names: Names = OUR_NAMES,
 ) -> LayerArguments:
     """Validate and normalise the constructor arguments of a layer.
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import export
+from ._checks import dtype_name
 from .export import _forms, _programs
 
 
@@ -71,7 +72,7 @@ def _check(program: _programs.Program) -> None:
     for name, shape, dtype in program.inputs:
         print(f"input {name}: {[*shape]} {dtype}")
     for name, value in program.outputs.items():
-        print(f"output {name}: {[*value.shape]} {_programs.short(value.dtype)}")
+        print(f"output {name}: {[*value.shape]} {dtype_name(value.dtype)}")
     _list(_forms.describe(program))
     _advise(_forms.refused_by_onednn(program))
 

@@ -60,7 +60,7 @@ def convolve(
     weight: Tensor,
     bias: Tensor | None,
     attributes: _checks.Attributes,
-    names: _checks.Names = _checks.OURS,
+    names: _checks.Names = _checks.OUR_NAMES,
 ) -> Tensor:
     """Check, cast and run one call: where all public functions and layers come together.
 

@@ -23,7 +23,7 @@ def _convolve(*tensors: Tensor | None, attributes: Constant) -> Tensor:
 
 @opaque
 def check_input(
-    x: Tensor, weight: Tensor, attributes: Constant, names: _checks.Names = _checks.OURS
+    x: Tensor, weight: Tensor, attributes: Constant, names: _checks.Names = _checks.OUR_NAMES
 ) -> None:
     """Check the input of a layer before it predicts its sampling.
 

@@ -500,12 +500,3 @@ def test_dtypes(x, offset, mask, monkeypatch):
 def test_an_empty_batch_is_valid():
     overrides = {name: (0, *SHAPES[name][1:]) for name in ("x", "offset", "mask")}
     assert list(deform_conv2d(**call_with(full, overrides)).shape) == [0, 6, 5, 6]
-
-
-def test_checks_of_shapes_are_remembered():
-    arguments = call_with(full, {})
-    deform_conv2d(**arguments)
-    before = _checks.check_found.cache_info()
-    deform_conv2d(**arguments)
-    after = _checks.check_found.cache_info()
-    assert (after.hits, after.misses) == (before.hits + 1, before.misses)

@@ -49,8 +49,9 @@ std::string describe(cudaError_t error) {
       return text + ": " + card.name + " has compute capability " + std::to_string(card.major) +
              "." + std::to_string(card.minor) + ", and this library was built for " +
              PADDLE_DCN_CUDA_CAPABILITIES +
-             "; build it with PADDLE_CUDA_ARCH_LIST=" + std::to_string(card.major) + "." +
-             std::to_string(card.minor);
+             (card.major < 7 ? "; its kernels need 7.0 or later"
+                             : "; build it with PADDLE_CUDA_ARCH_LIST=" +
+                                   std::to_string(card.major) + "." + std::to_string(card.minor));
     case cudaErrorInsufficientDriver:
       return text + ": the driver is older than CUDA " + std::to_string(CUDART_VERSION / 1000) +
              "." + std::to_string(CUDART_VERSION % 1000 / 10) +

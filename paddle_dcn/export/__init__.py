@@ -19,7 +19,18 @@ from paddle import Tensor
 from paddle.utils import flatten
 
 from .. import _checks
-from . import _files, _forms, _fusing, _locate, _onednn, _paddle_onnx, _programs, _tracing, _verify
+from . import (
+    _files,
+    _forms,
+    _fusing,
+    _locate,
+    _onednn,
+    _paddle_onnx,
+    _programs,
+    _tracing,
+    _verify,
+    _words,
+)
 
 __all__ = ["Conversion", "convert", "onnx", "openvino", "save_portable"]
 
@@ -354,7 +365,7 @@ def _check_borders(program: _programs.Program) -> None:
     """Refuse what no other runtime takes from or gives to NumPy."""
     borders = [("input", name, dtype) for name, _, dtype in program.inputs]
     borders += [
-        ("output", name, _programs.short(value.dtype)) for name, value in program.outputs.items()
+        ("output", name, _checks.dtype_name(value.dtype)) for name, value in program.outputs.items()
     ]
     for kind, name, dtype in borders:
         if dtype == "bfloat16":
@@ -391,8 +402,8 @@ def _runtime(to: str, opset: int, fuse: bool = False) -> tuple[Callable, Callabl
         return {"fused": fused, "refused_by_onednn": refused}
 
     def load(path: Path) -> Callable[[dict], list]:
-        written = _programs.refusing("Paddle cannot load", _programs.read, *_programs.find(path))
-        return functools.partial(_programs.refusing, "Paddle cannot run", written.run)
+        written = _words.refusing("Paddle cannot load", _programs.read, *_programs.find(path))
+        return functools.partial(_words.refusing, "Paddle cannot run", written.run)
 
     return write, load
 

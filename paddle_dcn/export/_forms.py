@@ -13,10 +13,10 @@ from paddle import Tensor, nn
 from paddle.nn.functional import pad
 
 from .. import _ops
-from .._checks import Attributes, Call, Inference
-from ._programs import Program, layer_of, replace, short, size_of, where
+from .._checks import Attributes, Call, Inference, dtype_name
+from ._programs import Program, layer_of, replace, size_of, where
 
-OURS = {
+OPERATORS = {
     "custom_op.paddle_dcn_v1": ("x", "offset", "weight", "bias"),
     "custom_op.paddle_dcn_v2": ("x", "offset", "mask", "weight", "bias"),
     "custom_op.paddle_dcn_inference": ("x", "offset", "mask", "weight", "bias"),
@@ -35,7 +35,7 @@ def describe(program: Program) -> list[str]:
         height, width = weight.shape[2:]
         parts = [
             f"{layer_of(operator) or 'top level'}: {version}",
-            f"{height}x{width}, x {[*x.shape]} {short(x.dtype)}, weight {[*weight.shape]}",
+            f"{height}x{width}, x {[*x.shape]} {dtype_name(x.dtype)}, weight {[*weight.shape]}",
             f"stride {attributes.stride}, padding {attributes.padding}",
         ]
         for name in ("groups", "deformable_groups"):
@@ -53,7 +53,7 @@ def refused_by_onednn(program: Program) -> list[str]:
 
 def _refused(operator: Any) -> bool:
     name = operator.name()
-    if name in OURS:
+    if name in OPERATORS:
         return read(operator)[0].attributes.data_format == "NHWC"
     if name == "pd_op.leaky_relu":  # which it fuses into a convolution
         source = operator
@@ -61,20 +61,22 @@ def _refused(operator: Any) -> bool:
             source = source.operand_source(0).get_defining_op()
         return source.name() in _CONVOLUTIONS
     if name in _CONVOLUTIONS:
-        return short(operator.result(0).dtype) == "float64"
+        return dtype_name(operator.result(0).dtype) == "float64"
     return name in ("pd_op.nearest_interp", "pd_op.bilinear_interp")
 
 
 def deformable(program: Program) -> list[Any]:
     """Return the operators that are deformable convolutions, in order."""
-    return [each for each in program.operators if each.name() == BUILTIN or each.name() in OURS]
+    return [
+        each for each in program.operators if each.name() == BUILTIN or each.name() in OPERATORS
+    ]
 
 
 def rewrite(program: Program, form: Callable[[Call], Tensor]) -> None:
     """Put `form` of each deformable convolution in its place."""
     with program.building():
         for operator in deformable(program):
-            kept = (form is fast and operator.name() in OURS) or (
+            kept = (form is fast and operator.name() in OPERATORS) or (
                 form is portable and operator.name() == BUILTIN
             )
             if not kept:
@@ -179,7 +181,7 @@ def grid_sample(call: Call) -> Tensor:
                 paddle.arange((out_h, out_w)[axis]).astype(x.dtype).reshape(shape)
                 * call.attributes.stride[axis]
             )
-            base = step + paddle.assign(start.reshape(1, -1, 1, 1).astype(short(x.dtype)))
+            base = step + paddle.assign(start.reshape(1, -1, 1, 1).astype(dtype_name(x.dtype)))
             position = offset[:, axis::2] + base  # [N * deformable_groups, K, Ho, Wo]
             if not isinstance(size, int):
                 size = size.astype(x.dtype)
@@ -206,8 +208,8 @@ def read(operator: Any) -> tuple[Call, Inference]:
     """Return what an operator is told to do."""
     operands = [each if each.initialized() else None for each in operator.operands_source()]
     attributes = operator.attrs()
-    if operator.name() in OURS:
-        tensors = dict(zip(OURS[operator.name()], operands))
+    if operator.name() in OPERATORS:
+        tensors = dict(zip(OPERATORS[operator.name()], operands))
         zeros = tensors["bias"].get_defining_op()
         if zeros.name() == "pd_op.full" and zeros.attrs()["value"] == 0:
             tensors["bias"] = None

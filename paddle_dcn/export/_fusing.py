@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _ops
-from .._checks import Call, Inference
+from .._checks import Call, Inference, dtype_name
 from . import _forms
-from ._programs import Program, remove_unused, replace, short
+from ._programs import Program, remove_unused, replace
 
 
 @dataclasses.dataclass
@@ -48,7 +48,7 @@ def fuse(program: Program, savings: Sequence[str] | None = None) -> dict[str, in
 def _fold(program: Program, site: _Site) -> bool:
     """Take a bias and a BatchNorm behind into weight and bias: y * scale + shift."""
     weight, bias = site.call.weight, site.call.bias
-    if short(weight.dtype) not in ("float32", "float64") or _active(site.inference):
+    if dtype_name(weight.dtype) not in ("float32", "float64") or _active(site.inference):
         return False
     filters = _known(program, weight)
     shift = np.zeros(1) if bias is None else _known(program, bias)
@@ -81,7 +81,7 @@ def _activation(program: Program, site: _Site) -> bool:
         return False
     slope, bound = _ACTIVATIONS[_kind(user)](user.attrs())
     # The operator's attributes are float32, which is not enough beside float64.
-    if short(site.call.x.dtype) == "float64" and _kind(user) == "leaky_relu":
+    if dtype_name(site.call.x.dtype) == "float64" and _kind(user) == "leaky_relu":
         return False
     site.operator = user
     site.inference = site.inference._replace(negative_slope=slope, upper_bound=bound)
@@ -176,7 +176,7 @@ def _known(program: Program, value: Any) -> np.ndarray | None:
     if kind == "parameter":
         return program.parameter(_parameter_name(value))
     if kind == "full":
-        return np.full(value.shape, operator.attrs()["value"], short(value.dtype))
+        return np.full(value.shape, operator.attrs()["value"], dtype_name(value.dtype))
     if kind == "full_int_array":
         return np.array(operator.attrs()["value"])
     if kind in ("reshape", "unsqueeze") and min(value.shape) >= 0:

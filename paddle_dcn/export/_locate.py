@@ -11,8 +11,10 @@ import numpy as np
 import paddle
 from paddle import pir
 
+from .._checks import dtype_name
 from . import _files
-from ._programs import Program, Refusal, advice, short, where
+from ._programs import Program, where
+from ._words import Refusal, advice
 
 Arrays = dict[str, np.ndarray]
 Write = Callable[[Program, Path], None]
@@ -116,7 +118,7 @@ def named(operator: Any) -> str:
     """Return an operator's name and layer, and its dtype where another one would help."""
     values = [*operator.operands_source(), *operator.results()]
     dtypes = {
-        short(value.dtype)
+        dtype_name(value.dtype)
         for value in values
         if value.initialized() and value.is_dense_tensor_type()
     }
@@ -138,7 +140,7 @@ def _can_leave(value: Any) -> bool:
     return (
         value.initialized()
         and value.is_dense_tensor_type()
-        and not short(value.dtype).startswith("complex")
+        and not dtype_name(value.dtype).startswith("complex")
     )
 
 

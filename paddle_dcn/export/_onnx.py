@@ -19,7 +19,8 @@ import onnx.reference
 from onnx import helper, numpy_helper, version_converter
 
 from . import _files, _forms, _standard
-from ._programs import Program, Refusal, refusing, where
+from ._programs import Program, where
+from ._words import Refusal, refusing
 
 # paddle2onnx ends the process at 22, so newer ones are left to onnx's own converter.
 _NEWEST = 19

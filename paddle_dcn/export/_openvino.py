@@ -13,7 +13,8 @@ from openvino import opset8
 from openvino.frontend.onnx import ConversionExtension
 
 from . import _files, _forms, _onnx
-from ._programs import Program, Refusal, gist, refusing
+from ._programs import Program
+from ._words import Refusal, gist, refusing
 
 
 def write(program: Program, path: Path) -> None:

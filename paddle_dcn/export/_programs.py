@@ -6,7 +6,7 @@ import contextlib
 import math
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,9 @@ from paddle import pir
 from paddle.base import core
 from paddle.base.data_feeder import convert_dtype
 from paddle.base.proto.framework_pb2 import VarType
+
+from .._checks import dtype_name
+from ._words import gist
 
 # What a saved model consists of: its program, and all parameters in one file. A folder has one of
 # these; the last two names are those of Paddle 1, which may also keep a file for each parameter.
@@ -35,15 +38,6 @@ class Input(NamedTuple):
     name: str
     shape: tuple[int, ...]
     dtype: str
-
-
-class Refusal(NotImplementedError):
-    """What a converter or runtime says of a program, before it is known of which operator."""
-
-    def __init__(self, verb: str, reason: str) -> None:
-        super().__init__(f"model: {verb} it: {reason}")
-        self.verb = verb
-        self.reason = reason
 
 
 class Program:
@@ -69,7 +63,7 @@ class Program:
     def inputs(self) -> list[Input]:
         """The inputs, in order."""
         return [
-            Input(operator.attrs()["name"], tuple(value.shape), short(value.dtype))
+            Input(operator.attrs()["name"], tuple(value.shape), dtype_name(value.dtype))
             for operator in self.pir.global_block().ops
             if operator.name() == "pd_op.data"
             for value in operator.results()
@@ -269,14 +263,6 @@ def remove_unused(operators: Sequence[Any]) -> None:
             removed.add(number)
 
 
-def refusing(verb: str, call: Callable, *arguments: Any, **named: Any) -> Any:
-    """Call a converter or runtime, such as one that is to say "ONNX Runtime cannot load"."""
-    try:
-        return call(*arguments, **named)
-    except Exception as error:
-        raise Refusal(verb, gist(error)) from error
-
-
 def name_layer(operator: Any, name: str) -> None:
     """Note the layer that an operator is in."""
     operator.set_str_attr("struct_name", name)
@@ -300,25 +286,6 @@ def size_of(tensor: Any, axis: int) -> Any:
     """Return a size: an int, or a tensor where the program that is being built leaves it open."""
     size = tensor.shape[axis]
     return size if size >= 0 else paddle.shape(tensor)[axis]
-
-
-def short(dtype: Any) -> str:
-    """Return a dtype's name as NumPy has it."""
-    return str(dtype).rpartition(".")[2]
-
-
-def advice(dtypes: Iterable[str], before: str = " ") -> str:
-    """Return what to do, where a dtype is one that kernels often lack, or ''."""
-    rare = sorted({"bfloat16", "float16", "float64"}.intersection(dtypes))
-    return f"{before}in {' and '.join(rare)}, so export the float32 model" if rare else ""
-
-
-def gist(error: Exception) -> str:
-    """Return the sentence of an error that Paddle wraps into pages of traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if re.match(r"(\w*Error: |\(\w+\) )", line)]
-    sentence = re.sub(r"^\w*Error: ", "", (telling or lines or [type(error).__name__])[-1])
-    return re.sub(r"[\s,]*\(at /[^)]*\)$", "", sentence)  # where it stands in Paddle's sources
 
 
 @contextlib.contextmanager

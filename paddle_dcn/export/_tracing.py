@@ -19,7 +19,9 @@ from paddle.jit.dy2static.convert_call_func import convert_call
 from paddle.jit.dy2static.program_translator import StaticFunction
 from paddle.static import InputSpec
 
-from ._programs import advice, gist, name_layer, operators, require_pir, short
+from .._checks import dtype_name
+from ._programs import name_layer, operators, require_pir
+from ._words import advice, gist
 
 
 def save(model: Any, path: Path, input_spec: Sequence) -> None:
@@ -255,7 +257,7 @@ def _name(model: Any) -> str:
 
 def _dtypes(model: Any, input_spec: Sequence) -> set[str]:
     parameters = model.parameters() if isinstance(model, nn.Layer) else []
-    return {short(each.dtype) for each in paddle.utils.flatten([*input_spec, *parameters])}
+    return {dtype_name(each.dtype) for each in paddle.utils.flatten([*input_spec, *parameters])}
 
 
 def _show(input_spec: Sequence) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import paddle
 
+from .._checks import dtype_name
 from . import _locate, _tracing
 from ._locate import Arrays, Load, Write
-from ._programs import Program, advice, gist, short
+from ._programs import Program
+from ._words import advice, gist
 
 # Operators whose integers are numbers; those of others may be indices or sizes.
 _ARITHMETIC = {
@@ -169,7 +171,7 @@ def _expectations(
 def _dtypes(program: Program) -> set[str]:
     """Return the dtypes that a program computes in."""
     return {
-        short(value.dtype)
+        dtype_name(value.dtype)
         for operator in program.operators
         for value in operator.results()
         if value.initialized() and value.is_dense_tensor_type()

@@ -32,7 +32,7 @@ def add_layer(
     weight_attr: Any,
     bias_attr: Any,
     name: str | None,
-    names: _checks.Names = _checks.OURS,
+    names: _checks.Names = _checks.OUR_NAMES,
 ) -> Any:
     """Add a deformable convolution and its parameters to the current static program.
 

@@ -75,6 +75,7 @@ def test_arguments(tmp_path):
     [
         (["--layers", "small"], "invalid choice: 'small'"),
         (["--types", "int8"], "invalid choice: 'int8'"),
+        (["--sanitize", "--layers", "big"], "--layers: --sanitize has small layers of its own"),
         (["--rounds", "0"], "--rounds: expected at least 1, got 0"),
         (["--library", "nowhere.so"], "nowhere.so is not a file"),
         (["--output", "nowhere/gpu"], "nowhere is not a folder"),

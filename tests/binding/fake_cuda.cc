@@ -10,7 +10,7 @@
 namespace {
 std::string calls;  // that change a current device, in order
 int current = 0;    // Paddle's
-int major = 0;
+int major = 7, minor = 0;
 bool tensor_float32 = true;
 }  // namespace
 
@@ -26,8 +26,8 @@ cudaError_t cudaSetDevice(int device) {
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* card, int) {
   std::strcpy(card->name, "Tesla V100-SXM2-16GB");
-  card->major = 7;
-  card->minor = 0;
+  card->major = major;
+  card->minor = minor;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
@@ -76,7 +76,9 @@ void report_device_error(const std::string& message) { throw std::runtime_error(
 // ---- for the test
 
 // The message for a call that failed with this cudaError_t.
-TEST_EXPORT const char* fake_error(int error) {
+TEST_EXPORT const char* fake_error(int error, int compute_capability) {
+  major = compute_capability / 10;
+  minor = compute_capability % 10;
   static std::string message;
   message = "none";
   try {

@@ -158,23 +158,31 @@ def fake(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "error, message",
+    "error, capability, message",
     [
-        (2, "paddle_dcn: the forward pass failed with cuda"),
+        (2, 70, "paddle_dcn: the forward pass failed with cuda"),
         (
             209,
+            70,
             "paddle_dcn: the forward pass failed with cudaErrorNoKernel...: Tesla V100-SXM2-16GB "
             "has compute capability 7.0, and this library was built for 8.0, 9.0+PTX; build it "
             "with PADDLE_CUDA_ARCH_LIST=7.0",
         ),
+        (
+            209,
+            61,
+            "paddle_dcn: the forward pass failed with cudaErrorNoKernel...: Tesla V100-SXM2-16GB "
+            "has compute capability 6.1, and this library was built for 8.0, 9.0+PTX; its kernels "
+            "need 7.0 or later",
+        ),
     ],
 )
-def test_a_card_without_code_is_named(fake, error, message):
-    assert fake.fake_error(error).decode() == message
+def test_a_card_without_code_is_named(fake, error, capability, message):
+    assert fake.fake_error(error, capability).decode() == message
 
 
 def test_a_driver_that_is_too_old(fake):
-    assert "the driver is older than CUDA" in fake.fake_error(35).decode()
+    assert "the driver is older than CUDA" in fake.fake_error(35, 70).decode()
 
 
 @pytest.mark.parametrize(

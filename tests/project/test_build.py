@@ -15,6 +15,7 @@ LISTS = [
     ("7.0", "7.0+PTX", "sm_70 compute_70"),
     ("8.0;9.0", "8.0 9.0+PTX", "sm_80 sm_90a compute_90"),
     ("90a, 86 80", "8.0 8.6 9.0+PTX", "sm_80 sm_86 sm_90a compute_90"),
+    ("120 10.0", "10.0 12.0+PTX", "sm_100 sm_120 compute_120"),
     ("8.0+PTX 8.0 9.0 12.0", "8.0+PTX 9.0 12.0", "sm_80 compute_80 sm_90a sm_120"),
     ("; 8.0 ;", "8.0+PTX", "sm_80 compute_80"),
 ]
@@ -45,6 +46,7 @@ def test_what_cannot_be_built_is_left_out():
     [
         ("6.1", "nothing can be built for 6.1: nvcc 13.0 builds the kernels for 7.5, 8.0"),
         ("8.0;Hopper", "expected compute capabilities such as 8.0 or 9.0.PTX, got 'Hopper'"),
+        ("8.0 12", "got '12'"),
         (";", "got ''"),
     ],
 )

@@ -202,14 +202,14 @@ struct Dots<RunShape<kLanes, kPieces, kGathers>, T> {
   Vector<T, kLanes> d00 = {}, d01 = {}, d10 = {}, d11 = {};
 
   template <typename V>
-  DCN_INLINE_MEMBER void add(Lanes<kLanes>, V v00, V v01, V v10, V v11, T*) {
+  DCN_INLINE_MEMBER void add(Constant<kLanes>, V v00, V v01, V v10, V v11, T*) {
     d00 += v00;
     d01 += v01;
     d10 += v10;
     d11 += v11;
   }
   template <int kTail, typename V>
-  DCN_INLINE_MEMBER void add(Lanes<kTail>, V v00, V v01, V v10, V v11, T* sums) {
+  DCN_INLINE_MEMBER void add(Constant<kTail>, V v00, V v01, V v10, V v11, T* sums) {
     add_lane_sums<kTail, T>(v00, v01, v10, v11, sums);
   }
   DCN_INLINE_MEMBER void finish(T* sums) { add_lane_sums<kLanes, T>(d00, d01, d10, d11, sums); }
@@ -613,8 +613,8 @@ struct BackwardPass : Pass<Product, BackwardTensors, BackwardBuffers<Product>> {
     for (int64_t g = 0; g < slab.groups; ++g) {
       Product::multiply(tile.count, columns, p.group_outputs(),
                         buffers.by_pixel(tile_image(), tile_index(), slab.group + g),
-                        buffers.weight + buffers.weight_at(s, g), buffers.padded_outputs, 0,
-                        own.grad_columns + g * columns, buffers.column_stride);
+                        {buffers.weight + buffers.weight_at(s, g), buffers.padded_outputs, 0},
+                        {own.grad_columns + g * columns, buffers.column_stride});
     }
   }
 
@@ -676,16 +676,16 @@ struct BackwardPass : Pass<Product, BackwardTensors, BackwardBuffers<Product>> {
       const T* const right = own.columns + g * columns;
       T* const sum = grad_weight + buffers.grad_weight_at(0, g);
       if constexpr (!Product::kSplits) {
-        multiply(p.group_outputs(), columns, tile.count, grad_out, right, buffers.column_stride,
-                 sum, columns);
+        multiply<T>(p.group_outputs(), columns, tile.count, grad_out,
+                    {right, buffers.column_stride}, {sum, columns});
       } else {
         const int64_t depth = round_up(tile.count, Product::kDepthStep);
         for (int64_t column = 0; column < columns; column += Product::kPanel) {
           Product::pack(tile.count, smaller(Product::kPanel, columns - column), right + column,
                         buffers.column_stride, own.packed + Product::kTerms * column * depth);
         }
-        Product::multiply(p.group_outputs(), columns, tile.count, grad_out, own.packed, depth, 0,
-                          sum, columns);
+        Product::multiply(p.group_outputs(), columns, tile.count, grad_out, {own.packed, depth, 0},
+                          {sum, columns});
       }
     }
   }

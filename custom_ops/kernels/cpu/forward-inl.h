@@ -383,9 +383,9 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
       Product::multiply(tile.count, outputs, depth,
                         Product::left(own.columns.data + g * layout.group_stride,
                                       own.columns.stride, own.columns.term_stride),
-                        buffers.weight_of(slab.group + g, output), buffers.group_depth,
-                        buffers.weight_row(slab, first), out + g * outputs, buffers.out_stride,
-                        buffers.packed_outputs);
+                        {buffers.weight_of(slab.group + g, output), buffers.group_depth,
+                         buffers.weight_row(slab, first), buffers.packed_outputs},
+                        {out + g * outputs, buffers.out_stride});
     }
   }
 };

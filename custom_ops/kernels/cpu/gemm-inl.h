@@ -56,42 +56,58 @@ struct LeftMatrix {
   int64_t row_stride, depth_stride;
 };
 
-// Calls f(Lanes<n>, row) for blocks of n = kRows rows, then for one of the rows that are left.
+// Rows that stand `stride` elements apart.
+template <typename T>
+struct Rows {
+  T* data;
+  int64_t stride;
+};
+
+// A right operand of `depth` rows, packed in panels of columns; a product takes the rows from
+// `first` on. Rows of fewer than a panel's columns may follow each other without padding, on
+// vectors only: what is in the other lanes ends in columns that nobody reads.
+template <typename Element>
+struct Panels {
+  const Element* data;
+  int64_t depth, first;
+  int64_t columns = INT64_MAX;
+};
+
+// Calls f(Constant<n>, row) for blocks of n = kRows rows, then for one of the rows that are left.
 template <int kRows, typename F>
 DCN_INLINE void for_row_blocks(int64_t rows, F f, int64_t row = 0) {
-  for (; row + kRows <= rows; row += kRows) f(Lanes<kRows>(), row);
+  for (; row + kRows <= rows; row += kRows) f(Constant<kRows>(), row);
   if constexpr (kRows > 1) {
     if (row < rows) for_row_blocks<kRows - 1>(rows, f, row);
   }
 }
 
-// Runs f(kVectors as Lanes, column) for each panel of `columns`, a multiple of the vector length.
+// Runs f(Constant<kVectors>, column) for each panel of `columns`, a multiple of the vector length.
 template <typename T, typename F>
 DCN_INLINE void for_panels(int64_t columns, F f) {
   constexpr int64_t kPanel = kPanelVectors * kVectorLanes<T>;
   int64_t column = 0;
-  for (; column + kPanel <= columns; column += kPanel) f(Lanes<kPanelVectors>(), column);
-  if (column < columns) f(Lanes<1>(), column);
+  for (; column + kPanel <= columns; column += kPanel) f(Constant<kPanelVectors>(), column);
+  if (column < columns) f(Constant<1>(), column);
 }
 
 // One panel of b times all rows of a.
 template <int kVectors, typename T>
-void multiply_panel(int64_t rows, int64_t depth, LeftMatrix<T> a, const T* b, int64_t b_stride,
-                    T* c, int64_t c_stride) {
+void multiply_panel(int64_t rows, int64_t depth, LeftMatrix<T> a, Rows<const T> b, Rows<T> c) {
   for_row_blocks<kMaxRows>(rows, [&](auto block, int64_t row) {
     multiply_block<decltype(block)::value, kVectors>(a.data + row * a.row_stride, a.row_stride,
-                                                     a.depth_stride, b, b_stride,
-                                                     c + row * c_stride, c_stride, depth);
+                                                     a.depth_stride, b.data, b.stride,
+                                                     c.data + row * c.stride, c.stride, depth);
   });
 }
 
-// c[rows][columns] += a[rows][depth] * b[depth][columns], b row-major.
+// c[rows][columns] += a[rows][depth] * b[depth][columns].
 template <typename T>
-void multiply(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, const T* b,
-              int64_t b_stride, T* c, int64_t c_stride) {
+void multiply(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, Rows<const T> b,
+              Rows<T> c) {
   for_panels<T>(columns, [&](auto vectors, int64_t column) {
-    multiply_panel<decltype(vectors)::value>(rows, depth, a, b + column, b_stride, c + column,
-                                             c_stride);
+    multiply_panel<decltype(vectors)::value, T>(rows, depth, a, {b.data + column, b.stride},
+                                                {c.data + column, c.stride});
   });
 }
 
@@ -106,15 +122,15 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, LeftMatrix<T> a, con
 //   kPanel         columns of a right operand that stand together, [depth][column] or alike
 //   kRows          rows that are multiplied at a time; a multiple of kRowStep costs no more
 //   kSampleLanes   channels that are sampled at a time
-//   multiply       c[rows][columns] += a[rows][depth] * rows [first, first + depth) of a packed
-//                  matrix of `packed_depth` rows; vectors may stand only `packed_columns` apart in
-//                  it, and what is in their other lanes ends in columns that nobody reads
+//   Left, Right    how the operands are stored
+//   multiply       c[rows][columns] += a[rows][depth] * b[depth][columns]
 template <typename T>
 struct VectorProduct {
   using Value = T;
   using Pixel = T;
   using Element = T;
   using Left = LeftMatrix<T>;
+  using Right = Panels<T>;
   static constexpr bool kSplits = false;
   static constexpr int kTerms = 1;
   static constexpr int64_t kDepthStep = 1;
@@ -137,15 +153,13 @@ struct VectorProduct {
     store<kLanes>(target, v);
   }
 
-  static void multiply(int64_t rows, int64_t columns, int64_t depth, Left a, const T* packed,
-                       int64_t packed_depth, int64_t first, T* c, int64_t c_stride,
-                       int64_t packed_columns = kPanel) {
+  static void multiply(int64_t rows, int64_t columns, int64_t depth, Left a, Right b, Rows<T> c) {
     for_panels<T>(columns, [&](auto vectors, int64_t column) {
       constexpr int64_t kWidth = decltype(vectors)::value * kVectorLanes<T>;
-      const int64_t stride = packed_columns < kWidth ? packed_columns : kWidth;
-      multiply_panel<decltype(vectors)::value>(rows, depth, a,
-                                               packed + column * packed_depth + first * stride,
-                                               stride, c + column, c_stride);
+      const int64_t stride = b.columns < kWidth ? b.columns : kWidth;
+      const T* const panel = b.data + column * b.depth + b.first * stride;
+      multiply_panel<decltype(vectors)::value, T>(rows, depth, a, {panel, stride},
+                                                  {c.data + column, c.stride});
     });
   }
 };

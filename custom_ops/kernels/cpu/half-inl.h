@@ -53,7 +53,7 @@ struct Float16 {
 // Vectors of the type that everything is computed in.
 template <int kLanes, typename T>
 DCN_INLINE auto load_value(const T* p) {
-  if constexpr (sizeof(T) == sizeof(BFloat16)) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
     const auto bits = load<kLanes>(reinterpret_cast<const uint16_t*>(p));
     return bit_cast<Vector<float, kLanes>>(widen<kLanes>(bits) << 16);
   } else {

@@ -9,9 +9,10 @@ DCN_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 DCN_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <typename T>
-constexpr DataType kDataType = sizeof(T) == 8   ? DataType::kFloat64
-                               : sizeof(T) == 4 ? DataType::kFloat32
-                                                : DataType::kBFloat16;
+constexpr DataType kDataType = std::is_same_v<T, double>     ? DataType::kFloat64
+                               : std::is_same_v<T, float>    ? DataType::kFloat32
+                               : std::is_same_v<T, BFloat16> ? DataType::kBFloat16
+                                                             : DataType::kFloat16;
 
 DCN_INLINE int64_t element_size(DataType dtype) {
   return dtype == DataType::kFloat64 ? 8 : dtype == DataType::kFloat32 ? 4 : 2;
@@ -134,7 +135,7 @@ void to_channels_last(const ImageTensor<const void>& x, const Region& r, T* targ
     }
     return;
   }
-  constexpr bool kHalf = sizeof(T) == sizeof(BFloat16);  // which is transposed as float32
+  constexpr bool kHalf = std::is_same_v<T, BFloat16>;  // which is transposed as float32
   using Number = std::conditional_t<kHalf, float, T>;
   constexpr int64_t kChannelBlock = kHalf ? 16 : 8;
   Number converted[kChannelBlock][kPixelBlock];

@@ -34,15 +34,14 @@ DCN_INLINE To bit_cast(From from) {
   return to;
 }
 
-template <int kLanes>
-struct Lanes {
-  static constexpr int value = kLanes;
-};
+// A number that a function takes as the type of an argument.
+template <int n>
+using Constant = std::integral_constant<int, n>;
 
-// Calls f(Lanes<n>, start) over [0, count) in pieces of n = kLanes, kLanes / 2, ... 1 elements.
+// Calls f(Constant<n>, start) over [0, count) in pieces of n = kLanes, kLanes / 2, ... 1 elements.
 template <int kLanes, typename F>
 DCN_INLINE void for_lanes(int64_t count, F f, int64_t start = 0) {
-  for (; start + kLanes <= count; start += kLanes) f(Lanes<kLanes>(), start);
+  for (; start + kLanes <= count; start += kLanes) f(Constant<kLanes>(), start);
   if constexpr (kLanes > 1) {
     if (start < count) for_lanes<kLanes / 2>(count, f, start);
   }

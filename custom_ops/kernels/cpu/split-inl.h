@@ -170,34 +170,33 @@ struct TileScope {
 };
 
 template <int kTerms>
-void multiply_split(int64_t rows, int64_t columns, int64_t depth, SplitMatrix a,
-                    const BFloat16* packed, int64_t packed_depth, int64_t first, float* c,
-                    int64_t c_stride) {
+void multiply_split(int64_t rows, int64_t columns, int64_t depth, SplitMatrix a, Panels<BFloat16> b,
+                    Rows<float> c) {
   const auto multiply_rows = [&](auto row_blocks, int64_t begin, int64_t end) {
     constexpr int kRowBlocks = decltype(row_blocks)::value;
     for (int64_t column = 0; column < columns; column += 2 * kBlockColumns) {
       const bool whole = column + kBlockColumns < columns;
       const BFloat16* const panel =
-          packed + kTerms * (column * packed_depth + first * kBlockColumns * (whole ? 2 : 1));
+          b.data + kTerms * (column * b.depth + b.first * kBlockColumns * (whole ? 2 : 1));
       const auto kernel =
           whole ? multiply_tiles<kTerms, kRowBlocks, 2> : multiply_tiles<kTerms, kRowBlocks, 1>;
       for (int64_t row = begin; row < end; row += 32) {
         kernel(a.data + row * a.row_stride, a.row_stride * 2, a.term_stride * 2, panel,
-               c + row * c_stride + column, c_stride * 4, depth);
+               c.data + row * c.stride + column, c.stride * 4, depth);
       }
     }
   };
   const int64_t full = rows / 32 * 32, rest = rows - full;
   if (full > 0) {
     set_tile_rows(16, 16);
-    multiply_rows(Lanes<2>(), 0, full);
+    multiply_rows(Constant<2>(), 0, full);
   }
   if (rest > 16) {
     set_tile_rows(16, rest - 16);
-    multiply_rows(Lanes<2>(), full, rows);
+    multiply_rows(Constant<2>(), full, rows);
   } else if (rest > 0) {
     set_tile_rows(rest, 0);
-    multiply_rows(Lanes<1>(), full, rows);
+    multiply_rows(Constant<1>(), full, rows);
   }
 }
 
@@ -244,17 +243,16 @@ __attribute__((noinline)) void multiply_pairs(const BFloat16* a, int64_t row_str
 }
 
 template <int kTerms>
-void multiply_split(int64_t rows, int64_t columns, int64_t depth, SplitMatrix a,
-                    const BFloat16* packed, int64_t packed_depth, int64_t first, float* c,
-                    int64_t c_stride) {
+void multiply_split(int64_t rows, int64_t columns, int64_t depth, SplitMatrix a, Panels<BFloat16> b,
+                    Rows<float> c) {
   static_assert(kTerms == 1, "more terms are slower than float32 vectors");
   for_panels<float>(columns, [&](auto vectors, int64_t column) {
     constexpr int kVectors = decltype(vectors)::value;
-    const BFloat16* const b = packed + column * packed_depth + first * kVectors * kBlockColumns;
+    const BFloat16* const panel = b.data + column * b.depth + b.first * kVectors * kBlockColumns;
     for_row_blocks<kMaxRows>(rows, [&](auto block, int64_t row) {
-      multiply_pairs<decltype(block)::value, kVectors>(a.data + row * a.row_stride, a.row_stride, b,
-                                                       c + row * c_stride + column, c_stride,
-                                                       depth);
+      multiply_pairs<decltype(block)::value, kVectors>(a.data + row * a.row_stride, a.row_stride,
+                                                       panel, c.data + row * c.stride + column,
+                                                       c.stride, depth);
     });
   });
 }
@@ -269,6 +267,7 @@ struct SplitProduct {
   using Pixel = T;
   using Element = BFloat16;
   using Left = SplitMatrix;
+  using Right = Panels<BFloat16>;
   static constexpr bool kSplits = true;
   static constexpr int kTerms = terms;
   static constexpr int64_t kDepthStep = 2 * kPairs;
@@ -306,10 +305,9 @@ struct SplitProduct {
     store_term<kLanes>(target, v);
   }
 
-  static void multiply(int64_t rows, int64_t columns, int64_t depth, Left a, const BFloat16* packed,
-                       int64_t packed_depth, int64_t first, float* c, int64_t c_stride,
-                       int64_t = kPanel) {
-    multiply_split<kTerms>(rows, columns, depth, a, packed, packed_depth, first, c, c_stride);
+  static void multiply(int64_t rows, int64_t columns, int64_t depth, Left a, Right b,
+                       Rows<float> c) {
+    multiply_split<kTerms>(rows, columns, depth, a, b, c);
   }
 
  private:
@@ -318,7 +316,7 @@ struct SplitProduct {
     auto* const bits = reinterpret_cast<uint16_t*>(target);
     if constexpr (kLanes < 32) {
       store<kLanes>(bits, narrow<kLanes>(v));
-    } else if constexpr (sizeof(Pixel) == sizeof(BFloat16)) {
+    } else if constexpr (std::is_same_v<Pixel, BFloat16>) {
       store<32>(bits, narrow_mixed(v));
     } else {
       store<32>(bits, narrow(v));

@@ -328,9 +328,9 @@ struct RunShape {
   template <typename F>
   DCN_INLINE_MEMBER void for_vectors(int64_t count, F f) const {
     if constexpr (kPieces > 0) {
-      for (int i = 0; i < kPieces; ++i) f(Lanes<kLanes>(), i * kLanes);
+      for (int i = 0; i < kPieces; ++i) f(Constant<kLanes>(), i * kLanes);
     } else if constexpr (kPieces == 0) {
-      for (int64_t c = 0; c < count; c += kLanes) f(Lanes<kLanes>(), c);
+      for (int64_t c = 0; c < count; c += kLanes) f(Constant<kLanes>(), c);
     } else {
       for_lanes<kLanes>(count, f);
     }

@@ -192,8 +192,8 @@ void test_vector_product() {
         const auto a = random_ints<T>(rows * depth), b = random_ints<T>(depth * columns);
         const auto before = random_ints<T>(rows * columns);
         auto c = before;
-        multiply(rows, columns, depth, LeftMatrix<T>{a.data(), depth, 1}, b.data(), columns,
-                 c.data(), columns);
+        multiply<T>(rows, columns, depth, {a.data(), depth, 1}, {b.data(), columns},
+                    {c.data(), columns});
         check_product(a, b, before, c, rows, columns, depth, 0);
         // Packed in panels, the rows that are wanted being the last ones.
         const int64_t above = 3, packed_depth = above + depth;
@@ -206,8 +206,8 @@ void test_vector_product() {
           }
         }
         c = before;
-        Product::multiply(rows, columns, depth, Product::left(a.data(), depth, 0), packed.data(),
-                          packed_depth, above, c.data(), columns);
+        Product::multiply(rows, columns, depth, Product::left(a.data(), depth, 0),
+                          {packed.data(), packed_depth, above}, {c.data(), columns});
         check_product(a, b, before, c, rows, columns, depth, 0);
         // In rows that are shorter than a vector, the last of which is followed by something.
         if (step > 1) continue;
@@ -218,8 +218,8 @@ void test_vector_product() {
         }
         const auto whole = c;
         c = before;
-        Product::multiply(rows, columns, depth, Product::left(a.data(), depth, 0), packed.data(),
-                          packed_depth, above, c.data(), columns, width);
+        Product::multiply(rows, columns, depth, Product::left(a.data(), depth, 0),
+                          {packed.data(), packed_depth, above, width}, {c.data(), columns});
         for (int64_t i = 0; i < rows * columns; ++i) {
           if (i % columns >= width) c[i] = whole[i];
         }
@@ -283,7 +283,7 @@ void test_split_product() {
         }
         auto c = before;
         Product::multiply(rows, columns, padded, Product::left(left.data(), padded, term_stride),
-                          packed.data(), padded, 0, c.data(), columns);
+                          {packed.data(), padded, 0}, {c.data(), columns});
         // Three products of terms below 2^-8 * 2^-16 each are left out, sums are in float32.
         const double tolerance =
             kTerms == 1 ? 0 : std::ldexp(4 + 6 * std::sqrt(double(depth)), -24);
