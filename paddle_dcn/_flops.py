@@ -10,6 +10,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
+from .aggregation import AggregationLayer
 from .compat._shared import Convolution
 from .layers import DeformConv2D
 
@@ -21,12 +22,17 @@ def _count(layer: nn.Layer, inputs: tuple[Tensor, ...], out: Tensor) -> None:
     """Add the multiply-adds of one call, which is what Paddle calls FLOPs.
 
     As in Paddle's count of conv2d, every parameter takes part in one for each output pixel; here
-    those of `conv_offset` as well, and every sample of every channel is the sum of four products.
+    those of what predicts offsets as well, and every sample of every channel is the sum of four
+    products.
     """
-    filters = layer.weight.shape[0]
-    pixels = out.size // filters
-    samples = math.prod(layer.weight.shape[2:]) * inputs[0].shape[_channel_axis(layer)]
-    parameters = sum(parameter.size for parameter in layer.parameters())
+    if isinstance(layer, AggregationLayer):
+        pixels, samples = out.size // layer.channels, layer.taps * layer.channels
+    else:
+        pixels = out.size // layer.weight.shape[0]
+        samples = math.prod(layer.weight.shape[2:]) * inputs[0].shape[_channel_axis(layer)]
+    statistics = ("._mean", "._variance")  # of BatchNorm, which Paddle keeps as parameters
+    named = layer.named_parameters()
+    parameters = sum(each.size for name, each in named if not name.endswith(statistics))
     layer.total_ops += pixels * (parameters + 4 * samples)
 
 
@@ -43,7 +49,7 @@ def _install() -> None:
     def dynamic_flops(
         model: nn.Layer, inputs: Any, custom_ops: dict | None = None, print_detail: bool = False
     ) -> int:
-        kinds = (DeformConv2D, Convolution, paddle.vision.ops.DeformConv2D)
+        kinds = (DeformConv2D, Convolution, AggregationLayer, paddle.vision.ops.DeformConv2D)
         layers = [layer for layer in model.sublayers() if isinstance(layer, kinds)]
         custom_ops = {**{type(layer): _count for layer in layers}, **(custom_ops or {})}
         try:

@@ -389,7 +389,7 @@ def _as_images(input: Any, shape: Any, weight: Tensor, channels: Constant) -> Te
 _TENSORS = (Tensor, *_checks.STATIC)
 
 
-class _Aggregation(nn.Layer):
+class AggregationLayer(nn.Layer):
     """What both layers have: checked arguments, and the share of what was not moved."""
 
     def __init__(
@@ -422,7 +422,7 @@ class _Aggregation(nn.Layer):
             *(group, channels // group, offset_scale, None, remove_center),
         )
         self._how, self._width = Constant(how), Constant(channels)
-        self._taps = how.taps
+        self.taps = how.taps
         self.channels, self.kernel_size, self.stride = channels, size, 1
         self.pad, self.dilation, self.group = pad, dilation, group
         self.group_channels, self.offset_scale = channels // group, how.offset_scale
@@ -454,7 +454,7 @@ class _Aggregation(nn.Layer):
         return ", ".join(shown + [f"{name}=True" for name in flags if getattr(self, name)])
 
 
-class DCNv3(_Aggregation):
+class DCNv3(AggregationLayer):
     """The layer of InternImage: predicts offsets and masks, and applies `paddle_dcn.dcnv3`.
 
     A depthwise convolution of the input, normalised and activated (`dw_conv`), gives `offset` and
@@ -532,8 +532,8 @@ class DCNv3(_Aggregation):
             norm = nn.Sequential(nn.BatchNorm2D(channels), _ChannelsLast())
         convolution = _depthwise(channels, self.dw_kernel_size)
         self.dw_conv = nn.Sequential(convolution, norm, _ACTIVATIONS[act_layer]())
-        self.offset = _zeros(channels, 2 * self.group * self._taps)
-        self.mask = _zeros(channels, self.group * self._taps)
+        self.offset = _zeros(channels, 2 * self.group * self.taps)
+        self.mask = _zeros(channels, self.group * self.taps)
         self.input_proj = _projection(channels)
         self.output_proj = _projection(channels)
         if self.center_feature_scale:
@@ -544,12 +544,12 @@ class DCNv3(_Aggregation):
         _check_input(input, self.output_proj.weight, self._width, "[N, H, W, C]")
         x = self.input_proj(input)
         features = self.dw_conv(input.transpose([0, 3, 1, 2]))
-        mask = functional.softmax(_split(self.mask(features), self.group, self._taps)).flatten(3)
+        mask = functional.softmax(_split(self.mask(features), self.group, self.taps)).flatten(3)
         out = _aggregate_in_layer(x, self.offset(features), mask, how=self._how)
         return self.output_proj(self._mix(out, x, features))
 
 
-class DCNv4(_Aggregation):
+class DCNv4(AggregationLayer):
     """The layer of FlashInternImage: predicts offsets and masks, and applies `paddle_dcn.dcnv4`.
 
     `offset_mask`, of the input or of a depthwise convolution of it (`offset_mask_dw`), weighs the
@@ -623,7 +623,7 @@ class DCNv4(_Aggregation):
         if dw_kernel_size is not None:
             size = _check_odd("dw_kernel_size", dw_kernel_size)
             self.offset_mask_dw = _depthwise(channels, size)
-        self.offset_mask = _zeros(channels, math.ceil(3 * self.group * self._taps / 8) * 8)
+        self.offset_mask = _zeros(channels, math.ceil(3 * self.group * self.taps / 8) * 8)
         if not without_pointwise:
             self.value_proj = _projection(channels)
             self.output_proj = _projection(channels, output_bias)

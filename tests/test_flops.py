@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import paddle
 import pytest
 from paddle import nn
 
-from paddle_dcn import DeformConv2D, DeformConv2DPack, ModulatedDeformConv2DPack, compat
+from paddle_dcn import (
+    DCNv3,
+    DCNv4,
+    DeformConv2D,
+    DeformConv2DPack,
+    ModulatedDeformConv2DPack,
+    compat,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +82,26 @@ def test_flops_of_channels_last_and_of_own_functions():
         layer.total_ops += 7
 
     assert paddle.flops(model, [1, 10, 12, 4], custom_ops={DeformConv2DPack: count}) == 7
+
+
+LINEAR = 12 * 12 + 12  # of as many channels as there are
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "predicted", "taps"),
+    [
+        # A 3x3 depthwise convolution with bias and norm, then offsets and masks of 3 groups.
+        (DCNv3(12, group=3), [1, 10, 9, 12], 12 * (9 + 1 + 2) + 3 * 27 * 13, 9),
+        (
+            DCNv3(12, group=3, norm_layer="BN", remove_center=True),
+            [1, 10, 9, 12],
+            12 * (9 + 1 + 2) + 3 * 24 * 13,
+            8,
+        ),
+        (DCNv4(12, group=3), [1, 81, 12], 88 * 13, 9),  # 3 * 27 planes, padded
+    ],
+)
+def test_flops_of_aggregation(layer, shape, predicted, taps):
+    expected = 2 * LINEAR + predicted + 4 * taps * 12
+    pixels = math.prod(shape[1:-1])
+    assert paddle.flops(nn.Sequential(layer), shape) == expected * pixels
