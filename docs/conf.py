@@ -2,9 +2,11 @@
 
 project = "paddle_dcn"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+highlight_language = "text"
 html_theme = "furo"
 html_title = "paddle_dcn"
-html_static_path: list[str] = []
+html_show_copyright = False
+html_theme_options = {"light_css_variables": {"code-font-size": "0.77em"}}  # 95 columns fit
 exclude_patterns = ["conf.py"]
 
 myst_enable_extensions = ["dollarmath"]
@@ -15,7 +17,6 @@ default_role = "code"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
-autodoc_class_signature = "separated"
 napoleon_use_ivar = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

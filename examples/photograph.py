@@ -152,7 +152,7 @@ def main() -> None:
         row[1].set_title(f"{region.mean():.1%} of the pixels keep the answer within 10 %")
         for axis in row:
             axis.plot(*(STRIDE * index for index in POINTS[0][::-1]), "wo", mec="k", ms=8)
-    figure.savefig(folder / "fields.png", dpi=80)
+    figure.savefig(folder / "fields.png", dpi=72)
 
     figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
     sampling = visualize.trace(models["deformable"], image)[-1]
