@@ -1,6 +1,6 @@
-# demo, distributed, docs, test, clients, cuda-check, sanitize, fuzz, large, bench, bench-models, lint:
-# each works from a fresh clone and sets up what it needs in .venv; bench-gpu needs PyTorch and
-# torchvision for CUDA.
+# demo, distributed, docs, test, clients, cuda-check, sanitize, fuzz, guards, large, bench,
+# bench-models, lint: each works from a fresh clone and sets up what it needs in .venv; bench-gpu
+# needs PyTorch and torchvision for CUDA.
 # `make test PADDLE=2.6.2` does the same for another Paddle, in .venv-2.6.2.
 
 DEFAULT := 3.3.1
@@ -10,7 +10,7 @@ PYTHON := $(VENV)/bin/python
 REQUIREMENTS := "paddlepaddle==$(PADDLE)" $(if $(filter 2.%,$(PADDLE)),"numpy<2")
 SOURCES := $(shell find custom_ops -type f) setup.py pyproject.toml paddle_dcn/_build.py
 
-.PHONY: demo distributed docs test clients cuda-check sanitize fuzz large bench bench-models
+.PHONY: demo distributed docs test clients cuda-check sanitize fuzz guards large bench bench-models
 .PHONY: bench-gpu lint clean
 
 demo: $(VENV)/.demo
@@ -46,6 +46,10 @@ sanitize: $(VENV)/.test
 fuzz: SECONDS := 600
 fuzz: $(VENV)/.test
 	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# Each promise's guard taken out of a copy, in which a test must fail then.
+guards: $(VENV)/.test
+	$(PYTHON) -m tests.guards $(ARGS)
 
 # More than 2^31 values in a tensor, and in the columns that are never made.
 large: $(VENV)/.test

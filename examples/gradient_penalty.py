@@ -43,7 +43,7 @@ def main():
         nn.Conv2D(32, 1, 4),
     )
     optimizer = paddle.optimizer.Adam(1e-3, parameters=critic.parameters(), beta1=0.5)
-    steps = 60 if options.quick else 600
+    steps = 30 if options.quick else 600
     for step in range(steps + 1):
         noise, blurred = images(32)
         distance = critic(blurred).mean() - critic(noise).mean()

@@ -32,9 +32,9 @@ def random_array(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
 
 
 def random_offsets(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Multiples of 1/64, of which every dtype here has all: coordinates are exact."""
-    part = np.random.default_rng(1).integers(-64 * REACH, 64 * REACH + 1, 1_000_003)
-    return np.resize((part / 64).astype(dtype), shape)
+    """Odd multiples of 1/128: coordinates are exact, and none is an integer, where kinks are."""
+    part = np.random.default_rng(1).integers(-64 * REACH, 64 * REACH, 1_000_003)
+    return np.resize(((2 * part + 1) / 128).astype(dtype), shape)
 
 
 def borrow(array: np.ndarray) -> paddle.Tensor:
