@@ -147,7 +147,7 @@ class Monitor:
         outside = (offset * scale + shift).abs().max(axis=3) >= 1
         values = [lengths.mean(), lengths.max(), outside.astype("float32").mean()]
         if call.mask is None:
-            values += [paddle.full([], math.nan)] * 2
+            values += [paddle.full([], math.nan, "float32")] * 2
         else:
             mask = thin(call.mask)
             near = paddle.stack([mask < _NEAR, mask > 1 - _NEAR]).astype("float32")

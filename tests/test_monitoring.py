@@ -161,6 +161,18 @@ def test_warns_once_in_one_sentence(offset):
             watched.step()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_any_default_dtype(dtype):
+    model, arguments = Given(), (paddle.rand([1, 2, 5, 5]), paddle.ones([1, 18, 3, 3]))
+    paddle.set_default_dtype(dtype)
+    try:
+        with monitor(model) as watched:
+            model(*arguments)
+            assert watched.step()["inner"].mean == pytest.approx(math.sqrt(2))
+    finally:
+        paddle.set_default_dtype("float32")
+
+
 def test_csv(tmp_path):
     model = nn.Sequential(DeformConv2DPack(1, 1, 3), ModulatedDeformConv2DPack(1, 1, 3))
     with monitor(model, csv=tmp_path / "steps.csv") as watched:
