@@ -50,6 +50,9 @@ def _install() -> None:
         model: nn.Layer, inputs: Any, custom_ops: dict | None = None, print_detail: bool = False
     ) -> int:
         kinds = (DeformConv2D, Convolution, AggregationLayer, paddle.vision.ops.DeformConv2D)
+        if isinstance(model, kinds):  # it counts what is inside of a model only
+            layer, model = model, nn.Sequential(model)
+            model.training = layer.training
         layers = [layer for layer in model.sublayers() if isinstance(layer, kinds)]
         custom_ops = {**{type(layer): _count for layer in layers}, **(custom_ops or {})}
         try:

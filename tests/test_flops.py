@@ -66,6 +66,9 @@ def test_flops(name, capsys):
     plain = nn.Sequential(nn.Conv2D(4, 6, 3))
     children, hooks = list(layer.children()), len(layer._forward_post_hooks)
     assert paddle.flops(model, [1, 4, 10, 12], print_detail=True) == each * PIXELS
+    layer.eval()
+    assert paddle.flops(layer, [1, 4, 10, 12]) == each * PIXELS
+    assert not layer.training and not any(child.training for child in layer.sublayers())
     assert f"Total Params: {parameters}" in capsys.readouterr().out
     assert list(layer.children()) == children and len(layer._forward_post_hooks) == hooks
     assert not layer._buffers
