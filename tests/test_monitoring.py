@@ -209,8 +209,10 @@ def test_visualdl(monkeypatch, tmp_path):
     scalars = [("mean/0", 0, 0), ("largest/0", 0, 0), ("outside/0", outside, 0)]
     assert written == [str(tmp_path), *scalars, "closed"]
     monkeypatch.setitem(sys.modules, "visualdl", None)
+    (tmp_path / "steps.csv").write_text("those of an earlier run")
     with pytest.raises(ImportError, match="pip install visualdl"):
-        monitor(model, visualdl=str(tmp_path))
+        monitor(model, csv=tmp_path / "steps.csv", visualdl=str(tmp_path))
+    assert (tmp_path / "steps.csv").read_text() == "those of an earlier run"
     assert len(paddle_dcn.functional.watchers) == 0
 
 
