@@ -7,7 +7,8 @@ flower where its middle lies. For that they have to see its edge. Pictures:
 - samples.png: where two output pixels finally sample, before and after training;
 - fields.png: for one of them, in both networks, the effective receptive field and the
   error-bounded saliency region;
-- offsets.png: the mean offsets of the last deformable layer, which point at the middle.
+- offsets.png: the mean offsets of the last deformable layer, which point at the middle, and which
+  samples of which layer matter for that pixel.
 
     python examples/photograph.py [--quick] [--output build/photograph]
 """
@@ -154,11 +155,16 @@ def main() -> None:
             axis.plot(*(STRIDE * index for index in POINTS[0][::-1]), "wo", mec="k", ms=8)
     figure.savefig(folder / "fields.png", dpi=72)
 
-    figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    sampling = visualize.trace(models["deformable"], image)[-1]
-    visualize.offset_field(sampling, photograph, scale=STRIDE, axes=axis)
-    axis.set_title("mean offsets of the last layer")
-    figure.savefig(folder / "offsets.png", dpi=80)
+    model = models["deformable"]
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
+    visualize.offset_field(
+        visualize.trace(model, image)[-1], photograph, scale=STRIDE, axes=axes[0]
+    )
+    axes[0].set_title("mean offsets of the last layer")
+    visualize.effective_sampling_locations(model, image, POINTS[0], axes=axes[1])
+    axes[1].set_title("effective sampling locations, by layer")
+    axes[1].legend(loc="lower right", title="layer")
+    figure.savefig(folder / "offsets.png", dpi=72)
     print(f"pictures: {', '.join(str(path) for path in sorted(folder.glob('*.png')))}")
 
 

@@ -1,7 +1,9 @@
 """Documentation is true: its code runs, what it names is there, translations keep step."""
 
 import doctest
+import functools
 import importlib
+import os
 import pkgutil
 import re
 import textwrap
@@ -54,12 +56,21 @@ def _name(page):
 by_page = pytest.mark.parametrize("page", PAGES, ids=_name)
 
 
+@functools.cache
+def _files():
+    """The paths of all files of the checkout, but those of what is installed or built."""
+    found = []
+    for folder, inner, files in os.walk(ROOT):
+        inner[:] = [name for name in inner if not name.startswith((".", "build"))]
+        found += [f"{folder}/{name}" for name in files]
+    return found
+
+
 @by_page
 def test_files_that_pages_name_exist(page):
     text = page.read_text()
-    files = {path for path in ROOT.rglob("*") if ".venv" not in str(path) and path.is_file()}
     names = re.findall(r"`([\w./-]+\.(?:py|h|cc|cu|cuh))`", text)
-    assert not [n for n in names if not any(str(f).endswith(f"/{n}") for f in files)]
+    assert not [name for name in names if not any(f.endswith(f"/{name}") for f in _files())]
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     assert not [link for link in links if not (page.parent / link).exists()]
 
