@@ -343,7 +343,8 @@ def effective_sampling_locations(
             y, x = samples.points[chosen].T
             colour = _DEFORMED[number % len(_DEFORMED)]
             look = {"s": 3 + 37 * strength[chosen], "alpha": 0.2 + 0.8 * strength[chosen], "lw": 0}
-            axes.scatter(x, y, color=colour, label=samples.layer or "samples", zorder=3, **look)
+            axes.scatter([], [], color=colour, label=samples.layer or "samples")  # for a legend
+            axes.scatter(x, y, color=colour, zorder=3, **look)
     return found
 
 
