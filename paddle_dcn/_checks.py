@@ -283,18 +283,10 @@ def check_aggregation(
         (check_int("dilation_h", dilation_h), check_int("dilation_w", dilation_w)),
         check_int("group", group),
         UNKNOWN if group_channels is None else check_int("group_channels", group_channels),
-        _check_scale(offset_scale),
+        check_number("offset_scale", offset_scale),
         0 if im2col_step is None else check_int("im2col_step", im2col_step),
         _check_remove_center(remove_center, kernel),
     )
-
-
-def _check_scale(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        reject_kind("offset_scale", "a number", value)
-    if not math.isfinite(value):
-        reject(ValueError, "offset_scale", "a finite number", value)
-    return float(value)
 
 
 def _check_remove_center(value: Any, kernel: tuple[int, int]) -> bool:
@@ -533,13 +525,17 @@ def check_pair(name: str, value: Any) -> tuple[int, int]:
     return integers if len(integers) == 2 else integers * 2
 
 
-def check_positive(name: str, value: Any) -> float:
-    """One finite number above 0."""
+def check_number(name: str, value: Any, positive: bool = False) -> float:
+    """One finite number, above 0 if it has to be."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         reject_kind(name, "a number", value)
-    if not 0 < value < math.inf:
-        reject(ValueError, name, "a finite number above 0", value)
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # of an int
+        number = math.inf
+    if not math.isfinite(number) or (positive and number <= 0):
+        reject(ValueError, name, f"a finite number{' above 0' if positive else ''}", value)
+    return number
 
 
 def _check_padding(value: Any) -> tuple[int, int, int, int]:

@@ -220,7 +220,7 @@ class _Pack(DeformConv2D):
     def __init__(self, *args: Any, max_offset: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if max_offset is not None:
-            max_offset = _checks.check_positive("max_offset", max_offset)
+            max_offset = _checks.check_number("max_offset", max_offset, positive=True)
         self._max_offset = Constant(max_offset)
         self._offsets = count_offsets(self._arguments, self._attributes)
         self.conv_offset = OffsetConv2D(self._arguments, self._attributes, self._planes_per_tap)

@@ -56,7 +56,7 @@ class Monitor:
         self, model: nn.Layer, limit: float, csv: str | os.PathLike | None, visualdl: str | None
     ) -> None:
         self.statistics: dict[str, Statistics] = {}
-        self._limit = _checks.check_positive("limit", limit)
+        self._limit = _checks.check_number("limit", limit, positive=True)
         self._seen: dict[str, list[Tensor]] = {}  # since the last step
         self._centres: dict[Any, tuple[Tensor, Tensor]] = {}
         self._warned: set[str] = set()

@@ -406,7 +406,7 @@ def error_bounded_saliency(
         >>> error <= 0.01
         True
     """
-    _checks.check_positive("bound", bound)
+    _checks.check_number("bound", bound, positive=True)
     height, width = _planes(image, data_format).shape[1:]
     cell = -(-max(height, width) // 32) if cell is None else _checks.check_int("cell", cell)
     steps = _checks.check_int("steps", steps)

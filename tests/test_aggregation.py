@@ -259,6 +259,7 @@ ARGUMENTS_REFUSED = [
     ("offset_scale", "1", TypeError, "a number, got '1' (str)"),
     ("offset_scale", True, TypeError, "a number, got True (bool)"),
     ("offset_scale", float("nan"), ValueError, "a finite number, got nan"),
+    ("offset_scale", 2**1024, ValueError, f"a finite number, got {2**1024}"),
     ("im2col_step", 0, ValueError, "positive, got 0"),
     ("remove_center", None, TypeError, "a bool, got None"),
     ("remove_center", 2, ValueError, "False or True, got 2"),

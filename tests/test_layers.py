@@ -335,6 +335,7 @@ def test_packs_bound_offsets(pack, data_format):
     [
         (0, ValueError, "max_offset: expected a finite number above 0, got 0"),
         (float("inf"), ValueError, "max_offset: expected a finite number above 0, got inf"),
+        (2**1024, ValueError, "max_offset: expected a finite number above 0, got 17976"),
         ("8", TypeError, "max_offset: expected a number, got '8'"),
         (True, TypeError, "max_offset: expected a number, got True"),
     ],
