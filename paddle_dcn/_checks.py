@@ -80,6 +80,11 @@ class Aggregation(NamedTuple):
         """Samples that a group takes for an output pixel."""
         return math.prod(self.kernel) - self.remove_center
 
+    @property
+    def packed_planes(self) -> int:
+        """Channels of the offset_mask of the original of DCNv4, which pads them."""
+        return -(-3 * self.group * self.taps // 8) * 8
+
 
 class Call(NamedTuple):
     """One valid call: the operator's inputs, in their order and cast, and its attributes."""
@@ -350,12 +355,13 @@ def check_aggregated(
 
 
 def _check_planes(name: str, got: int, planes: int, how: Aggregation, padded: bool) -> None:
-    """Check the channels of offset, mask or both, which may be padded to a multiple of 8."""
+    """Check the channels of offset, mask or both, which may be padded."""
     least = how.group * how.taps * planes
-    if got in (UNKNOWN, least) or (padded and got == -(-least // 8) * 8):
+    most = how.packed_planes if padded else least
+    if got in (UNKNOWN, least, most):
         return
     formula = f"group {how.group} * taps {how.taps} * {planes}"
-    padding = f", or that padded to {-(-least // 8) * 8}" if padded and least % 8 else ""
+    padding = f", or that padded to {most}" if most > least else ""
     reject(ValueError, name, f"{least} channels ({formula}{padding})", got)
 
 

@@ -623,7 +623,7 @@ class DCNv4(AggregationLayer):
         if dw_kernel_size is not None:
             size = _check_odd("dw_kernel_size", dw_kernel_size)
             self.offset_mask_dw = _depthwise(channels, size)
-        self.offset_mask = _zeros(channels, math.ceil(3 * self.group * self.taps / 8) * 8)
+        self.offset_mask = _zeros(channels, self._how.value.packed_planes)
         if not without_pointwise:
             self.value_proj = _projection(channels)
             self.output_proj = _projection(channels, output_bias)
