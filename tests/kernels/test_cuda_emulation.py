@@ -1,5 +1,6 @@
 """The CUDA kernels' sources, run on the CPU, against the float64 reference."""
 
+import ctypes
 import os
 import shutil
 from dataclasses import replace
@@ -250,6 +251,7 @@ HOPPER = [
     Case(1, 64, (6, 20), 80, padding=1, deformable_groups=8),
     Case(1, 192, (5, 6), 140, padding=1, groups=2, deformable_groups=3, modulated=False),
     Case(1, 40, (8, 9), 72, kernel=5, padding=2, offsets="huge"),
+    Case(2, 64, (9, 12), 64, padding=1, deformable_groups=8, offsets="nonfinite"),
     Case(0, 64, (8, 9), 72),
 ]
 
@@ -327,6 +329,36 @@ def test_workspace_does_not_grow_with_the_batch(library, groups, batch, dtype, h
         pointers = {name: 256 for name, _ in tensors._fields_}
         for flags in (0, DETERMINISTIC, TENSOR_FLOAT32):
             assert library.cuda(flags).workspace(problem, tensors(pointers)) < limit
+
+
+# A row each: images whose copies leave little of the workspace to partial sums, in some type.
+LARGE = [
+    ((1, 128, 180, 320), 64, 16),
+    ((1, 256, 128, 128), 256, 1),
+    ((2, 256, 128, 128), 256, 1),
+    ((1, 256, 200, 200), 256, 1),
+]
+
+
+@pytest.mark.parametrize("flags", [0, DETERMINISTIC, TENSOR_FLOAT32])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("shape, outputs, deformable_groups", LARGE, ids=str)
+def test_large_images_leave_room_to_fill_the_machine(
+    library, shape, outputs, deformable_groups, dtype, flags
+):
+    """However large an image is, the weight gradient's blocks have two thirds of 132 processors."""
+    problem = Problem.create(shape, outputs, dtype=dtype, deformable_groups=deformable_groups)
+    tensors = BackwardTensors({name: 256 for name, _ in BackwardTensors._fields_})
+    library.handle.dcn_emulation_set_processors(132)
+    launches = library.handle.dcn_emulation_launches
+    launches.restype = ctypes.c_char_p
+    launches(1)
+    try:
+        library.cuda(flags).run(problem, tensors, 256)
+    finally:
+        lines = launches(0).decode().splitlines()
+    blocks = [int(line.split()[-1]) for line in lines if "WeightArguments" in line]
+    assert blocks and min(blocks) >= 88
 
 
 # Every kernel, on as little as it can run on: a thousand threads share two cores here.

@@ -10,8 +10,12 @@ namespace dcn {
 namespace cuda {
 namespace {
 
-constexpr int64_t kPartialBudget = 20 * kMiB;  // for partial weight gradients
-constexpr int64_t kChunkBudget = 25 * kMiB;    // for column gradients and their lists
+constexpr int64_t kBudget = 127 * kMiB / 2;  // of the workspace, unless an image needs more
+// x and both gradients, where atomics go to grad_x: what the L2 cache of an H200 serves well.
+constexpr int64_t kCacheBudget = 40 * kMiB;
+constexpr int64_t kPartialBudget = 20 * kMiB;  // of the workspace for partial weight gradients
+constexpr int64_t kChunkBudget = 25 * kMiB;    // then for column gradients and their lists
+constexpr int64_t kLeastBudget = 16 * kMiB;    // for either, however large an image is
 constexpr int64_t kBiasSplits = 256;           // ranges of pixels at most
 
 // Data: output pixels x channels. Weight: output channels x elements of the reduction. Narrow is
@@ -190,9 +194,11 @@ struct Plan {
   T* weight;
   T* x;         // null where the caller's is packed already
   T* grad_out;  // likewise
-  S* grad_x;    // null where it is gathered, or the caller's is packed and of type S already
-  S* partial;
   S* bias_partial;
+  S* grad_weight;  // packed sum over the images so far; null where all go through at a time
+  // Of the weight gradient, `splits` packed sums; before and in the same memory as what follows.
+  S* partial;
+  S* grad_x;   // null where it is gathered, or the caller's is packed and of type S already
   T* columns;  // null where grad_x is not gathered
   BinMemory<T> bins;
   S* shares;  // null where a unit has whole deformable groups
@@ -225,18 +231,27 @@ struct Plan {
     const int64_t rows = p.out_pixels() * p.taps();
     int64_t elements = image_elements(p, inputs, outputs);
     if (gathers) elements = std::max(elements, rows * std::min<int64_t>(deformable_channels, 128));
-    const int64_t partial_bytes = weight_layout.forward_size() * static_cast<int64_t>(sizeof(S));
-    const int64_t weight_bytes = weight_layout.backward_size() * static_cast<int64_t>(sizeof(T));
-    const int64_t fixed_bytes = (gathers ? kChunkBudget : 0) + (data ? weight_bytes : 0) +
-                                (t.grad_weight ? std::max(kPartialBudget, partial_bytes) : 0);
-    const int64_t image_bytes = (x_size + y_size) * static_cast<int64_t>(sizeof(T)) +
-                                grad_x_size * static_cast<int64_t>(sizeof(S));
-    batches = split_batch(p, elements, image_bytes, flags, kWorkspaceBudget - fixed_bytes);
+    constexpr int64_t kSize = sizeof(T), kSumSize = sizeof(S);
+    const int64_t partial_bytes = weight_layout.forward_size() * kSumSize;
+    const int64_t budget = kBudget - (data ? weight_layout.backward_size() * kSize : 0) -
+                           (t.grad_weight ? partial_bytes : 0) -
+                           (t.grad_bias ? bias_layout.splits * p.out_channels * kSumSize : 0);
+    const int64_t packed_bytes = (x_size + y_size) * kSize;
+    batches = split_batch(p, elements, packed_bytes + grad_x_size * kSumSize, flags,
+                          budget - (gathers ? kChunkBudget : 0));
+    const auto allow = [&](int64_t bytes, int64_t most) {
+      batches.images =
+          std::min(batches.images, split_batch(p, elements, bytes, flags, most).images);
+    };
+    if (t.grad_weight) allow(packed_bytes, budget - std::max(kPartialBudget, partial_bytes));
+    if (t.grad_x && !gathers) {
+      const int64_t out_image = p.out_pixels() * outputs.packed_channels();
+      allow((image + out_image) * kSize + image * kSumSize, kCacheBudget);
+    }
     // Less than these budgets where images are large.
-    const int64_t left =
-        kWorkspaceBudget - (data ? weight_bytes : 0) - batches.images * image_bytes;
-    const int64_t chunk_budget = gathers ? std::min(kChunkBudget, left / 2) : 0;
-    const int64_t partial_budget = std::min(kPartialBudget, left - chunk_budget);
+    const int64_t left = std::max(budget - batches.images * packed_bytes, kLeastBudget);
+    const int64_t chunk_budget = gathers ? std::min(kChunkBudget, left) : 0;
+    const int64_t partial_budget = std::min(kPartialBudget, left);
 
     splits = 1;
     if (t.grad_weight) {
@@ -260,16 +275,20 @@ struct Plan {
     weight = arena.take<T>(data ? weight_layout.backward_size() : 0);
     x = arena.take<T>(x_size * batches.images);
     grad_out = arena.take<T>(y_size * batches.images);
-    grad_x = arena.take<S>(grad_x_size * batches.images);
-    partial = arena.take<S>(t.grad_weight ? splits * weight_layout.forward_size() : 0);
     bias_partial = arena.take<S>(t.grad_bias ? bias_layout.splits * p.out_channels : 0);
+    const bool sums = t.grad_weight && batches.images < p.batch;
+    grad_weight = arena.take<S>(sums ? weight_layout.forward_size() : 0);
+    Arena partials = arena;
+    partial = partials.take<S>(t.grad_weight ? splits * weight_layout.forward_size() : 0);
+    grad_x = arena.take<S>(grad_x_size * batches.images);
     columns = arena.take<T>(planes * rows * chunk.channels);
     bins.take(arena, p, planes);
     shares =
         arena.take<S>(shared ? 3 * group_units * chunk.images * p.deformable_groups * rows : 0);
-    bytes = arena.used();
+    bytes = std::max(arena.used(), partials.used());
     if (x_size == 0) x = nullptr;
     if (y_size == 0) grad_out = nullptr;
+    if (!sums) grad_weight = nullptr;
     if (!scatters) grad_x = nullptr;
     if (!gathers) columns = nullptr;
     if (!shared) shares = nullptr;
@@ -326,7 +345,6 @@ struct Images {
     a.packed_outputs = static_cast<Index>(plan.outputs.padded);
     a.split_pixels = static_cast<Index>(
         ceil_div(ceil_div(geometry.pixels, plan.splits), Slice<T>::kDepth) * Slice<T>::kDepth);
-    a.accumulate = first > 0;
     run_tile<typename BackwardTiles<T>::Weight>(
         weight_width<T>(p, plan.inputs.padded), [&](auto* tile) {
           using Tile = std::remove_pointer_t<decltype(tile)>;
@@ -339,6 +357,16 @@ struct Images {
           queue.run<true>(backward_weight_kernel<T, Index, Tile>, tiles, Tile::kThreads,
                           weight_shared_bytes<T, Index, Tile>(a.segments), a);
         });
+    if (plan.grad_weight) {
+      sum_parts(queue, plan.weight_layout.forward_size(), plan.splits, plan.partial,
+                plan.grad_weight, first > 0);
+    } else {
+      write_weight_gradient(plan.splits, plan.partial);
+    }
+  }
+  // The sum of packed ones.
+  void write_weight_gradient(int64_t parts, Sum<T>* packed) {
+    unpack(queue, plan.weight_layout.forward(), parts, packed, static_cast<T*>(t.grad_weight));
   }
 
   void data_gradients() {
@@ -463,10 +491,6 @@ struct Backward {
         run_images<int32_t>(queue, p, t, plan, first, images);
       }
     }
-    if (t.grad_weight) {
-      unpack(queue, plan.weight_layout.forward(), plan.splits, plan.partial,
-             static_cast<T*>(t.grad_weight));
-    }
     if (t.grad_bias) bias_gradient(queue, p, t, plan);
     return queue.error();
   }
@@ -477,6 +501,9 @@ struct Backward {
                          const Plan<T>& plan, int64_t first, int64_t count) {
     Images<T, Index> images(queue, p, t, plan, first, count);
     if (t.grad_weight) images.weight_gradient();
+    if (plan.grad_weight && first + count == p.batch) {
+      images.write_weight_gradient(1, plan.grad_weight);
+    }
     if (plan.data) images.data_gradients();
   }
 

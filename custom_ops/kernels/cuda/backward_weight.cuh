@@ -22,7 +22,6 @@ struct WeightArguments {
   Index row_tiles, column_tiles, split_pixels;
   Index segment;  // channels that are sampled alike, and how many of these a tile's columns touch
   int segments;
-  bool accumulate;  // onto the sums of earlier images
 };
 
 template <typename T, typename Index, typename Product>
@@ -178,7 +177,7 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     const Index m = first_row + row, k = first_column + column;
     if (m < a.group_outputs && k < reduction) {
       const Index at = ((split * a.groups + group) * a.group_outputs + m) * reduction + k;
-      a.partial[at] = a.accumulate ? a.partial[at] + sum : sum;
+      a.partial[at] = sum;
     }
   });
 }

@@ -191,16 +191,23 @@ void pack(Queue& queue, const Relayout& r, const Rows& rows, bool round, const T
   queue.run<true>(pack_kernel<T, Rows>, r.tiles<T>(), Relayout::kThreads, RelayoutTile<T>::kBytes,
                   r, rows, round, plain, packed);
 }
+// Writes, or with `add` adds, the sum of `parts` packed tensors of `size` elements; it may be
+// written over the first.
+template <typename S>
+void sum_parts(Queue& queue, int64_t size, int64_t parts, const S* packed, S* sum, bool add) {
+  constexpr int64_t kStep = Relayout::kThreads * Vector<S>::kSize;
+  queue.run<false>(sum_parts_kernel<S>, ceil_div(size, kStep), Relayout::kThreads, 0, size,
+                   static_cast<int>(parts), packed, sum, add);
+}
+
 // The sum of `parts` packed tensors, in their order, and of bias, if any; `packed` is overwritten.
 template <typename T>
 void unpack(Queue& queue, const Relayout& r, int64_t parts, Sum<T>* packed, T* plain,
             const T* bias = nullptr) {
   constexpr int64_t kParts = 4;  // more keep the few blocks of a small tensor too long
-  constexpr int64_t kStep = Relayout::kThreads * Vector<Sum<T>>::kSize;
   if (parts > kParts) {
     const int64_t size = r.rows() * r.segments.packed_channels();
-    queue.run<false>(sum_parts_kernel<Sum<T>>, ceil_div(size, kStep), Relayout::kThreads, 0, size,
-                     static_cast<int>(parts), packed);
+    sum_parts<Sum<T>>(queue, size, parts, packed, packed, false);
     parts = 1;
   }
   queue.run<true>(unpack_kernel<T>, r.tiles<T>(), Relayout::kThreads, RelayoutTile<T>::kBytes, r,

@@ -297,10 +297,10 @@ __global__ void __launch_bounds__(Relayout::kThreads)
   });
 }
 
-// Adds packed tensors of `size` elements to the first, in their order.
+// Writes, or with `add` adds, the sum of packed tensors of `size` elements, in their order.
 template <typename S>
 __global__ void __launch_bounds__(Relayout::kThreads)
-    sum_parts_kernel(int64_t size, int parts, S* packed) {
+    sum_parts_kernel(int64_t size, int parts, const S* packed, S* sum, bool add) {
   constexpr int kVector = Vector<S>::kSize;
   const int64_t first = (int64_t{blockIdx.x} * Relayout::kThreads + threadIdx.x) * kVector;
   if (first >= size) return;
@@ -311,7 +311,12 @@ __global__ void __launch_bounds__(Relayout::kThreads)
 #pragma unroll
     for (int e = 0; e < kVector; ++e) sums[e] += v.lane[e];
   }
-  store_vector(packed + first, reinterpret_cast<const Vector<S>&>(sums));
+  if (add) {
+    const Vector<S> v = vector_of<S>(load_vector(sum + first));
+#pragma unroll
+    for (int e = 0; e < kVector; ++e) sums[e] += v.lane[e];
+  }
+  store_vector(sum + first, reinterpret_cast<const Vector<S>&>(sums));
 }
 
 // The sum of `parts` packed tensors, in their order, and of bias[channel], if any.

@@ -21,6 +21,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -66,6 +67,8 @@ inline size_t shared_limit() {
 #endif
 }
 inline bool backwards = false;
+inline bool dry = false;      // kernels are only noted:
+inline std::string launches;  // a line with the type of each, and its blocks
 
 // ------------------------------------------------------------------------------- scheduling
 
@@ -406,7 +409,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel) {
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t) {
-  std::memset(target, value, bytes);
+  if (!emulation::dry) std::memset(target, value, bytes);
   return cudaSuccess;
 }
 inline const char* cudaGetErrorName(cudaError_t error) {
@@ -420,6 +423,14 @@ extern "C" __attribute__((used)) inline void dcn_emulation_set_processors(int co
 }
 extern "C" __attribute__((used)) inline void dcn_emulation_set_hopper(int hopper) {
   emulation::hopper = hopper != 0;
+}
+// What was launched since the last call; from now on, kernels are run or only noted.
+extern "C" __attribute__((used)) inline const char* dcn_emulation_launches(int dry) {
+  static std::string launches;
+  launches.swap(emulation::launches);
+  emulation::launches.clear();
+  emulation::dry = dry != 0;
+  return launches.c_str();
 }
 // Without DCN_EMULATION_THREADS: whether blocks and their threads run last one first.
 extern "C" __attribute__((used)) inline void dcn_emulation_run_backwards(int backwards) {
@@ -698,6 +709,11 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, s
     return cudaErrorInvalidConfiguration;
   }
   if (shared_bytes > emulation::shared_limit()) return cudaErrorInvalidValue;
+  if (emulation::dry) {
+    emulation::launches += __PRETTY_FUNCTION__;
+    emulation::launches += ' ' + std::to_string(blocks) + '\n';
+    return cudaSuccess;
+  }
   const std::function<void()> body = [&] { kernel(arguments...); };
   emulation::run_grid(static_cast<unsigned>(blocks), static_cast<unsigned>(threads), shared_bytes,
                       kBarriers, body);
