@@ -27,7 +27,6 @@ pytestmark = [
 ACCEPTED_SPILLS = {
     ("forward_kernel", "int"): 64,
     ("forward_kernel", "long"): 128,
-    ("pack_staged_weight_kernel", "int"): 16,
     ("backward_weight_kernel", "int"): 112,
     ("backward_weight_kernel", "long"): 32,
     ("backward_data_kernel", "long"): 64,

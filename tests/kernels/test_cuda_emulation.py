@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.kernel_library import (
     DETERMINISTIC,
+    KERNELS,
     SMALL_CHUNKS,
     TENSOR_FLOAT32,
     WIDE_INDEX,
@@ -359,6 +360,13 @@ def test_large_images_leave_room_to_fill_the_machine(
         lines = launches(0).decode().splitlines()
     blocks = [int(line.split()[-1]) for line in lines if "WeightArguments" in line]
     assert blocks and min(blocks) >= 88
+
+
+def test_every_kernel_awaits_earlier_ones():
+    """It may be launched before they end, which no emulation does."""
+    sources = [path.read_text() for path in sorted((KERNELS / "cuda").glob("*.cuh"))]
+    kernels = [part for text in sources for part in text.split("__global__")[1:]]
+    assert kernels and all("await_earlier_kernels();" in kernel for kernel in kernels)
 
 
 # Every kernel, on as little as it can run on: a thousand threads share two cores here.

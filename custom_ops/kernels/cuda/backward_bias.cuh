@@ -22,6 +22,7 @@ struct BiasLayout {
 template <typename T, bool kChannelsLast>
 __global__ void __launch_bounds__(BiasLayout::kThreads)
     backward_bias_kernel(const BiasLayout b, const T* grad_out, Sum<T>* partial) {
+  await_earlier_kernels();
   constexpr int kThreads = BiasLayout::kThreads, kVector = Vector<T>::kSize;
   constexpr int kLanes = BiasLayout::kLanes<kChannelsLast>, kRows = kThreads / kLanes;
   constexpr int kOwned = BiasLayout::kOwned<T, kChannelsLast>;
@@ -80,6 +81,7 @@ __global__ void __launch_bounds__(BiasLayout::kThreads)
 template <typename T>
 __global__ void __launch_bounds__(BiasLayout::kThreads)
     sum_bias_kernel(const BiasLayout b, const Sum<T>* partial, T* grad_bias) {
+  await_earlier_kernels();
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t channel = (int64_t{blockIdx.x} * BiasLayout::kThreads + threadIdx.x) / 32;
   Sum<T> sum = 0;

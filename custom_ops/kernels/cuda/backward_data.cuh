@@ -120,6 +120,7 @@ struct DataItem {
 template <typename T, typename Index, typename Product>
 __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     backward_data_kernel(const DataArguments<T, Index> a) {
+  await_earlier_kernels();
   using Tile = DataTile<T, Product>;
   constexpr int kVector = Vector<T>::kSize, kVectors = Slice<T>::kVectors;
   constexpr int kDepth = Slice<T>::kDepth, kStride = Slice<T>::kContiguousStride;
@@ -393,6 +394,7 @@ template <typename T>
 __global__ void __launch_bounds__(256)
     sum_units_kernel(const Sum<T>* shares, int64_t count, int64_t size, int64_t pixels,
                      bool as_float, void* grad_offset, void* grad_mask) {
+  await_earlier_kernels();
   const int64_t step = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size; i += step) {
     CoordinateGradients<Sum<T>> gradients;

@@ -35,6 +35,7 @@ size_t weight_shared_bytes(int64_t segments) {
 template <typename T, typename Index, typename Product>
 __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     backward_weight_kernel(const WeightArguments<T, Index> a) {
+  await_earlier_kernels();
   using Plan = SamplePlan<Sum<T>, Index>;
   constexpr int kVector = Vector<T>::kSize, kDepth = Slice<T>::kDepth;
   constexpr int kRows = Product::kRows, kColumns = Product::kColumns;

@@ -65,6 +65,7 @@ struct Bins {
 
 template <typename T, typename Index>
 __global__ void __launch_bounds__(256) count_bins_kernel(const Bins<T, Index> b) {
+  await_earlier_kernels();
   const int64_t step = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < b.entries(); i += step) {
     const auto s = b.locate(i);
@@ -75,6 +76,7 @@ __global__ void __launch_bounds__(256) count_bins_kernel(const Bins<T, Index> b)
 // A warp replaces the counts of a row of cells by where they start.
 template <typename T, typename Index>
 __global__ void __launch_bounds__(256) place_bins_kernel(const Bins<T, Index> b) {
+  await_earlier_kernels();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t row = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / 32;
   const bool valid = row < int64_t{b.planes} * (b.geometry.height + 1);
@@ -117,6 +119,7 @@ __global__ void __launch_bounds__(256) place_bins_kernel(const Bins<T, Index> b)
 
 template <typename T, typename Index>
 __global__ void __launch_bounds__(256) fill_bins_kernel(const Bins<T, Index> b) {
+  await_earlier_kernels();
   const int64_t step = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < b.entries(); i += step) {
     const auto s = b.locate(i);
@@ -127,6 +130,7 @@ __global__ void __launch_bounds__(256) fill_bins_kernel(const Bins<T, Index> b) 
 
 template <typename T, typename Index>
 __global__ void __launch_bounds__(256) order_bins_kernel(const Bins<T, Index> b) {
+  await_earlier_kernels();
   const int64_t step = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < b.entries(); i += step) {
     const auto s = b.locate(i);

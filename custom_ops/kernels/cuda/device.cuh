@@ -130,11 +130,36 @@ DCN_DEVICE uint32_t tensor_float32_bits(float v) {
 
 #endif  // DCN_VOLTA
 
+// What every kernel calls before it reads what earlier kernels write, or writes anything: waits for
+// them, and lets the next kernel start.
+DCN_DEVICE void await_earlier_kernels() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+
+// Whether the code of a kernel that the current device runs has the instructions above.
+template <typename Kernel>
+bool awaits_earlier_kernels(Kernel kernel) {
+#if CUDART_VERSION >= 11080
+  int device = 0, major = 0;
+  cudaFuncAttributes code;
+  if (cudaGetDevice(&device) == cudaSuccess &&
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+      major >= 9 && cudaFuncGetAttributes(&code, kernel) == cudaSuccess) {
+    return code.ptxVersion >= 90;
+  }
+  (void)cudaGetLastError();
+#endif
+  return false;
+}
+
 // The launch as a function that returns its error. kBarriers says whether threads wait for each
-// other; only the emulation cares.
+// other; only the emulation cares. `early`: the kernel may start before the one before it ends.
 template <bool kBarriers, typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes,
-                   cudaStream_t stream, const Arguments&... arguments) {
+                   cudaStream_t stream, bool early, const Arguments&... arguments) {
   if (blocks == 0) return cudaSuccess;
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
   if (shared_bytes > 48 * 1024) {
@@ -142,6 +167,21 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, s
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
     if (error != cudaSuccess) return error;
   }
+#if CUDART_VERSION >= 11080
+  if (early && awaits_earlier_kernels(kernel)) {
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = static_cast<unsigned>(blocks);
+    config.blockDim = static_cast<unsigned>(threads);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+  }
+#endif
   kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, stream>>>(arguments...);
   return cudaGetLastError();
 }

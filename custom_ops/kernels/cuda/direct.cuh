@@ -279,6 +279,7 @@ struct DirectForwardArguments {
 template <typename T, int kGroup>
 __global__ void __launch_bounds__(DirectTiling::kThreads, sizeof(T) == 4 && kGroup < 4 ? 3 : 2)
     direct_forward_kernel(const DirectForwardArguments<T> a) {
+  await_earlier_kernels();
   using S = Sum<T>;
   constexpr int kVector = Vector<T>::kSize, kSteps = DirectTiling::kSteps;
   const Geometry<int>& g = a.geometry;

@@ -68,6 +68,7 @@ DCN_DEVICE int reduce_lanes(S* v) {
 template <typename T, int kGroup, bool kSingle>
 __global__ void __launch_bounds__(DirectTiling::kThreads, 2)
     direct_backward_kernel(const DirectBackwardArguments<T> a) {
+  await_earlier_kernels();
   using S = Sum<T>;
   constexpr int kVector = Vector<T>::kSize, kSteps = DirectTiling::kSteps;
   constexpr int kValues = DirectSums<T, kGroup>::kValues;
@@ -285,6 +286,7 @@ __global__ void __launch_bounds__(DirectTiling::kThreads, 2)
 template <typename S>
 __global__ void __launch_bounds__(256)
     sum_direct_weight_kernel(int64_t size, int splits, S* partial) {
+  await_earlier_kernels();
   S* const sums = reinterpret_cast<S*>(shared_memory());
   const int thread = static_cast<int>(threadIdx.x), range = thread / 32;
   const int64_t i = int64_t{blockIdx.x} * 32 + thread % 32;

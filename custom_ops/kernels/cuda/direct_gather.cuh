@@ -22,6 +22,7 @@ struct DirectGatherArguments {
 template <typename T, int kGroup, bool kSingle>
 __global__ void __launch_bounds__(DirectTiling::kThreads, kSingle ? 3 : 2)
     direct_gather_kernel(const DirectGatherArguments<T> a) {
+  await_earlier_kernels();
   using S = Sum<T>;
   constexpr int kVector = Vector<T>::kSize, kSteps = DirectTiling::kSteps;
   constexpr int kAhead = kGroup == 1   ? 3

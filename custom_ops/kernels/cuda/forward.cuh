@@ -37,6 +37,7 @@ constexpr size_t forward_shared_bytes() {
 template <typename T, typename Index, typename Product>
 __global__ void __launch_bounds__(Product::kThreads, Product::kMinBlocks)
     forward_kernel(const ForwardArguments<T, Index> a) {
+  await_earlier_kernels();
   constexpr int kVector = Vector<T>::kSize, kVectors = Slice<T>::kVectors;
   constexpr int kStride = Slice<T>::kContiguousStride;
   constexpr int kRows = Product::kRows, kColumns = Product::kColumns;

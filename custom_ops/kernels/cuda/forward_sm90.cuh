@@ -66,22 +66,26 @@ struct StagedWeight {
   Steps steps;
   int row_tiles, outputs;
 
-  static constexpr int kThreads = 64, kRowBytes = 128;
+  static constexpr int kRowBytes = 128;
+  static constexpr int kTaps = 3;  // whose vectors a thread packs
   // Of one step.
   __host__ __device__ int64_t step_vectors() const { return outputs * (kRowBytes / 16); }
   int64_t vectors() const { return plain.groups * row_tiles * steps.count() * step_vectors(); }
+  __host__ __device__ int tap_runs() const { return (steps.taps + kTaps - 1) / kTaps; }
+  int64_t threads() const { return vectors() / steps.taps * tap_runs(); }
 };
 
-// A thread writes one vector of every tap's step.
+// A thread's part of the weight: a vector of kTaps taps' steps.
 template <typename T>
-__global__ void __launch_bounds__(StagedWeight::kThreads)
-    pack_staged_weight_kernel(const StagedWeight w, const T* plain, T* packed) {
-  constexpr int kVector = Vector<T>::kSize, kWord = 4 / sizeof(T);
-  int64_t i = int64_t{blockIdx.x} * StagedWeight::kThreads + threadIdx.x;
-  const int vector = static_cast<int>(i % w.step_vectors()), row = vector / 8;
-  i /= w.step_vectors();
-  const int chunk = static_cast<int>(i % w.steps.chunks);
-  const int64_t tile = i / w.steps.chunks, group = tile / w.row_tiles;
+DCN_DEVICE void pack_staged_weight(const StagedWeight& w, int64_t thread, const T* plain,
+                                   T* packed) {
+  constexpr int kVector = Vector<T>::kSize, kWord = 4 / sizeof(T), kTaps = StagedWeight::kTaps;
+  const int vector = static_cast<int>(thread % w.step_vectors()), row = vector / 8;
+  thread /= w.step_vectors();
+  const int first_tap = static_cast<int>(thread % w.tap_runs()) * kTaps;
+  thread /= w.tap_runs();
+  const int chunk = static_cast<int>(thread % w.steps.chunks);
+  const int64_t tile = thread / w.steps.chunks, group = tile / w.row_tiles;
   if (group >= w.plain.groups) return;
   // A thread of the product holds eight neighbouring outputs of each 32, and of each 64 bytes of
   // channels one vector.
@@ -89,26 +93,42 @@ __global__ void __launch_bounds__(StagedWeight::kThreads)
   const int output = row / 32 * 32 + row % 8 / 2 * 8 + row / 8 % 4 * 2 + row % 2;
   const int64_t m = tile % w.row_tiles * w.outputs + output;
   const int first = chunk * 8 * kVector + place / 4 * 4 * kVector + place % 4 * kWord;
-  int64_t from[kVector];  // or -1, where there is padding
+  Vector<T> v[kTaps];
 #pragma unroll
   for (int e = 0; e < kVector; ++e) {
-    const int channel = first + e / kWord * kVector + e % kWord;
-    const Run c = w.plain.inputs.plain(channel);
-    from[e] = c.count <= 0 || m >= w.plain.group_outputs
-                  ? -1
-                  : ((group * w.plain.group_outputs + m) * w.plain.inputs.channels() + c.first) *
-                        w.plain.taps;
-  }
-  for (int tap = 0; tap < w.steps.taps; ++tap) {
-    Vector<T> v;
+    const Run c = w.plain.inputs.plain(first + e / kWord * kVector + e % kWord);
+    const bool inside = c.count > 0 && m < w.plain.group_outputs;  // else there is padding
+    const int64_t row_of_taps =
+        (group * w.plain.group_outputs + m) * w.plain.inputs.channels() + c.first;
+    const T* const from = plain + (row_of_taps * w.plain.taps + first_tap);
 #pragma unroll
-    for (int e = 0; e < kVector; ++e) {
-      v.lane[e] = from[e] < 0 ? T{} : Element<T>::operand(Element<T>::load(plain[from[e] + tap]));
+    for (int i = 0; i < kTaps; ++i) {
+      v[i].lane[e] = inside && first_tap + i < w.steps.taps
+                         ? Element<T>::operand(Element<T>::load(from[i]))
+                         : T{};
     }
-    store_vector(packed + ((tile * w.steps.count() + w.steps.index(tap, chunk)) * w.step_vectors() +
-                           vector) *
-                              kVector,
-                 v);
+  }
+#pragma unroll
+  for (int i = 0; i < kTaps; ++i) {
+    if (first_tap + i >= w.steps.taps) return;
+    const int64_t step = tile * w.steps.count() + w.steps.index(first_tap + i, chunk);
+    store_vector(packed + (step * w.step_vectors() + vector) * kVector, v[i]);
+  }
+}
+
+// Packs the weight in the first blocks, x in the others.
+template <typename T>
+__global__ void __launch_bounds__(Relayout::kThreads)
+    pack_operands_kernel(const StagedWeight w, int weight_blocks, const T* __restrict__ weight,
+                         T* __restrict__ packed_weight, const Relayout r, const T* __restrict__ x,
+                         T* __restrict__ packed_x) {
+  await_earlier_kernels();
+  const int block = static_cast<int>(blockIdx.x) - weight_blocks;
+  if (block >= 0) {
+    pack_tile(r, static_cast<unsigned>(block), SameRows{}, false, x, packed_x);
+  } else {
+    const int64_t thread = int64_t{blockIdx.x} * Relayout::kThreads + threadIdx.x;
+    pack_staged_weight(w, thread, weight, packed_weight);
   }
 }
 
@@ -225,10 +245,6 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
     copy_bulk(stages + stage * Tile::kStageBytes, source, Tile::kStageBytes, full + stage);
     source += Tile::kStageBytes;
   };
-  if (thread == 0) {
-    for (int step = 0; step < Tile::kStages - 1 && step < steps; ++step) stage_weight(step);
-  }
-
   // Works out where the pixels of the block sample, for a block of taps and the deformable groups
   // of a chunk, unless it is known.
   Steps::Step at = h.steps.at(first_step);
@@ -275,7 +291,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   const auto place_samples = [&] {
     const Index group_now = group_of(at.chunk);
     if (group_now == known_group && at.block == known_block) return;
-    if (!Tile::kReadsAhead || known_group < 0) read_taps(at.block, group_now);
+    if (!Tile::kReadsAhead && known_group >= 0) read_taps(at.block, group_now);
     known_group = group_now;
     known_block = at.block;
     __syncthreads();
@@ -313,7 +329,14 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   Vector<float> counts[2];
   bool nothing[2];
   int entry;  // of `row`, in the lists of the samples
+  // Whether all channels of a chunk are sampled alike, so that its second slice follows the first.
+  const bool alike = h.chunk_groups == 1 && g.group_channels % (2 * kSlice) == 0;
   const auto find_corners = [&](int slice) {
+    if (slice == 1 && alike) {
+      next[0].first += kSlice;
+      next[1].first += kSlice;
+      return;
+    }
     const Index chunk_channel = at.chunk * (2 * kSlice);
     Index channel = chunk_channel + slice * kSlice + lane % 4 * kVector;
     channel = group_channel + (channel < g.group_channels ? channel : chunk_channel);
@@ -334,6 +357,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
         load_vector(n.first + ((corner & 1 ? n.right : 0) + (corner & 2 ? n.below : 0)));
   };
   const auto read_counts = [&](int slice) {
+    if (slice == 1 && alike) return;
     const bool padding =
         at.chunk * (2 * kSlice) + slice * kSlice + lane % 4 * kVector >= g.group_channels;
 #pragma unroll
@@ -350,6 +374,11 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
     for (int i = 0; i < 32; ++i) sums[n][i] = 0;
   }
   uint32_t fragments[2][2][4];
+  read_taps(at.block, group_of(at.chunk));
+  await_earlier_kernels();
+  if (thread == 0) {
+    for (int step = 0; step < Tile::kStages - 1 && step < steps; ++step) stage_weight(step);
+  }
   place_samples();
   find_corners(0);
 #pragma unroll

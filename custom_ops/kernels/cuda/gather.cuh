@@ -24,6 +24,7 @@ struct GatherArguments {
 
 template <typename T, typename Index>
 __global__ void __launch_bounds__(512, 2) gather_kernel(const GatherArguments<T, Index> a) {
+  await_earlier_kernels();
   constexpr int kVector = Vector<T>::kSize;
   constexpr int kBatch = sizeof(T) == 8 ? 2 : 4;  // vectors whose loads are under way
   const Geometry<Index>& g = a.bins.geometry;

@@ -23,24 +23,31 @@ constexpr int64_t kImageBudget = 28 * kMiB;
 
 class Queue {
  public:
-  explicit Queue(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {}
+  // `early`: whether kernels may start before the ones before them end.
+  explicit Queue(void* stream, bool early = true)
+      : stream_(static_cast<cudaStream_t>(stream)), early_(early) {}
 
   // kBarriers: whether the kernel's threads wait for each other.
   template <bool kBarriers, typename Kernel, typename... Arguments>
   void run(Kernel kernel, int64_t blocks, int threads, size_t shared_bytes,
            const Arguments&... arguments) {
     if (error_ == cudaSuccess) {
-      error_ = launch<kBarriers>(kernel, blocks, threads, shared_bytes, stream_, arguments...);
+      error_ = launch<kBarriers>(kernel, blocks, threads, shared_bytes, stream_,
+                                 early_ && after_own_, arguments...);
     }
+    after_own_ = after_own_ || blocks > 0;
   }
   void clear(void* target, int64_t bytes) {
     if (error_ == cudaSuccess && bytes > 0) error_ = cudaMemsetAsync(target, 0, bytes, stream_);
+    after_own_ = false;
   }
   int error() const { return error_; }
 
  private:
   cudaStream_t stream_;
   cudaError_t error_ = cudaSuccess;
+  bool early_;
+  bool after_own_ = false;  // whether what was enqueued last is a kernel of this library
 };
 
 inline int device_attribute(cudaDeviceAttr attribute, int without_device) {

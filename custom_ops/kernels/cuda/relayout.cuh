@@ -89,16 +89,16 @@ class RelayoutTile {
   static constexpr size_t kBytes =
       sizeof(T) == 8 ? 8 * (64 * 17 + 1) : 4 * (64 * 33 + Vector<T>::kSize / 2);
 
-  DCN_DEVICE explicit RelayoutTile(const Relayout& r)
-      : RelayoutTile(r, 0, r.segments.packed_channels()) {}
-  // Of the packed channels from `first` to `end`, which the grid is for.
-  DCN_DEVICE RelayoutTile(const Relayout& r, int64_t first, int64_t end)
+  DCN_DEVICE explicit RelayoutTile(const Relayout& r, unsigned tile = blockIdx.x)
+      : RelayoutTile(r, 0, r.segments.packed_channels(), tile) {}
+  // Of the packed channels from `first` to `end`, which the tiles are of.
+  DCN_DEVICE RelayoutTile(const Relayout& r, int64_t first, int64_t end, unsigned tile = blockIdx.x)
       : r_(r), words_(reinterpret_cast<Word*>(shared_memory())), end_channel_(end) {
     constexpr int64_t kChannels = Relayout::kChannels<T>;
     const unsigned channel_tiles = static_cast<unsigned>((end - first + kChannels - 1) / kChannels);
-    const unsigned row_tile = blockIdx.x / channel_tiles;
+    const unsigned row_tile = tile / channel_tiles;
     first_row_ = int64_t{row_tile} * Relayout::kRows;
-    first_channel_ = first + int64_t{blockIdx.x - row_tile * channel_tiles} * kChannels;
+    first_channel_ = first + int64_t{tile - row_tile * channel_tiles} * kChannels;
   }
 
   // The caller's elements of a row from a packed channel on, where channels come last.
@@ -274,12 +274,11 @@ struct TapRows {
   }
 };
 
-// `round`: to operands of the product. Without restrict a load would wait for the tile's stores.
+// A tile of a tensor to be packed; `round`: to operands of the product.
 template <typename T, typename Rows>
-__global__ void __launch_bounds__(Relayout::kThreads)
-    pack_kernel(const Relayout r, const Rows rows, bool round, const T* __restrict__ plain,
-                T* __restrict__ packed) {
-  RelayoutTile<T> tile(r);
+DCN_DEVICE void pack_tile(const Relayout& r, unsigned number, const Rows& rows, bool round,
+                          const T* plain, T* packed) {
+  RelayoutTile<T> tile(r, number);
   if (!r.channels_last) {
     tile.load_planes(plain);
     __syncthreads();
@@ -297,11 +296,21 @@ __global__ void __launch_bounds__(Relayout::kThreads)
   });
 }
 
+// Without restrict a load would wait for the tile's stores.
+template <typename T, typename Rows>
+__global__ void __launch_bounds__(Relayout::kThreads)
+    pack_kernel(const Relayout r, const Rows rows, bool round, const T* __restrict__ plain,
+                T* __restrict__ packed) {
+  await_earlier_kernels();
+  pack_tile(r, blockIdx.x, rows, round, plain, packed);
+}
+
 // Writes, or with `add` adds, the sum of packed tensors of `size` elements, in their order.
 template <typename S>
 __global__ void __launch_bounds__(Relayout::kThreads)
     sum_parts_kernel(int64_t size, int parts, const S* packed, S* sum, bool add) {
   constexpr int kVector = Vector<S>::kSize;
+  await_earlier_kernels();
   const int64_t first = (int64_t{blockIdx.x} * Relayout::kThreads + threadIdx.x) * kVector;
   if (first >= size) return;
   S sums[kVector] = {};
@@ -327,6 +336,7 @@ __global__ void __launch_bounds__(Relayout::kThreads)
   constexpr int kVector = Vector<T>::kSize, kSumVector = Vector<Sum<T>>::kSize;
   const int64_t channels = r.segments.packed_channels();
   RelayoutTile<T> tile(r);
+  await_earlier_kernels();
   tile.for_each_vector([&](const auto& slot, int64_t row, int64_t channel) {
     const Sum<T>* from = packed + row * channels + channel;
     Sum<T> sums[kVector] = {};

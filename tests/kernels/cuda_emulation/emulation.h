@@ -700,9 +700,11 @@ void multiply_warpgroup(WarpgroupSums& c, const uint32_t (&a)[4], Matrix b) {
 
 inline void __syncwarp() { emulation::self->block->warps[threadIdx.x / 32]->barrier.wait(); }
 
+inline void await_earlier_kernels() {}
+
 template <bool kBarriers, typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes,
-                   cudaStream_t, const Arguments&... arguments) {
+                   cudaStream_t, bool, const Arguments&... arguments) {
   constexpr int64_t kMaxBlocks = (int64_t{1} << 31) - 1;
   if (blocks == 0) return cudaSuccess;
   if (blocks < 0 || blocks > kMaxBlocks || threads > 1024 || threads % 32 != 0) {
