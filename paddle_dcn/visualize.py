@@ -1,6 +1,6 @@
 """Shows where deformable convolutions sample and what they look at: as arrays and as pictures.
 
-Drawing needs matplotlib, the rest of this module does not: `pip install 'paddle_dcn[visualize]'`.
+Drawing needs matplotlib (`pip install 'paddle_dcn[visualize]'`), the rest of this module does not.
 """
 
 from __future__ import annotations
@@ -235,9 +235,9 @@ def effective_receptive_field(
     Raises:
         ImportError: `axes` is given and matplotlib is not installed.
         IndexError: a position outside the response.
-        TypeError: the response is no tensor.
-        ValueError: no such layer, a position with another number of axes, or a response that is
-            no [1, C, Ho, Wo] or [1, K].
+        TypeError: the image or the response is no tensor.
+        ValueError: an image without three axes, no such layer, a position with another number of
+            axes, or a response that is no [1, C, Ho, Wo] or [1, K].
 
     Examples:
         >>> import paddle
@@ -248,6 +248,7 @@ def effective_receptive_field(
         >>> sorted({*rows.tolist()}), sorted({*columns.tolist()})  # 5x5 around pixel (4, 4)
         ([2, 3, 4, 5, 6], [2, 3, 4, 5, 6])
     """
+    _check_image(image, data_format)
     with paddle.enable_grad():
         x = _leaf(image.unsqueeze(0))
         response = _respond(model, x, position, layer, data_format)
@@ -294,8 +295,8 @@ def effective_sampling_locations(
     Raises:
         ImportError: as `effective_receptive_field`, and so are the others.
         IndexError: a position outside the response.
-        TypeError: the response is no tensor.
-        ValueError: no such layer, or a position or response of another number of axes.
+        TypeError: the image or the response is no tensor.
+        ValueError: no such layer, or an image, position or response of another number of axes.
 
     Examples:
         >>> import paddle
@@ -307,6 +308,7 @@ def effective_sampling_locations(
         >>> used.nonzero()[0].tolist(), used.nonzero()[1].tolist()
         ([2], [4])
     """
+    _check_image(image, data_format)
     calls: list[tuple[str, _checks.Call]] = []
 
     def record(name: str, call: _checks.Call) -> _checks.Call:
@@ -394,9 +396,9 @@ def error_bounded_saliency(
     Raises:
         ImportError: as `effective_receptive_field`, and so are the others.
         IndexError: a position outside the response.
-        TypeError: the response is no tensor, or an argument is no number.
-        ValueError: a value out of its range, no such layer, a position or response of another
-            number of axes, or a response of 0, to which no error is relative.
+        TypeError: the image or the response is no tensor, or an argument is no number.
+        ValueError: a value out of its range, no such layer, an image, position or response of
+            another number of axes, or a response of 0, to which no error is relative.
 
     Examples:
         >>> import paddle
@@ -406,6 +408,7 @@ def error_bounded_saliency(
         >>> error <= 0.01
         True
     """
+    _check_image(image, data_format)
     _checks.check_number("bound", bound, positive=True)
     height, width = _planes(image, data_format).shape[1:]
     cell = -(-max(height, width) // 32) if cell is None else _checks.check_int("cell", cell)
@@ -674,7 +677,6 @@ def _respond(
     model: nn.Layer, x: Tensor, position: Sequence[int], layer: str | None, data_format: str
 ) -> Tensor:
     """What a model, or a layer inside of it, makes of one image at a position: [K]."""
-    _checks.check_data_format(data_format)
     if layer is None:
         response = model(x)
     else:
@@ -710,10 +712,14 @@ def _respond(
     return response[(slice(None), *where) if len(where) < response.ndim else tuple(where)].flatten()
 
 
+def _check_image(image: Any, data_format: Any) -> None:
+    """Check an image before a model gets it."""
+    last = _checks.check_data_format(data_format) == "NHWC"
+    _checks.check_shape("image", image, "[H, W, C]" if last else "[C, H, W]")
+
+
 def _planes(image: Tensor, data_format: str) -> np.ndarray:
     """An image as a float64 array [C, H, W]."""
-    if image.ndim != 3:
-        raise ValueError(f"image: expected three axes, got {[*image.shape]}")
     planes = _array(image)
     return np.moveaxis(planes, -1, 0) if data_format == "NHWC" else planes
 

@@ -417,6 +417,19 @@ def of_pair(*arguments, **named):
         (of_pair((2, 0, 0), layer="used"), IndexError, r"inside \[2, 4, 5\]"),
         (of_pair((0, 0), data_format="CHW"), ValueError, "data_format: expected"),
         (
+            lambda: effective_receptive_field(nn.ReLU(), np.ones([1, 4, 5]), (0, 0)),
+            TypeError,
+            "image: expected a paddle.Tensor, got numpy.ndarray",
+        ),
+        *(
+            (
+                lambda field=field: field(nn.ReLU(), paddle.ones([1, 1, 4, 5]), (0, 0)),
+                ValueError,
+                r"image: expected 3-D \[C, H, W\], got 4-D \[1, 1, 4, 5\]",
+            )
+            for field in (effective_sampling_locations, error_bounded_saliency)
+        ),
+        (
             lambda: effective_receptive_field(nn.Flatten(0), paddle.rand([1, 4, 5]), (0,)),
             ValueError,
             r"expected a response \[1, C, Ho, Wo\] or \[1, K\], got \[20\]",
