@@ -43,6 +43,7 @@ class Problem(ctypes.Structure):
         ("joined", ctypes.c_bool),
         ("negative_slope", ctypes.c_double),
         ("upper_bound", ctypes.c_double),
+        ("plain", ctypes.c_bool),
     ]
 
     @classmethod
@@ -64,6 +65,7 @@ class Problem(ctypes.Structure):
         joined: bool = False,
         negative_slope: float = 1.0,
         upper_bound: float = float("inf"),
+        plain: bool = False,
     ) -> Problem:
         """Fill in the output size; ``x_shape`` is NCHW whatever the layout in memory."""
         n, c, h, w = x_shape
@@ -83,6 +85,7 @@ class Problem(ctypes.Structure):
             joined,
             negative_slope,
             upper_bound,
+            plain,
         )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -116,6 +119,7 @@ class ForwardTensors(_Tensors):
     _fields_ = [
         *((n, ctypes.c_void_p) for n in "x offset mask weight bias out packed".split()),
         ("packs", ctypes.c_bool),
+        ("addend", ctypes.c_void_p),
     ]
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "dcnv4",
     "deform_conv2d",
     "deform_conv2d_reference",
+    "keep_memory",
     "monitor",
     "patch",
     "patched",
@@ -37,6 +38,7 @@ if TYPE_CHECKING or not (_FOR_A_COMMAND or find_spec("paddle") is None):
     from . import _flops as _flops
     from . import compat as compat
     from . import export as export
+    from ._memory import keep_memory
     from ._patch import patch, patched, unpatch
     from .aggregation import DCNv3, DCNv4, dcnv3, dcnv4
     from .functional import deform_conv2d
@@ -51,6 +53,6 @@ def __getattr__(name: str) -> Any:
     _build.require_paddle()
     if name not in __all__:
         return import_module(f".{name}", __name__)
-    homes = ("functional", "layers", "aggregation", "monitoring", "reference", "_patch")
+    homes = ("functional", "layers", "aggregation", "monitoring", "reference", "_memory", "_patch")
     found = (import_module(f".{home}", __name__) for home in homes)
     return next(getattr(home, name) for home in found if hasattr(home, name))

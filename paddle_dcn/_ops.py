@@ -91,6 +91,13 @@ def infer(call: Call, inference: Inference) -> Tensor:
     return run_raw("paddle_dcn_inference", *inputs, *attributes, 0, *inference)
 
 
+def convolve(call: Call, inference: Inference, addend: Tensor | None) -> Tensor:
+    """Add the plain 3x3 convolution for inference to the program, or run it."""
+    bias = _no_bias(call.weight) if call.bias is None else call.bias
+    inputs = (call.x, call.weight, bias, addend)
+    return run_raw("paddle_dcn_plain", *inputs, call.attributes.padding, *inference[1:])
+
+
 def _no_bias(weight: Tensor) -> Tensor:
     if paddle.in_dynamic_mode():  # several times faster than paddle.zeros
         return paddle._C_ops.full([weight.shape[0]], 0.0, weight.dtype, weight.place)

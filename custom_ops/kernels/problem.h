@@ -44,6 +44,9 @@ struct Problem {
   bool joined = false;
   // out = min(y < 0 ? negative_slope * y : y, upper_bound)
   double negative_slope = 1, upper_bound = std::numeric_limits<double>::infinity();
+  // A plain convolution: there are no tensors `offset` and `mask`. 3x3 only, float32, without
+  // strides, dilations and groups.
+  bool plain = false;
 
   int64_t taps() const { return kernel_h * kernel_w; }
   int64_t in_pixels() const { return height * width; }
@@ -66,6 +69,8 @@ struct ForwardTensors {
   // one on the same engine has, and `weight` is not read unless another engine computes again.
   void* packed = nullptr;
   bool packs = false;
+  // Of a plain convolution: null, or what is added to it before the activation, like out.
+  const void* addend = nullptr;
 };
 
 // A null gradient is not wanted and costs nothing. Wanted ones are overwritten, not added to.

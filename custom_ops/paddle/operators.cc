@@ -1,8 +1,8 @@
 // Registration of paddle_dcn_v1 and paddle_dcn_v2 with their gradients, and of
-// paddle_dcn_inference.
+// paddle_dcn_inference and paddle_dcn_plain.
 //
 // v1 and v2 are two because Paddle's static backward cannot handle an optional input (mask) that is
-// absent; inference has no backward. The functions that infer shapes never throw: in a static
+// absent; the others have no backward. The functions that infer shapes never throw: in a static
 // program that would abort the process, so they answer -1 for what they cannot know and the kernels
 // report the error.
 #include <algorithm>
@@ -62,6 +62,13 @@ Inputs read_inputs(const Context& context, const Attributes& attributes, Operato
   };
   Inputs result;
   result.x = input("x", 0);
+  if (of == Operator::kPlain) {
+    result.weight = input("weight", 1);
+    result.bias = input("bias", 2);
+    if (context.OptionalInputAt(3).get_ptr() != nullptr) result.addend = input("addend", 3);
+    require_supported(result.x, of);
+    return result;
+  }
   result.offset = input("offset", 1);
   size_t next = 2;
   if (modulated) result.mask = input("mask", next);
@@ -94,12 +101,13 @@ void compute(Context* context, Operator of, bool modulated) {
   if (problem.batch > 0) {
     ForwardTensors tensors;
     tensors.x = in.x.data();
-    tensors.offset = in.offset.data();
+    tensors.offset = data(in.offset);
     tensors.mask = data(in.mask);
     tensors.weight = in.weight.data();
     tensors.bias = in.bias.data();
+    tensors.addend = data(in.addend);
     tensors.out = out.data();
-    if (of == Operator::kInference) {
+    if (of != Operator::kForward) {
       infer(problem, tensors, in.weight, attributes.constant);
     } else {
       forward(problem, tensors, in.x);
@@ -118,6 +126,10 @@ void inference_kernel(Context* context) {
     const bool modulated = context->OptionalInputAt(2).get_ptr() != nullptr;
     compute(context, Operator::kInference, modulated);
   });
+}
+
+void plain_kernel(Context* context) {
+  report_errors([context] { compute(context, Operator::kPlain, false); });
 }
 
 template <bool modulated>
@@ -209,6 +221,23 @@ std::vector<Shape> forward_shape(const std::vector<Shape>& inputs,
     };
     const auto out = image_shape(last, size_at(x, 0), size_at(weight, 0), out_size(0), out_size(1));
     return {{out.begin(), out.end()}};
+  } catch (const std::exception&) {
+    return {{-1, -1, -1, -1}};
+  }
+}
+
+std::vector<Shape> plain_shape(const std::vector<Shape>& inputs,
+                               const std::vector<std::vector<Shape>>&,
+                               const std::vector<paddle::any>& attributes) {
+  try {
+    const Attributes a = Attributes::read(attributes, Operator::kPlain);
+    const Shape &x = inputs.at(0), &weight = inputs.at(1);
+    const auto out_size = [&](size_t axis) {
+      const int64_t size = size_at(x, axis + 2), kernel = size_at(weight, axis + 2);
+      if (size < 0 || kernel < 0) return int64_t{-1};
+      return output_size(size, kernel, 1, a.paddings.at(2 * axis), a.paddings.at(2 * axis + 1), 1);
+    };
+    return {{size_at(x, 0), size_at(weight, 0), out_size(0), out_size(1)}};
   } catch (const std::exception&) {
     return {{-1, -1, -1, -1}};
   }
@@ -323,6 +352,20 @@ PD_BUILD_OP(paddle_dcn_inference)
     .SetInferDtypeFn(binding::forward_dtype);
 
 PD_BUILD_GRAD_OP(paddle_dcn_inference)
+    .Inputs({"x", Grad("out")})
+    .Outputs({Grad("x")})
+    .SetKernelFn(binding::inference_backward_kernel);
+
+// A plain 3x3 convolution, with what stands behind it. The addend may be absent.
+PD_BUILD_OP(paddle_dcn_plain)
+    .Inputs({"x", "weight", "bias", paddle::Optional("addend")})
+    .Outputs({"out"})
+    .Attrs(Attributes::declarations(Operator::kPlain))
+    .SetKernelFn(binding::plain_kernel)
+    .SetInferShapeFn(binding::plain_shape)
+    .SetInferDtypeFn(binding::forward_dtype);
+
+PD_BUILD_GRAD_OP(paddle_dcn_plain)
     .Inputs({"x", Grad("out")})
     .Outputs({Grad("x")})
     .SetKernelFn(binding::inference_backward_kernel);

@@ -104,7 +104,7 @@ int choose_engine(DataType dtype) {
 
 void require_supported(const paddle::Tensor& x, Operator of) {
   if (x.is_cpu()) return;
-  if (of == Operator::kInference) {
+  if (of == Operator::kInference || of == Operator::kPlain) {
     throw_value_error(
         "x: expected a CPU tensor, for which the model was converted (with fuse=False it runs "
         "elsewhere), got one on " +

@@ -168,6 +168,7 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   check_attributes(a);
   Problem p;
   p.channels_last = a.data_format == "NHWC";
+  p.plain = !in.offset.defined();
   p.modulated = a.joined || in.mask.defined();
   p.joined = a.joined;
   p.negative_slope = a.negative_slope;
@@ -219,7 +220,10 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
 
   const phi::Place& place = in.x.place();
   const phi::DataType dtype = in.x.dtype();
-  const bool mixed = in.offset.dtype() == phi::DataType::FLOAT32;
+  require(!p.plain || (dtype == phi::DataType::FLOAT32 && p.kernel_h == 3 && p.kernel_w == 3),
+          "weight: expected float32 [M, C, 3, 3], got ", phi::DataTypeToString(dtype), " ",
+          shape_of(in.weight));
+  const bool mixed = !p.plain && in.offset.dtype() == phi::DataType::FLOAT32;
   const phi::DataType offset_dtype = mixed ? phi::DataType::FLOAT32 : dtype;
   p.dtype = element_type("x", dtype);
   p.offset_dtype = mixed ? DataType::kFloat32 : p.dtype;
@@ -227,7 +231,7 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
     return std::array{p.batch, product({planes, p.deformable_groups, p.kernel_h, p.kernel_w}),
                       p.out_height, p.out_width};
   };
-  check_tensor("offset", in.offset, place, offset_dtype, field(p.joined ? 3 : 2));
+  if (!p.plain) check_tensor("offset", in.offset, place, offset_dtype, field(p.joined ? 3 : 2));
   if (in.mask.defined()) check_tensor("mask", in.mask, place, offset_dtype, field(1));
   check_tensor("weight", in.weight, place, dtype,
                std::array{p.out_channels, p.group_channels(), p.kernel_h, p.kernel_w});
@@ -235,6 +239,7 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   if (in.grad_out.defined()) {
     check_tensor("out@GRAD", in.grad_out, place, dtype, output_shape(p));
   }
+  if (in.addend.defined()) check_tensor("addend", in.addend, place, dtype, output_shape(p));
   return p;
 }
 

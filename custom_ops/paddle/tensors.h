@@ -14,18 +14,18 @@ namespace binding {
 
 using paddle::Tensor;
 
-enum class Operator { kForward, kBackward, kInference };
+enum class Operator { kForward, kBackward, kInference, kPlain };
 
 struct Attributes {
-  std::vector<int> strides;    // vertical, horizontal
-  std::vector<int> paddings;   // top, bottom, left, right
-  std::vector<int> dilations;  // vertical, horizontal
-  int groups;
-  int deformable_groups;
-  int im2col_step;          // 0: chosen by the kernels
-  std::string data_format;  // "NCHW" or "NHWC"
-  int gradient_mask;        // a bit of Gradient for each gradient that backward computes
-  // Of paddle_dcn_inference; see Problem.
+  std::vector<int> strides{1, 1};    // vertical, horizontal
+  std::vector<int> paddings;         // top, bottom, left, right
+  std::vector<int> dilations{1, 1};  // vertical, horizontal
+  int groups = 1;
+  int deformable_groups = 1;
+  int im2col_step = 0;               // 0: chosen by the kernels
+  std::string data_format = "NCHW";  // or "NHWC"
+  int gradient_mask = 0;             // a bit of Gradient for each gradient that backward computes
+  // Of paddle_dcn_inference, all but the first also of paddle_dcn_plain; see Problem.
   bool joined = false;
   float negative_slope = 1, upper_bound = 0;  // 0: none, since JSON has no infinity
   bool constant = false;                      // the weight never changes
@@ -34,16 +34,19 @@ struct Attributes {
   // gradient_mask keeps the spelling that the first ones were saved with.
   template <typename F>
   void for_each(Operator of, const F& f) {
-    f("strides", strides);
+    const bool plain = of == Operator::kPlain;
+    if (!plain) f("strides", strides);
     f("paddings", paddings);
-    f("dilations", dilations);
-    f("groups", groups);
-    f("deformable_groups", deformable_groups);
-    f("im2col_step", im2col_step);
-    f("data_format", data_format);
-    f("wanted", gradient_mask);
-    if (of != Operator::kInference) return;
-    f("joined", joined);
+    if (!plain) {
+      f("dilations", dilations);
+      f("groups", groups);
+      f("deformable_groups", deformable_groups);
+      f("im2col_step", im2col_step);
+      f("data_format", data_format);
+      f("wanted", gradient_mask);
+      if (of != Operator::kInference) return;
+      f("joined", joined);
+    }
     f("negative_slope", negative_slope);
     f("upper_bound", upper_bound);
     f("constant", constant);
@@ -59,9 +62,10 @@ struct Attributes {
 enum Gradient : int { kX = 1, kOffset = 2, kMask = 4, kWeight = 8, kBias = 16 };
 
 // Inputs of one call. There is no `mask` in v1 or where it is joined, no `bias` in backward, no
-// `grad_out` in forward.
+// `grad_out` in forward. A plain convolution has neither `offset` nor `mask`, but may have
+// `addend`.
 struct Inputs {
-  Tensor x, offset, mask, weight, bias, grad_out;
+  Tensor x, offset, mask, weight, bias, grad_out, addend;
 };
 
 // The tensor, dense in its logical order and with memory. A predictor with oneDNN hands over

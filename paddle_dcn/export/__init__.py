@@ -61,7 +61,8 @@ class Conversion(NamedTuple):
     difference: float | None
     """How far outputs were from the model's, as a share of the largest value; None: not run."""
     fused: dict[str, int] = {}
-    """Of how many deformable convolutions what was fused, by name; {} for all but "fast"."""
+    """Of how many deformable convolutions what was fused, by name, and how many plain ones are
+    computed by this package; {} for all but "fast"."""
     refused_by_onednn: list[str] = []
     """For Paddle: what needs `config.disable_mkldnn()` in a predictor on the CPU, Paddle's too."""
 
@@ -270,8 +271,12 @@ def convert(
             convolution, reads offset and mask from the tensor that they are parts of, and reorders
             weights once: they must not change after the first run. Where an output has other users
             or weights are computed, that is left as it is. Where Paddle's relu makes 0 of NaN, NaN
-            stays NaN. leaky_relu, and interpolation (nearest by powers of two, and bilinear) of
-            NCHW, become operators that Paddle 3.3's predictors with oneDNN can run.
+            stays NaN. Ordinary convolutions of 3x3 in float32, without stride, dilation and groups,
+            of 16 channels or more, are computed by Winograd's minimal filtering, with the same
+            behind them and the addition of a tensor of the same sizes; a NaN or infinite pixel
+            reaches the 4x4 tiles that it touches. leaky_relu, and interpolation (nearest by powers
+            of two, and bilinear) of NCHW, become operators that Paddle 3.3's predictors with oneDNN
+            can run.
 
     Returns:
         What was found and done: `layers`, `files`, `difference`, `fused`, `refused_by_onednn`.

@@ -22,6 +22,7 @@ OPERATORS = {
     "custom_op.paddle_dcn_inference": ("x", "offset", "mask", "weight", "bias"),
 }
 BUILTIN = "pd_op.deformable_conv"
+PLAIN = "custom_op.paddle_dcn_plain"
 
 _CONVOLUTIONS = ("pd_op.conv2d", "pd_op.depthwise_conv2d")
 
@@ -81,6 +82,9 @@ def rewrite(program: Program, form: Callable[[Call], Tensor]) -> None:
             )
             if not kept:
                 replace(operator, functools.partial(_emit, form, *read(operator)))
+        for operator in program.operators if form is not fast else ():
+            if operator.name() == PLAIN:
+                replace(operator, functools.partial(_emit_plain, operator))
 
 
 def _emit(form: Callable[[Call], Tensor], call: Call, inference: Inference) -> Tensor:
@@ -90,7 +94,24 @@ def _emit(form: Callable[[Call], Tensor], call: Call, inference: Inference) -> T
         offsets = 2 * call.attributes.deformable_groups * height * width
         mask = nn.functional.sigmoid(planes[:, offsets:])
         call = call._replace(offset=planes[:, :offsets], mask=mask)
-    out = form(call)
+    return _activate(form(call), inference)
+
+
+def _emit_plain(operator: Any) -> Tensor:
+    """Emit Paddle's operators for a plain convolution and what it has taken in."""
+    tensors = [each if each.initialized() else None for each in operator.operands_source()]
+    x, weight, bias, addend = tensors
+    attributes = operator.attrs()
+    out = nn.functional.conv2d(x, weight, bias, padding=list(attributes["paddings"]))
+    out = out if addend is None else out + addend
+    return _activate(out, _inference(attributes))
+
+
+def _inference(attributes: dict) -> Inference:
+    return Inference(**{name: attributes[name] for name in Inference._fields if name in attributes})
+
+
+def _activate(out: Tensor, inference: Inference) -> Tensor:
     if inference.negative_slope == 0:
         out = nn.functional.relu(out)
     elif inference.negative_slope != 1:
@@ -232,8 +253,7 @@ def read(operator: Any) -> tuple[Call, Inference]:
             **chosen,
         ),
     )
-    known = {name: attributes[name] for name in Inference._fields if name in attributes}
-    return call, Inference(**known)
+    return call, _inference(attributes)
 
 
 def _in_builtins_terms(convolve: Callable[[Call], Tensor], call: Call) -> Tensor:

@@ -1,4 +1,4 @@
-"""Takes into the deformable convolutions of a program what stands around them, for inference."""
+"""Puts operators for inference into a program, which take in what stands around convolutions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _ops
-from .._checks import Call, Inference, dtype_name
+from .._checks import Attributes, Call, Inference, dtype_name
 from . import _forms
 from ._programs import Program, remove_unused, replace
 
@@ -21,28 +21,85 @@ class _Site:
     operator: Any
     call: Call
     inference: Inference
+    addend: Any = None  # of a plain convolution
 
 
 def fuse(program: Program, savings: Sequence[str] | None = None) -> dict[str, int]:
-    """Put the operator for inference in the place of deformable convolutions and what they take in.
+    """Put operators for inference in the place of convolutions and what they take in.
 
-    Returns for each of the savings (all of `SAVINGS` by default) how many had something to save.
+    Returns for each of the savings (all of `SAVINGS` by default) how many had something to save:
+    deformable convolutions, and for "plain" the plain ones.
     """
-    savings = list(SAVINGS) if savings is None else savings
+    savings = SAVINGS if savings is None else savings
     counts = dict.fromkeys(savings, 0)
     with program.building():
         for operator in _forms.deformable(program):
             site = _Site(operator, *_forms.read(operator))
-            taken = [name for name in savings if SAVINGS[name](program, site)]
+            taken = [name for name in savings if name != PLAIN and _AROUND[name](program, site)]
             for name in taken:
                 counts[name] += 1
             if taken:
-                sources = _sources(site.operator)
-                layer = operator.attrs().get("struct_name", "")
-                site.operator.set_str_attr("struct_name", layer)
-                replace(site.operator, lambda site=site: _ops.infer(site.call, site.inference))
-                remove_unused(sources)
+                _put(operator, site, lambda site=site: _ops.infer(site.call, site.inference))
+        convolutions = [each for each in program.operators if each.name() == "pd_op.conv2d"]
+        for operator in convolutions if PLAIN in savings else ():
+            site = _plain(program, operator)
+            if site is not None:
+                counts[PLAIN] += 1
+                _put(
+                    operator,
+                    site,
+                    lambda site=site: _ops.convolve(site.call, site.inference, site.addend),
+                )
     return counts
+
+
+def _put(operator: Any, site: _Site, emit: Callable[[], Any]) -> None:
+    """Put what `emit` returns in the place of a convolution and what it takes in."""
+    sources = _sources(site.operator)
+    site.operator.set_str_attr("struct_name", operator.attrs().get("struct_name", ""))
+    replace(site.operator, emit)
+    remove_unused(sources)
+
+
+def _plain(program: Program, operator: Any) -> _Site | None:
+    """Return a plain convolution that is computed faster here, with all that it takes in."""
+    x, weight = operator.operands_source()
+    attributes = operator.attrs()
+    channels, outputs = weight.shape[1], weight.shape[0]
+    padding = attributes["paddings"]
+    if (
+        weight.shape[2:] != [3, 3]
+        or attributes["strides"] != [1, 1]
+        or attributes["dilations"] != [1, 1]
+        or attributes["groups"] != 1
+        or attributes["padding_algorithm"] != "EXPLICIT"
+        or attributes["data_format"] != "NCHW"
+        or dtype_name(weight.dtype) != "float32"
+        or _kind(weight.get_defining_op()) != "parameter"
+        or min(channels, outputs) < _FEWEST
+    ):
+        return None
+    top, bottom, left, right = padding if len(padding) == 4 else np.repeat(padding, 2).tolist()
+    call = Call(x, None, None, weight, None, Attributes(padding=(top, bottom, left, right)))
+    site = _Site(operator, call, Inference(constant=True))
+    _fold(program, site)
+    _residual(site)
+    _activation(program, site)
+    # oneDNN pools what is not in its own layout many times more slowly.
+    users = site.operator.result(0).all_used_ops()
+    return None if any(_kind(user) == "pool2d" for user in users) else site
+
+
+def _residual(site: _Site) -> None:
+    """Take in the addition of a tensor of the same sizes behind."""
+    user = _only_user(site.operator)
+    if user is None or _kind(user) != "add":
+        return
+    out = site.operator.result(0)
+    (addend,) = [each for each in user.operands_source() if not each.is_same(out)]
+    known = len(addend.shape) == 4 and min(addend.shape[1:]) >= 0
+    if known and addend.shape == out.shape and addend.dtype == out.dtype:
+        site.operator, site.addend = user, addend
 
 
 def _fold(program: Program, site: _Site) -> bool:
@@ -119,12 +176,17 @@ def _constant(program: Program, site: _Site) -> bool:
     return True
 
 
-SAVINGS: dict[str, Callable[[Program, _Site], bool]] = {
+_AROUND: dict[str, Callable[[Program, _Site], bool]] = {
     "fold": _fold,
     "activation": _activation,
     "joined": _joined,
     "constant": _constant,
 }
+PLAIN = "plain"
+SAVINGS = (*_AROUND, PLAIN)
+
+# Channels and outputs from which on a plain convolution is faster here.
+_FEWEST = 16
 
 # Negative slope and upper bound.
 _ACTIVATIONS: dict[str, Callable[[dict], tuple[float, float]]] = {

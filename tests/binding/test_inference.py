@@ -136,3 +136,26 @@ def test_errors(changed, form, message):
     changed |= {name: form.pop(name) for name in ("mask",) if name in form}
     with pytest.raises(ValueError, match=message):
         _ops.infer(call._replace(**changed), _checks.Inference(**form))
+
+
+WRONG = {  # sizes of x, weight, bias and addend, and what is said
+    "x: expected 4 sizes": ((2, 16, 5), (16, 16, 3, 3), (16,), None),
+    r"weight: expected float32 \[M, C, 3, 3\]": ((2, 16, 5, 6), (16, 16, 1, 1), (16,), None),
+    r"weight: expected float32 \[16, 16, 3, 3\]": ((2, 16, 5, 6), (16, 8, 3, 3), (16,), None),
+    "bias: expected": ((2, 16, 5, 6), (16, 16, 3, 3), (15,), None),
+    "addend: expected": ((2, 16, 5, 6), (16, 16, 3, 3), (16,), (1, 16, 5, 6)),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_plain_convolution_that_does_not_fit(message):
+    """What a program may only tell when it runs."""
+    tensors = [None if shape is None else paddle.ones(shape) for shape in WRONG[message]]
+    with pytest.raises(ValueError, match=message):
+        _ops.run_raw("paddle_dcn_plain", *tensors, [1, 1, 1, 1], 1.0, 0.0, False)
+
+
+def test_plain_convolution_is_for_float32():
+    tensors = [paddle.ones(shape, "float64") for shape in ((1, 16, 5, 6), (16, 16, 3, 3), (16,))]
+    with pytest.raises(ValueError, match="expected float32"):
+        _ops.run_raw("paddle_dcn_plain", *tensors, None, [1, 1, 1, 1], 1.0, 0.0, False)

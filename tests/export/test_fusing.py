@@ -225,7 +225,8 @@ def test_what_is_taken_in(models, tmp_path, name):
     folder, feed, wanted = models
     done = export.convert(folder / name, tmp_path / "fast", "fast")
     count = 2 if name == "shared weight" else 1
-    expected = {"fold": 0, "activation": 0, "joined": 0, "constant": count, **ROWS[name][2]}
+    expected = {"fold": 0, "activation": 0, "joined": 0, "constant": count, "plain": 0}
+    expected |= ROWS[name][2]
     assert done.fused == expected
     left = operators(tmp_path / "fast")
     assert left.count("paddle_dcn_inference") == (count if any(expected.values()) else 0)
@@ -304,7 +305,7 @@ def test_names_of_parameters(models, tmp_path):
 ALONE = {"fold": "two norms", "activation": "relu", "joined": "chunk", "constant": "no bias"}
 
 
-@pytest.mark.parametrize("saving", _fusing.SAVINGS)
+@pytest.mark.parametrize("saving", ALONE)
 def test_one_saving_alone(models, saving):
     folder, feed, wanted = models
     program = _programs.read(*_programs.find(folder / ALONE[saving]))
@@ -330,6 +331,89 @@ def test_without_fusing(models, tmp_path):
         layer(x).sum().backward()
         trained = [each for each in layer.parameters() if not each.stop_gradient]
         assert trained and all(parameter.grad is not None for parameter in trained)
+
+
+class Plain(nn.Layer):
+    """Ordinary convolutions; what is computed of them is `forward`."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.first = nn.Conv2D(16, 24, 3, padding=1)
+        self.second = nn.Conv2D(24, 24, 3, padding=[0, 2], bias_attr=False)
+        self.third = nn.Conv2D(24, 24, 3, padding=1)
+        self.norm = nn.BatchNorm2D(24)
+        self.strided = nn.Conv2D(16, 24, 3, stride=2, padding=1)
+        self.dilated = nn.Conv2D(16, 24, 3, padding=2, dilation=2)
+        self.grouped = nn.Conv2D(16, 24, 3, padding=1, groups=2)
+        self.single = nn.Conv2D(16, 24, 1)
+        self.thin = nn.Conv2D(16, 8, 3, padding=1)
+        self.same = nn.Conv2D(16, 24, 3, padding="SAME")
+        self.last = nn.Conv2D(16, 24, 3, padding=1, data_format="NHWC")
+        self.called = forward
+
+    def forward(self, x):
+        return self.called(self, x)
+
+
+def block(net, x):
+    """Two convolutions and what they are added to, as in residual networks."""
+    y = F.relu(net.first(x))
+    return F.relu(net.norm(net.third(y)) + y)
+
+
+# How many plain convolutions are replaced, and what is left of the operators around them.
+PLAIN_ROWS = {
+    "bias": (lambda n, x: n.first(x), 1, set()),
+    "no bias, padding": (lambda n, x: n.second(n.first(x)), 2, set()),
+    "block": (block, 2, set()),
+    "added first": (lambda n, x: (lambda y: y + n.norm(n.third(y)))(n.first(x)), 2, set()),
+    "leaky relu": (lambda n, x: F.leaky_relu(n.norm(n.first(x)), 0.2), 1, set()),
+    "sum with itself": (lambda n, x: (lambda y: F.relu(y + y))(n.first(x)), 1, {"add", "relu"}),
+    "sum of two": (lambda n, x: n.first(x) + n.first(2 * x), 2, {"scale"}),
+    "broadcast": (lambda n, x: n.first(x) + x.mean([1, 2, 3], keepdim=True), 1, {"add", "mean"}),
+    "two users": (lambda n, x: (lambda y: [F.relu(y), y])(n.first(x)), 1, {"relu"}),
+    "pooled": (lambda n, x: F.max_pool2d(F.relu(n.first(x)), 2), 0, {"conv2d", "relu", "pool2d"}),
+    "computed weight": (lambda n, x: F.conv2d(x, 2 * n.first.weight), 0, {"conv2d", "scale"}),
+    **{
+        kind: (lambda n, x, kind=kind: getattr(n, kind)(x), 0, {"conv2d"})
+        for kind in ("strided", "dilated", "grouped", "single", "thin", "same")
+    },
+    "NHWC": (lambda n, x: n.last(x.transpose([0, 2, 3, 1])), 0, {"conv2d", "transpose"}),
+}
+# What holds convolutions' weights, biases and shapes.
+HOLDING = {"parameter", "data", "fetch", "full", "full_int_array", "reshape", "add", "constant"}
+
+
+@pytest.fixture(scope="module")
+def plain_model():
+    paddle.seed(5)
+    model = Plain(None)
+    model.norm._mean.set_value(paddle.uniform([24]))
+    model.norm._variance.set_value(paddle.uniform([24], min=0.5, max=1.5))
+    model.eval()
+    return model
+
+
+@pytest.mark.parametrize("name", PLAIN_ROWS)
+def test_plain_convolutions(plain_model, tmp_path, name):
+    """Verified against the model by `convert`, also with oneDNN, and when converted back."""
+    plain_model.called, count, left = PLAIN_ROWS[name]
+    spec = [InputSpec([None, 16, 14, 11], name="x")]
+    done = export.convert(plain_model, tmp_path / "fast", "fast", spec)
+    assert done.fused["plain"] == count and done.difference < 1e-5
+    kinds = operators(tmp_path / "fast")
+    assert kinds.count("paddle_dcn_plain") == count
+    if count:
+        assert {kind.rstrip("_") for kind in kinds} - HOLDING - {"paddle_dcn_plain"} <= left
+    if name in ("block", "no bias, padding", "leaky relu"):
+        x = paddle.randn([2, 16, 14, 11])
+        with paddle.no_grad():
+            wanted = plain_model(x).numpy()
+        (found,) = run(["predictor"], tmp_path / "fast", [{"x": x.numpy()}]).values()
+        assert_close(found[0][0], wanted, "float32", 9 * 24, name)
+        again = export.convert(tmp_path / "fast", tmp_path / "back", "portable")
+        assert again.difference < 1e-5
+        assert "paddle_dcn_plain" not in operators(tmp_path / "back")
 
 
 def test_command(models, tmp_path, capsys, monkeypatch):

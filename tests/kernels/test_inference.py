@@ -65,11 +65,75 @@ def test_table_emulated(engine):
         check(library, Job(case, DTYPES[i % 7], ("cpu", engine, 2), (), inference=form))
 
 
+# Plain convolutions: one tile and less, parts of tiles, several tasks, outputs that are no multiple
+# of a vector, images a few at a time, any padding.
+PLAIN = [
+    Case(channels=c, size=size, outputs=m, modulated=False, offsets="zero", batch=n, **more)
+    for n, c, size, m, more in (
+        (1, 1, (3, 3), 1, {}),
+        (2, 20, (4, 6), 16, {"padding": 1}),
+        (1, 16, (13, 18), 27, {"padding": (0, 3, 2, 1)}),
+        (3, 35, (34, 21), 70, {"padding": 1, "im2col_step": 2}),
+        (2, 24, (33, 50), 40, {"padding": 1, "bias": False}),
+        (2, 13, (9, 7), 18, {"padding": 1, "data_format": "NHWC"}),
+    )
+]
+PLAIN_FORMS = [
+    Inference(plain=True),
+    Inference(plain=True, packed=True, negative_slope=0.0),
+    Inference(plain=True, packed=True, negative_slope=0.1, upper_bound=1.5),
+]
+
+
+def amplification() -> float:
+    """By how much Winograd's transforms enlarge rounding errors of a sum of nine, as a variance.
+
+    In one dimension output i is the sum over points t of A[i, t] * (G[t] w) * (B[t] d), which has
+    errors of the size of these terms; the direct sum is of three terms. Toom and Cook's matrices,
+    for the points t: 1, t, t^2, ..., and for B the product of x - s over the other points s.
+    """
+    points = np.sqrt(0.5) * np.array([0, 1, -1, 2, -2])
+    others = [np.delete(points, t) for t in range(5)]
+    g = np.array([t ** np.arange(3) / np.prod(t - s) for t, s in zip(points, others)])
+    b = np.array([np.poly(s)[::-1] for s in others])
+    a = points ** np.arange(4)[:, None]
+    terms = a**2 * (g**2).sum(1) * (b**2).sum(1)
+    infinite = [0, 0, 0, (np.poly(points) ** 2).sum()]
+    return ((terms.sum(1) + infinite).max() / 3) ** 2
+
+
+def check_plain(library: Library, job: Job) -> None:
+    case, form = job.case, job.inference
+    addend = np.random.default_rng(0).standard_normal((case.batch, case.outputs, *case.out_size))
+    addend = addend.astype("float32").astype("float64")
+    job.arrays = {"addend": addend} if form.packed else {}
+    out = convolution(case, "float32", False) + job.arrays.get("addend", 0)
+    wanted = np.minimum(np.where(out < 0, form.negative_slope * out, out), form.upper_bound)
+    depth = case.depth["out"] * amplification()
+    assert_close(run(library, job)["out"], wanted, "float32", depth, f"{job}")
+
+
+@pytest.mark.parametrize("engine", NATIVE)
+def test_plain_convolutions(engine):
+    for case in PLAIN:
+        for form in PLAIN_FORMS:
+            check_plain(SHIPPED, Job(case, DTYPES[0], ("cpu", engine, 2), (), inference=form))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
+@pytest.mark.parametrize("engine", SHIPPED.engines())
+def test_plain_convolutions_emulated(engine):
+    library = Library(build(emulated=True))
+    for i, case in enumerate(PLAIN):
+        form = PLAIN_FORMS[i % 3]
+        check_plain(library, Job(case, DTYPES[0], ("cpu", engine, 2), (), inference=form))
+
+
 @pytest.mark.parametrize("engine", NATIVE)
 @pytest.mark.parametrize("threads", [2, 3, 5])
 def test_threads_do_not_change_results(engine, threads):
     case = Case(3, 64, (40, 41), 72, padding=1, deformable_groups=2, im2col_step=2)
-    for form in FORMS:
+    for form in [*FORMS, *PLAIN_FORMS]:
         one, many = (
             run(SHIPPED, Job(case, DTYPES[0], ("cpu", engine, n), (), inference=form))["out"]
             for n in (1, threads)

@@ -68,6 +68,7 @@ class Inference(NamedTuple):
     joined: bool = False  # the case's mask are logits, behind the offsets
     negative_slope: float = 1.0
     upper_bound: float = float("inf")
+    plain: bool = False  # without the case's offsets and mask
     packed: bool = False  # a first call packs the weight, whose memory is NaN in the second
 
 
@@ -119,6 +120,8 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
     shapes = p.shapes()
     if p.joined or not p.modulated:
         del shapes["mask"]
+    if p.plain:
+        del shapes["offset"]
     arrays = dict(remembered_problem(job.case, job.dtypes[0]))
     if arrays["bias"] is None:
         arrays["bias"] = np.zeros(job.case.outputs)
@@ -150,6 +153,8 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
 
     inputs = {name: memory(name, name) for name in shapes if name != "out"}
     out = memory("out", "out")
+    if "addend" in arrays:
+        inputs["addend"] = memory("addend", "out")
     pointers = {name: array.ctypes.data for name, array in inputs.items()}
     pointers["out"] = out.ctypes.data
     if job.inference.packed:

@@ -5,6 +5,8 @@
 #include "forward-inl.h"
 #ifdef DCN_SPLIT
 #include "split-inl.h"
+#else
+#include "winograd-inl.h"
 #endif
 
 namespace dcn::cpu::DCN_ISA {
@@ -13,12 +15,18 @@ template <typename Product>
 constexpr Kernels kKernels = {Product::kTerms == 1,   packed_bytes<Product>,
                               forward_bytes<Product>, backward_bytes<Product>,
                               forward<Product>,       backward<Product>};
+#ifndef DCN_SPLIT
+constexpr Kernels kPlainKernels = {true,    winograd_packed_bytes, winograd_bytes,
+                                   nullptr, winograd_forward,      nullptr};
+#endif
 
 const Kernels* kernels(const Problem& p) {
 #ifndef DCN_SPLIT
+  if (p.plain) return &kPlainKernels;
   return p.dtype == DataType::kFloat64 ? &kKernels<VectorProduct<double>>
                                        : &kKernels<VectorProduct<float>>;
 #else
+  if (p.plain) return nullptr;
   // Of groups of one channel most of a split product is padding.
   if (p.dtype == DataType::kBFloat16 && p.group_channels() > 1) {
     return &kKernels<SplitProduct<1, BFloat16>>;

@@ -9,6 +9,7 @@
 // several tiles, which share the weights of one slab while they are in that cache, too.
 #pragma once
 
+#include "activation-inl.h"
 #include "pass-inl.h"
 
 namespace dcn::cpu::DCN_ISA {
@@ -345,7 +346,7 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
         }
       }
       if (slab.group_offset + slab.channels_per_group == p.group_channels()) {
-        activate(pixels, slab.groups * outputs);
+        activate(p, pixels, slab.groups * outputs, own.out, buffers.out_stride);
         for (int64_t g = 0; g < slab.groups; ++g) {
           const int64_t first_output = (slab.group + g) * p.group_outputs() + output;
           from_channels_last(
@@ -353,20 +354,6 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
               {image, first_output, smaller(outputs, p.group_outputs() - output), pixel, pixels},
               like_out(p, tensors.out));
         }
-      }
-    }
-  }
-
-  // NaN stays NaN.
-  void activate(int64_t pixels, int64_t outputs) {
-    const T slope = static_cast<T>(p.negative_slope), bound = static_cast<T>(p.upper_bound);
-    if (slope == 1 && bound == std::numeric_limits<T>::infinity()) return;
-    for (int64_t t = 0; t < pixels; ++t) {
-      T* const row = own.out + t * buffers.out_stride;
-      for (int64_t m = 0; m < outputs; ++m) {
-        const T below = slope == 0 ? 0 : slope * row[m];  // also of infinity
-        const T value = row[m] < 0 ? below : row[m];
-        row[m] = value > bound ? bound : value;
       }
     }
   }
