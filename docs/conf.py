@@ -9,7 +9,6 @@ html_show_copyright = False
 html_theme_options = {"light_css_variables": {"code-font-size": "0.77em"}}  # 95 columns fit
 exclude_patterns = ["conf.py"]
 
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 # In docstrings, as in Markdown, single backticks hold code.

@@ -1,8 +1,8 @@
 """Makes the pictures in docs/figures: of the examples, of the benchmark's figures, and a sketch.
 
-    python docs/figures.py
+    python docs/figures.py [--no-training]
 
-It trains the networks of `examples/photograph.py`, in about a minute.
+It trains the networks of `examples/photograph.py`, in about a minute; without, their pictures stay.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def network(kind: str) -> nn.Sequential:
     for depth, (width, stride) in enumerate(zip(WIDTHS, STRIDES)):
         convolution = KINDS[kind] if depth >= FIRST_DEFORMABLE else nn.Conv2D
         layer = convolution(channels, width, 3, stride=stride, padding=1, bias_attr=False)
-        if hasattr(layer, "conv_offset"):  # as in the papers
+        if hasattr(layer, "conv_offset"):  # as in the paper of v2
             for parameter in layer.conv_offset.parameters():
                 parameter.optimize_attr["learning_rate"] = 0.1
         layers += [layer, nn.BatchNorm2D(width), nn.ReLU()]
