@@ -13,12 +13,6 @@
 
 namespace dcn::cpu::DCN_ISA {
 
-// The only problems that it is for.
-inline bool is_winograd(const Problem& p) {
-  return p.dtype == DataType::kFloat32 && p.kernel_h == 3 && p.kernel_w == 3 && p.stride_h == 1 &&
-         p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 1 && p.groups == 1;
-}
-
 constexpr int64_t kOutTile = 4, kInTile = 6;
 constexpr int kPoints = kInTile * kInTile;
 constexpr double kRootHalf = 0.70710678118654752440, kRootTwo = 1.41421356237309504880;
