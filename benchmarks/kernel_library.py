@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "custom_ops" / "kernels"
 DTYPES = ("float16", "bfloat16", "float32", "float64")  # in the order of dcn::DataType
 DETERMINISTIC, TENSOR_FLOAT32, WIDE_INDEX, SMALL_CHUNKS = 1, 2, 4, 8  # the bits of `flags`
+FASTEST, COLUMNS, DIRECT = range(3)  # in the order of dcn::Path
 
 _SIZES = (
     "batch channels height width out_channels out_height out_width kernel_h kernel_w "
@@ -44,6 +45,8 @@ class Problem(ctypes.Structure):
         ("negative_slope", ctypes.c_double),
         ("upper_bound", ctypes.c_double),
         ("plain", ctypes.c_bool),
+        ("weighted", ctypes.c_bool),
+        ("path", ctypes.c_int),
     ]
 
     @classmethod
@@ -66,6 +69,8 @@ class Problem(ctypes.Structure):
         negative_slope: float = 1.0,
         upper_bound: float = float("inf"),
         plain: bool = False,
+        weighted: bool = True,
+        path: int = FASTEST,
     ) -> Problem:
         """Fill in the output size; ``x_shape`` is NCHW whatever the layout in memory."""
         n, c, h, w = x_shape
@@ -86,6 +91,8 @@ class Problem(ctypes.Structure):
             negative_slope,
             upper_bound,
             plain,
+            weighted,
+            path,
         )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

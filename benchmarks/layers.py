@@ -76,5 +76,9 @@ LAYERS = {
         Layer("basicvsrpp", (2, 128, 64, 64), 64, deformable_groups=16),
         Layer("basicvsrpp_test", (1, 128, 180, 320), 64, deformable_groups=16),
         Layer("c2_small", (1, 64, 56, 56), 64),
+        Layer("depthwise_c3", (8, 112, 56, 56), 112, groups=112),
+        Layer("depthwise_c4", (1, 256, 64, 64), 256, groups=256),
+        Layer("depthwise_c4_dg", (4, 256, 28, 28), 256, groups=256, deformable_groups=16),
+        Layer("depthwise_c5", (2, 512, 14, 14), 512, groups=512),
     )
 }

@@ -22,6 +22,9 @@ namespace dcn {
 enum class DataType : int { kFloat16, kBFloat16, kFloat32, kFloat64 };
 constexpr int kDataTypes = 4;
 
+// The CPU's kernels for few channels per group compute without columns, see cpu/direct-inl.h.
+enum class Path : int { kFastest, kColumns, kDirect };
+
 // Plain data.
 struct Problem {
   int64_t batch;                                     // N
@@ -48,6 +51,11 @@ struct Problem {
   // strides, dilations and groups.
   bool plain = false;
 
+  // On the CPU only. Without weights, out is the sum over taps of mask * S, channel by channel:
+  // groups and out_channels are the channels; there is neither weight nor bias.
+  bool weighted = true;
+  Path path = Path::kFastest;  // tests choose the kernels, where they are for the problem
+
   int64_t taps() const { return kernel_h * kernel_w; }
   int64_t in_pixels() const { return height * width; }
   int64_t out_pixels() const { return out_height * out_width; }
@@ -62,7 +70,7 @@ struct ForwardTensors {
   const void* offset;  // [N, deformable_groups * kh * kw * 2, Ho, Wo]: per tap y, then x
   const void* mask;    // [N, deformable_groups * kh * kw, Ho, Wo]
   const void* weight;
-  const void* bias;  // [M], never null
+  const void* bias;  // [M], not null if there is a weight
   void* out;
   // On the CPU: null, or dcn_cpu_packed_bytes() of memory, 64-byte aligned, in which the weight is
   // kept between calls as the kernels want it. This call puts it there if `packs`; else an earlier

@@ -18,7 +18,7 @@ namespace {
 bool packs_alike(const Problem& a, const Problem& b) {
   return a.dtype == b.dtype && a.channels == b.channels && a.out_channels == b.out_channels &&
          a.kernel_h == b.kernel_h && a.kernel_w == b.kernel_w && a.groups == b.groups &&
-         a.plain == b.plain;
+         a.deformable_groups == b.deformable_groups && a.plain == b.plain;
 }
 
 std::shared_ptr<void> allocate(size_t bytes) {

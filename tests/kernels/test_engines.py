@@ -9,11 +9,12 @@ import subprocess
 import numpy as np
 import pytest
 
-from benchmarks.kernel_library import Library
+from benchmarks.kernel_library import COLUMNS, FASTEST, Library
+from benchmarks.kernel_library import DIRECT as WITHOUT_COLUMNS
 from paddle_dcn import _library
 from tests.kernels.cpu_emulation.harness import build, build_parts, build_program
-from tests.support.cases import COMPACT, TABLE, Case, choose
-from tests.support.comparison import assert_close
+from tests.support.cases import COMPACT, DIRECT, TABLE, Case, choose
+from tests.support.comparison import assert_close, assert_results_close
 from tests.support.formula import formula
 from tests.support.kernel_jobs import Job, run
 from tests.support.operators import check_job
@@ -58,6 +59,7 @@ INFINITE = [
     Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3, offsets="integer"),
     Case(2, 64, (5, 6), 40, padding=1, deformable_groups=2, offsets="border"),
     Case(1, 32, (5, 6), 32, padding=1, groups=32, deformable_groups=4, offsets="nonfinite"),
+    Case(1, 22, (5, 6), 22, padding=1, groups=11, offsets="integer"),
 ]
 
 
@@ -92,6 +94,43 @@ def test_weights_of_few_outputs_are_packed_as_they_are(emulated, outputs):
         assert emulated.cpu(engine).packed_bytes(problem) <= limit + 1024, engine
 
 
+# What the kernels without columns compute where they are asked to, and what only some of them.
+FEW_CHANNELS = [*DIRECT, *choose(COMPACT, "one channel a group, one output, several slabs")]
+
+
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+@pytest.mark.parametrize("engine", NATIVE)
+def test_with_and_without_columns(engine, dtypes):
+    for case in FEW_CHANNELS:
+        for path in (COLUMNS, WITHOUT_COLUMNS):
+            check_job(SHIPPED, Job(case, dtypes, ("cpu", engine, 2), path=path))
+
+
+@needs_compiler
+@pytest.mark.parametrize("engine", SHIPPED.engines())
+def test_without_columns_emulated(emulated, engine):
+    for dtypes in DTYPES[:4]:
+        for case in FEW_CHANNELS:
+            check_job(emulated, Job(case, dtypes, ("cpu", engine, 2), path=WITHOUT_COLUMNS))
+
+
+def without_weight(case: Case, dtypes: tuple[str, str]) -> dict[str, np.ndarray]:
+    """Return what a depthwise case gives that has a weight of ones."""
+    arrays = dict(random_problem(case, dtypes[0]))
+    arrays["weight"], arrays["bias"] = np.ones_like(arrays["weight"]), None
+    results = formula(case, arrays)
+    return {name: results[name] for name in ("out", "x", "offset", "mask")[: 3 + case.modulated]}
+
+
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+@pytest.mark.parametrize("engine", NATIVE)
+def test_without_weight(engine, dtypes):
+    for case in FEW_CHANNELS:
+        if case.channels == case.groups == case.outputs:
+            job = Job(case, dtypes, ("cpu", engine, 2), weighted=False)
+            assert_results_close(run(SHIPPED, job), without_weight(case, dtypes), case, dtypes)
+
+
 # Many tiles of pixels in several images, blocks of channels and outputs.
 WIDE = [
     Case(3, 64, (40, 41), 72, padding=1, deformable_groups=2, im2col_step=2),
@@ -108,11 +147,13 @@ CUT = choose(TABLE, "several tasks", "threads share the outputs", "a narrower la
 def test_threads_do_not_change_results(engine, dtypes):
     """Nor does another run: the same bits. The highest engine has the long table."""
     cases = [*COMPACT, *CUT, *WIDE] if engine == NATIVE[-1] else CUT
-    for case in dict.fromkeys(cases):
+    paths = {**dict.fromkeys(cases, FASTEST), **dict.fromkeys(FEW_CHANNELS, WITHOUT_COLUMNS)}
+    for case, path in paths.items():
         if case in BANDS and dtypes != DTYPES[0]:
             continue
         alone, *others = (
-            run(SHIPPED, Job(case, dtypes, ("cpu", engine, threads))) for threads in (1, 2, 3, 5, 2)
+            run(SHIPPED, Job(case, dtypes, ("cpu", engine, threads), path=path))
+            for threads in (1, 2, 3, 5, 2)
         )
         for results in others:
             for name, array in alone.items():

@@ -163,6 +163,9 @@ PATHS = {
     ),
     # Channels that are multiplied at a time.
     "one channel a group, few outputs": lambda c: c.group_channels == 1 and c.group_outputs <= 16,
+    "one channel a group, one output, several slabs": (
+        lambda c: c.group_channels == c.group_outputs == 1 and c.channels > 128
+    ),
     "one channel a group, many outputs": lambda c: c.group_channels == 1 and c.group_outputs > 32,
     "several groups in a slab": lambda c: c.groups > 1 and c.group_channels <= 16,
     "groups in several slabs": lambda c: c.groups > 1 and c.group_channels > 64,
@@ -212,6 +215,7 @@ COMPACT = [
     Case(2, 16, (7, 7), 17, padding=1, deformable_groups=4),
     Case(1, 40, (6, 7), 24, padding=1, groups=8, deformable_groups=2),
     Case(1, 64, (9, 7), 128, padding=1, groups=64, deformable_groups=16),
+    Case(1, 168, (9, 8), 168, padding=1, groups=168, deformable_groups=2),
     Case(1, 64, (17, 17), 100, padding=1),
     Case(2, 64, (13, 11), 33, padding=1, stride=2, deformable_groups=8, modulated=False),
     Case(1, 520, (6, 5), 16, padding=1, groups=8, deformable_groups=4, offsets="nonfinite"),
@@ -257,6 +261,17 @@ GROUPED = [
     Case(1, 260, (5, 4), 6, padding=1, groups=2, deformable_groups=130),
 ]
 
+# Few channels per group, as many outputs or few multiples of them: what takes no columns. More taps
+# than are planned at a time, groups that end in a part of a vector, every layout and chunk.
+DIRECT = [
+    Case(1, 6, (12, 11), 12, kernel=9, padding=4, groups=6, modulated=False, offsets="integer"),
+    Case(2, 40, (8, 9), 40, padding=(1, 2, 0, 1), groups=40, data_format="NHWC", offsets="border"),
+    Case(3, 33, (5, 6), 99, padding=1, groups=33, deformable_groups=33, im2col_step=2),
+    Case(2, 24, (7, 6), 24, padding=1, groups=12, deformable_groups=3, offsets="huge"),
+    Case(2, 44, (9, 7), 44, stride=2, dilation=2, padding=2, groups=11),
+    Case(1, 88, (5, 9), 88, kernel=(2, 3), groups=11, data_format="NHWC", offsets="nonfinite"),
+]
+
 # Long sums (up to 4680 terms), many channels and outputs, hundreds of pixels.
 LARGE = [
     Case(2, 2, (97, 96), 512, kernel=(2, 1)),
@@ -275,4 +290,4 @@ ARRANGED = [
     Case(0, 4, (5, 5), 6, padding=1, modulated=False, data_format="NHWC", im2col_step=2),
 ]
 
-TABLE = list(dict.fromkeys(COMPACT + KINDS + SMALL + GROUPED + LARGE + ARRANGED))
+TABLE = list(dict.fromkeys(COMPACT + KINDS + SMALL + GROUPED + DIRECT + LARGE + ARRANGED))

@@ -19,7 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.kernel_library import BackwardTensors, ForwardTensors, Library, Problem
+from benchmarks.kernel_library import (
+    FASTEST,
+    BackwardTensors,
+    ForwardTensors,
+    Library,
+    Problem,
+)
 from tests.support.cases import Case, pair
 from tests.support.problems import TENSORS, random_problem
 from tests.support.process import run_python
@@ -85,6 +91,8 @@ class Job:
     shift: int = 0  # bytes by which tensors miss 256-byte alignment
     arrays: dict[str, np.ndarray] = field(default_factory=dict)  # in place of the case's
     inference: Inference = Inference()
+    weighted: bool = True  # else without weight and bias, which the case must not need
+    path: int = FASTEST  # of the CPU's kernels
 
     def problem(self) -> Problem:
         """The case as the kernels take it."""
@@ -103,6 +111,8 @@ class Job:
             case.data_format == "NHWC",
             case.modulated,
             *self.inference[:-1],
+            self.weighted,
+            self.path,
         )
 
 
@@ -122,6 +132,8 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
         del shapes["mask"]
     if p.plain:
         del shapes["offset"]
+    if not p.weighted:
+        del shapes["weight"], shapes["bias"]
     arrays = dict(remembered_problem(job.case, job.dtypes[0]))
     if arrays["bias"] is None:
         arrays["bias"] = np.zeros(job.case.outputs)

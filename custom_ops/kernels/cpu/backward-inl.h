@@ -24,6 +24,25 @@ int64_t backward_slab(const Problem& p) {
   return Product::kSplits && p.batch * p.channels >= 256 ? 64 : 32;
 }
 
+// Whether some deformable group's channels are in several slabs: then each of them gives a part of
+// the gradients of its coordinates.
+inline bool shares_deformable_groups(const Problem& p, const Slabs& slabs) {
+  for (int64_t s = 0; s + 1 < slabs.count; ++s) {
+    if (deformable_range(p, slabs[s]).last == deformable_range(p, slabs[s + 1]).first) return true;
+  }
+  return false;
+}
+// Rows of pixels of these parts, and the one of a slab and deformable group: walking through the
+// channels, one of the two grows at each step, so their sum tells the pairs apart. `which` is that
+// of a Coordinate.
+inline int64_t partial_rows(const Problem& p, const Slabs& slabs) {
+  return (slabs.count + p.deformable_groups - 1) * p.taps() * 3;
+}
+DCN_INLINE int64_t partial_row(const Problem& p, int64_t slab, int64_t deformable_group,
+                               int64_t tap, int64_t which) {
+  return ((slab + deformable_group) * p.taps() + tap) * 3 + which;
+}
+
 // How the work is cut, and the workspace.
 template <typename Product>
 struct BackwardBuffers {
@@ -73,9 +92,9 @@ struct BackwardBuffers {
     tile = smaller(kMaxTile, larger(1, fitting / Product::kRows) * Product::kRows);
     tiles = ceil_div(p.out_pixels(), tile);
     padded_outputs = round_up(group_outputs, Product::kDepthStep);
-    sums_partials = coordinates_wanted && shares_deformable_groups();
+    sums_partials = coordinates_wanted && shares_deformable_groups(p, slabs);
     const int64_t grad_pixel_size = Product::kSplits && columns_wanted ? grad_pixel_tile_size() : 0;
-    const int64_t partials_size = sums_partials ? partial_rows() * tile : 0;
+    const int64_t partials_size = sums_partials ? partial_rows(p, slabs) * tile : 0;
     // The order of the weight gradient's sums depends on both, so they do not on the threads.
     const int64_t tile_bytes =
         (grad_out_tile_size() + grad_pixel_size) * sizeof(Element) + partials_size * sizeof(T);
@@ -152,20 +171,10 @@ struct BackwardBuffers {
   int64_t grad_weight_at(int64_t slab_chunk, int64_t i) const {
     return (slab_chunk * slabs[0].groups + i) * group_outputs * chunk_columns;
   }
-  bool shares_deformable_groups() const {
-    for (int64_t s = 0; s + 1 < slabs.count; ++s) {
-      if (deformable_range(p, slabs[s]).last == deformable_range(p, slabs[s + 1]).first)
-        return true;
-    }
-    return false;
-  }
-  int64_t partial_rows() const { return (slabs.count + p.deformable_groups - 1) * p.taps() * 3; }
-  // The partial sums of slab s for deformable group d: walking through the channels, one of s and
-  // d grows at each step, so s + d tells the pairs apart.
   T* partial(int64_t image, int64_t slab, int64_t deformable_group, int64_t tap,
              int64_t which) const {
-    const int64_t row = ((slab + deformable_group) * p.taps() + tap) * 3 + which;
-    return partials + (image * partial_rows() + row) * band * tile;
+    const int64_t row = partial_row(p, slab, deformable_group, tap, which);
+    return partials + (image * partial_rows(p, slabs) + row) * band * tile;
   }
 
   int64_t grad_out_tile_size() const { return Product::kTerms * p.out_channels * tile; }
@@ -215,6 +224,24 @@ struct Dots<RunShape<kLanes, kPieces, kGathers>, T> {
   DCN_INLINE_MEMBER void finish(T* sums) { add_lane_sums<kLanes, T>(d00, d01, d10, d11, sums); }
 };
 
+// What the gradient `g` of some channels of one sample adds to the D_ab and to the gradient of x,
+// see sampling.h.
+template <bool kCoordinates, bool kX, int kLanes, typename V, typename D, typename T,
+          typename Pixel>
+DCN_INLINE void scatter_vector(Constant<kLanes> lanes, V g, const Corners<const Pixel>& from,
+                               const Corners<T>& to, const CornerWeights<T>& w, D& dots, T* sums) {
+  if constexpr (kCoordinates) {
+    dots.add(lanes, g * load_value<kLanes>(from.p00), g * load_value<kLanes>(from.p01),
+             g * load_value<kLanes>(from.p10), g * load_value<kLanes>(from.p11), sums);
+  }
+  if constexpr (kX) {
+    store<kLanes>(to.p00, load<kLanes>(to.p00) + w.w00 * g);
+    store<kLanes>(to.p01, load<kLanes>(to.p01) + w.w01 * g);
+    store<kLanes>(to.p10, load<kLanes>(to.p10) + w.w10 * g);
+    store<kLanes>(to.p11, load<kLanes>(to.p11) + w.w11 * g);
+  }
+}
+
 // For a run of channels of one tap: adds the four D_ab of each pixel to sums[t][4] and the gradient
 // of x to grad_image.
 template <bool kCoordinates, bool kX, typename Shape, typename T, typename Pixel>
@@ -234,7 +261,7 @@ __attribute__((noinline)) void scatter_run(Shape shape, const SamplingPlan<T>& p
   for (int64_t t = 0; t < pixels; ++t) {
     Corners<const Pixel> from = find_corners(channels, plan.corner[t], plan.inside[t]);
     Corners<T> to = find_corners(grad_channels, plan.corner[t], plan.inside[t]);
-    const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
+    const CornerWeights<T> weights{plan.w00[t], plan.w01[t], plan.w10[t], plan.w11[t]};
     const T* source = row;
     if constexpr (Shape::kGathers) {
       gather_columns(run, row, gathered.data);
@@ -244,18 +271,8 @@ __attribute__((noinline)) void scatter_run(Shape shape, const SamplingPlan<T>& p
     for (int64_t i = 0; i < repeats; ++i) {
       shape.for_vectors(count, [&](auto lanes, int64_t c) {
         constexpr int kLanes = decltype(lanes)::value;
-        const auto g = load<kLanes>(source + c);
-        if constexpr (kCoordinates) {
-          dots.add(lanes, g * load_value<kLanes>(from.p00 + c),
-                   g * load_value<kLanes>(from.p01 + c), g * load_value<kLanes>(from.p10 + c),
-                   g * load_value<kLanes>(from.p11 + c), sums[t]);
-        }
-        if constexpr (kX) {
-          store<kLanes>(to.p00 + c, load<kLanes>(to.p00 + c) + w00 * g);
-          store<kLanes>(to.p01 + c, load<kLanes>(to.p01 + c) + w01 * g);
-          store<kLanes>(to.p10 + c, load<kLanes>(to.p10 + c) + w10 * g);
-          store<kLanes>(to.p11 + c, load<kLanes>(to.p11 + c) + w11 * g);
-        }
+        scatter_vector<kCoordinates, kX>(lanes, load<kLanes>(source + c), from.moved_by(c),
+                                         to.moved_by(c), weights, dots, sums[t]);
       });
       from = from.moved_by(count);
       to = to.moved_by(count);
@@ -320,9 +337,104 @@ T sum_row(const Element* row, int64_t count) {
   return sum;
 }
 
+// What backward passes share, whatever their buffers are.
+template <typename Product, typename Buffers>
+struct BackwardPhases : Pass<Product, BackwardTensors, Buffers> {
+  using Base = Pass<Product, BackwardTensors, Buffers>;
+  using Base::Base, Base::p, Base::tensors, Base::buffers, Base::team, Base::own;
+  using Base::tile, Base::first_image, Base::images;
+  using typename Base::T;
+
+  void clear_grad_x() {
+    const int64_t blocks = buffers.blocks.count;
+    team.for_each(images * blocks, [&](int64_t task) {
+      Region r = buffers.blocks[task % blocks];
+      r.image = task / blocks;
+      __builtin_memset(buffers.grad_x + buffers.blocks.at(r), 0, r.channels * r.pixels * sizeof(T));
+    });
+  }
+
+  // The coordinate gradients of one deformable group and tap over its slabs, in order, of the
+  // pixels [pixel, pixel + count).
+  void sum_partials(int64_t pixel, int64_t count) {
+    const int64_t taps = p.taps();
+    team.for_each(images * p.deformable_groups * taps, [&](int64_t task) {
+      const int64_t image = task / (p.deformable_groups * taps);
+      const int64_t d = task / taps % p.deformable_groups, tap = task % taps;
+      for (int64_t which = 0; which < 3; ++which) {
+        T* sum = nullptr;
+        for (int64_t s = 0; s < buffers.slabs.count; ++s) {
+          const GroupRange range = deformable_range(p, buffers.slabs[s]);
+          if (d < range.first || d > range.last) continue;
+          T* const part = buffers.partial(image, s, d, tap, which);
+          if (sum == nullptr) {
+            sum = part;
+          } else {
+            for (int64_t t = 0; t < count; ++t) sum[t] += part[t];
+          }
+        }
+        write_coordinate_gradient({first_image + image, d, tap, which}, pixel, count, sum);
+      }
+    });
+  }
+
+  void write_grad_x() {
+    this->for_blocks([&](Region r) {
+      const T* const source = buffers.grad_x + buffers.blocks.at(r);
+      r.image += first_image;
+      from_channels_last(source, r.channels, r, like_x(p, tensors.grad_x));
+    });
+  }
+
+  void write_bias_gradient() {
+    team.for_each(p.out_channels, [&](int64_t m) {
+      write_row(buffers.grad_bias + m, 1, tensors.grad_bias, p.dtype, m);
+    });
+  }
+
+ protected:
+  Image<T> grad_x_image(const Slab& slab, int64_t deformable_group) const {
+    T* const copy = tensors.grad_x
+                        ? buffers.grad_x + (tile.image - first_image) * buffers.blocks.image_size()
+                        : own.sink;
+    return block_image(p, buffers.blocks, copy, slab, deformable_group, own.sink);
+  }
+
+  // What the D_ab of a slab's channels give for one deformable group and tap in the tile: to the
+  // tensors or, from `at` on, to a row of partial sums.
+  void put_coordinate_gradients(const SamplingPlan<T>& plan, int64_t s, int64_t deformable_group,
+                                int64_t tap, const T (*sums)[4], int64_t at) const {
+    const CoordinateGradients<T> gradients(plan, tile.count, sums);
+    const T* const rows[3] = {gradients.y, gradients.x, gradients.mask};
+    for (int64_t which = 0; which < 3; ++which) {
+      if (buffers.sums_partials) {
+        T* const target =
+            buffers.partial(tile.image - first_image, s, deformable_group, tap, which) + at;
+        __builtin_memcpy(target, rows[which], tile.count * sizeof(T));
+      } else {
+        write_coordinate_gradient({tile.image, deformable_group, tap, which}, tile.pixel,
+                                  tile.count, rows[which]);
+      }
+    }
+  }
+
+  // Gradients of y (which = 0), x (1) or mask (2).
+  struct Coordinate {
+    int64_t image, deformable_group, tap, which;
+  };
+  void write_coordinate_gradient(const Coordinate& c, int64_t pixel, int64_t count,
+                                 const T* row) const {
+    void* const target = c.which < 2 ? tensors.grad_offset : tensors.grad_mask;
+    if (target == nullptr) return;
+    const int64_t plane = (c.image * p.deformable_groups + c.deformable_group) * p.taps() + c.tap;
+    write_row(row, count, target, p.offset_dtype,
+              (c.which < 2 ? 2 * plane + c.which : plane) * p.out_pixels() + pixel);
+  }
+};
+
 template <typename Product>
-struct BackwardPass : Pass<Product, BackwardTensors, BackwardBuffers<Product>> {
-  using Base = Pass<Product, BackwardTensors, BackwardBuffers<Product>>;
+struct BackwardPass : BackwardPhases<Product, BackwardBuffers<Product>> {
+  using Base = BackwardPhases<Product, BackwardBuffers<Product>>;
   using Base::Base, Base::p, Base::tensors, Base::buffers, Base::largest, Base::team, Base::own;
   using Base::tile, Base::first_image, Base::images;
   using typename Base::Element, typename Base::Pixel, typename Base::T;
@@ -334,19 +446,19 @@ struct BackwardPass : Pass<Product, BackwardTensors, BackwardBuffers<Product>> {
     clear_sums();
     this->for_images([&] {
       if (buffers.columns_wanted || buffers.weight_wanted) this->copy_x();
-      if (tensors.grad_x) clear_grad_x();
+      if (tensors.grad_x) this->clear_grad_x();
       for (first_tile = 0; first_tile < buffers.tiles; first_tile += buffers.band) {
         band = smaller(buffers.band, buffers.tiles - first_tile);
         pack_grad_out();
         if (buffers.columns_wanted) backpropagate_columns();
-        if (buffers.sums_partials) sum_partials();
+        if (buffers.sums_partials) sum_partials_of_band();
         if (buffers.weight_wanted) add_weight_gradient();
         if (tensors.grad_bias) add_bias_gradient();
       }
-      if (tensors.grad_x) write_grad_x();
+      if (tensors.grad_x) this->write_grad_x();
     });
     if (buffers.weight_wanted) write_weight_gradient();
-    if (tensors.grad_bias) write_bias_gradient();
+    if (tensors.grad_bias) this->write_bias_gradient();
   }
 
   void pack_weights() {
@@ -372,15 +484,6 @@ struct BackwardPass : Pass<Product, BackwardTensors, BackwardBuffers<Product>> {
     }
   }
 
-  void clear_grad_x() {
-    const int64_t blocks = buffers.blocks.count;
-    team.for_each(images * blocks, [&](int64_t task) {
-      Region r = buffers.blocks[task % blocks];
-      r.image = task / blocks;
-      __builtin_memset(buffers.grad_x + buffers.blocks.at(r), 0, r.channels * r.pixels * sizeof(T));
-    });
-  }
-
   void pack_grad_out() {
     team.for_each(images * band,
                   [&](int64_t task) { pack_grad_out_tile(task / band, first_tile + task % band); });
@@ -398,28 +501,9 @@ struct BackwardPass : Pass<Product, BackwardTensors, BackwardBuffers<Product>> {
     });
   }
 
-  // The coordinate gradients of one deformable group and tap over its slabs, in order.
-  void sum_partials() {
-    const int64_t taps = p.taps(), pixel = first_tile * buffers.tile;
-    const int64_t count = smaller(band * buffers.tile, p.out_pixels() - pixel);
-    team.for_each(images * p.deformable_groups * taps, [&](int64_t task) {
-      const int64_t image = task / (p.deformable_groups * taps);
-      const int64_t d = task / taps % p.deformable_groups, tap = task % taps;
-      for (int64_t which = 0; which < 3; ++which) {
-        T* sum = nullptr;
-        for (int64_t s = 0; s < buffers.slabs.count; ++s) {
-          const GroupRange range = deformable_range(p, buffers.slabs[s]);
-          if (d < range.first || d > range.last) continue;
-          T* const part = buffers.partial(image, s, d, tap, which);
-          if (sum == nullptr) {
-            sum = part;
-          } else {
-            for (int64_t t = 0; t < count; ++t) sum[t] += part[t];
-          }
-        }
-        write_coordinate_gradient({first_image + image, d, tap, which}, pixel, count, sum);
-      }
-    });
+  void sum_partials_of_band() {
+    const int64_t pixel = first_tile * buffers.tile;
+    this->sum_partials(pixel, smaller(band * buffers.tile, p.out_pixels() - pixel));
   }
 
   void add_weight_gradient() {
@@ -447,22 +531,8 @@ struct BackwardPass : Pass<Product, BackwardTensors, BackwardBuffers<Product>> {
     });
   }
 
-  void write_grad_x() {
-    this->for_blocks([&](Region r) {
-      const T* const source = buffers.grad_x + buffers.blocks.at(r);
-      r.image += first_image;
-      from_channels_last(source, r.channels, r, like_x(p, tensors.grad_x));
-    });
-  }
-
   void write_weight_gradient() {
     team.for_each(p.out_channels, [&](int64_t output) { write_weight_gradient(output); });
-  }
-
-  void write_bias_gradient() {
-    team.for_each(p.out_channels, [&](int64_t m) {
-      write_row(buffers.grad_bias + m, 1, tensors.grad_bias, p.dtype, m);
-    });
   }
 
  private:
@@ -599,12 +669,6 @@ struct BackwardPass : Pass<Product, BackwardTensors, BackwardBuffers<Product>> {
   int64_t tile_image() const { return tile.image - first_image; }
   int64_t tile_index() const { return tile.pixel / buffers.tile; }
 
-  Image<T> grad_x_image(const Slab& slab, int64_t deformable_group) const {
-    T* const copy =
-        tensors.grad_x ? buffers.grad_x + tile_image() * buffers.blocks.image_size() : own.sink;
-    return block_image(p, buffers.blocks, copy, slab, deformable_group, own.sink);
-  }
-
   // The gradient of a slab's columns in the tile.
   void multiply_weights(int64_t s) {
     const Slab slab = buffers.slabs[s];
@@ -630,39 +694,16 @@ struct BackwardPass : Pass<Product, BackwardTensors, BackwardBuffers<Product>> {
     const GroupRange range = deformable_range(p, slab);
     for (int64_t d = range.first; d <= range.last; ++d) {
       const Image<const Pixel> x = this->x_image(slab, d);
-      const Image<T> grad_x = grad_x_image(slab, d);
+      const Image<T> grad_x = this->grad_x_image(slab, d);
       for (int64_t tap = 0; tap < p.taps(); ++tap) {
         plan_samples(p, this->offset, this->mask, tile, d, tap, x, *own.plan);
         scatter_tap(*own.plan, tile.count, x, grad_x, find_runs(p, slab, columns, d, tap),
                     own.grad_columns, buffers.column_stride, sums);
         if (!buffers.coordinates_wanted) continue;
-        const CoordinateGradients<T> gradients(*own.plan, tile.count, sums);
-        const T* const rows[3] = {gradients.y, gradients.x, gradients.mask};
-        for (int64_t which = 0; which < 3; ++which) {
-          if (buffers.sums_partials) {
-            T* const target = buffers.partial(tile_image(), s, d, tap, which) +
-                              tile_index() % buffers.band * buffers.tile;
-            __builtin_memcpy(target, rows[which], tile.count * sizeof(T));
-          } else {
-            write_coordinate_gradient({tile.image, d, tap, which}, tile.pixel, tile.count,
-                                      rows[which]);
-          }
-        }
+        this->put_coordinate_gradients(*own.plan, s, d, tap, sums,
+                                       tile_index() % buffers.band * buffers.tile);
       }
     }
-  }
-
-  // Gradients of y (which = 0), x (1) or mask (2).
-  struct Coordinate {
-    int64_t image, deformable_group, tap, which;
-  };
-  void write_coordinate_gradient(const Coordinate& c, int64_t pixel, int64_t count,
-                                 const T* row) const {
-    void* const target = c.which < 2 ? tensors.grad_offset : tensors.grad_mask;
-    if (target == nullptr) return;
-    const int64_t plane = (c.image * p.deformable_groups + c.deformable_group) * p.taps() + c.tap;
-    write_row(row, count, target, p.offset_dtype,
-              (c.which < 2 ? 2 * plane + c.which : plane) * p.out_pixels() + pixel);
   }
 
   // Samples the columns of a slab and the taps [first, first + count) in the tile, and adds their

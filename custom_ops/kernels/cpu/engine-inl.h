@@ -1,8 +1,7 @@
 // An engine: all CPU kernels, compiled for the instruction set of the file that includes this.
 #pragma once
 
-#include "backward-inl.h"
-#include "forward-inl.h"
+#include "direct-backward-inl.h"
 #ifdef DCN_SPLIT
 #include "split-inl.h"
 #else
@@ -20,13 +19,37 @@ constexpr Kernels kPlainKernels = {true,    winograd_packed_bytes, winograd_byte
                                    nullptr, winograd_forward,      nullptr};
 #endif
 
+template <typename T>
+constexpr Kernels kDirectKernels = {true,
+                                    direct_packed_bytes<T>,
+                                    direct_forward_bytes<T>,
+                                    direct_backward_bytes<T>,
+                                    direct_forward<T>,
+                                    direct_backward<T>};
+
+// Whether the kernels without columns compute a problem: where groups have fewer channels than a
+// vector has lanes, and a product of matrices would be of padding for the most part.
+inline bool takes_direct(const Problem& p) {
+  if (!p.weighted || p.path == Path::kColumns) return !p.weighted;
+  const int64_t channels = p.group_channels(), outputs = p.group_outputs();
+  const bool can = channels == 1
+                       ? outputs <= kMaxMultiplier
+                       : channels <= kMaxDirectGroup && (channels & (channels - 1)) == 0 &&
+                             outputs == channels && p.deformable_channels() % channels == 0;
+  const int64_t lanes = p.dtype == DataType::kFloat64 ? kVectorLanes<double> : kVectorLanes<float>;
+  return can && (channels < lanes || p.path == Path::kDirect);
+}
+
 const Kernels* kernels(const Problem& p) {
 #ifndef DCN_SPLIT
   if (p.plain) return &kPlainKernels;
-  return p.dtype == DataType::kFloat64 ? &kKernels<VectorProduct<double>>
-                                       : &kKernels<VectorProduct<float>>;
+  const bool direct = takes_direct(p);
+  if (p.dtype == DataType::kFloat64) {
+    return direct ? &kDirectKernels<double> : &kKernels<VectorProduct<double>>;
+  }
+  return direct ? &kDirectKernels<float> : &kKernels<VectorProduct<float>>;
 #else
-  if (p.plain) return nullptr;
+  if (p.plain || takes_direct(p)) return nullptr;
   // Of groups of one channel most of a split product is padding.
   if (p.dtype == DataType::kBFloat16 && p.group_channels() > 1) {
     return &kKernels<SplitProduct<1, BFloat16>>;

@@ -228,9 +228,36 @@ void clear_padding(const Columns<Product>& columns, int64_t pixels, int64_t grou
   }
 }
 
+// What forward passes share, whatever their buffers are.
+template <typename Product, typename Buffers>
+struct ForwardPhases : Pass<Product, ForwardTensors, Buffers> {
+  using Base = Pass<Product, ForwardTensors, Buffers>;
+  using Base::Base, Base::p, Base::buffers, Base::team;
+  using Base::offset, Base::mask, Base::first_image, Base::images;
+  using typename Base::T;
+
+  void compute_mask() {
+    const int64_t planes = mask_planes(p), pixels = p.out_pixels();
+    mask = {buffers.mask, kDataType<T>, planes * pixels, first_image};
+    team.for_each(images * planes, [&](int64_t task) {
+      T* const row = buffers.mask + task * pixels;
+      const int64_t logits =
+          offset.index(p, first_image + task / planes, 2 * planes + task % planes, 0);
+      const T* source = read_row(offset.data, offset.dtype, logits, pixels, row);
+      for (int64_t i = 0; i < pixels; ++i) row[i] = sigmoid(source[i]);
+    });
+  }
+
+ private:
+  static T sigmoid(T v) {
+    if constexpr (sizeof(T) == sizeof(double)) return 1 / (1 + __builtin_exp(-v));
+    return 1 / (1 + __builtin_expf(-v));
+  }
+};
+
 template <typename Product>
-struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
-  using Base = Pass<Product, ForwardTensors, ForwardBuffers<Product>>;
+struct ForwardPass : ForwardPhases<Product, ForwardBuffers<Product>> {
+  using Base = ForwardPhases<Product, ForwardBuffers<Product>>;
   using Base::Base, Base::p, Base::tensors, Base::buffers, Base::largest, Base::team, Base::own;
   using Base::x, Base::offset, Base::mask, Base::tile, Base::first_image, Base::images;
   using typename Base::Element, typename Base::Pixel, typename Base::T;
@@ -238,7 +265,7 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
   void run() {
     pack_weights();
     this->for_images([&] {
-      if (p.joined) compute_mask();
+      if (p.joined) this->compute_mask();
       if (buffers.copies_x) {
         this->copy_x();
       } else if constexpr (Product::kTerms > 1) {
@@ -265,18 +292,6 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
     });
   }
 
-  void compute_mask() {
-    const int64_t planes = mask_planes(p), pixels = p.out_pixels();
-    mask = {buffers.mask, kDataType<T>, planes * pixels, first_image};
-    team.for_each(images * planes, [&](int64_t task) {
-      T* const row = buffers.mask + task * pixels;
-      const int64_t logits =
-          offset.index(p, first_image + task / planes, 2 * planes + task % planes, 0);
-      const T* source = read_row(offset.data, offset.dtype, logits, pixels, row);
-      for (int64_t i = 0; i < pixels; ++i) row[i] = sigmoid(source[i]);
-    });
-  }
-
   void measure_x() {
     constexpr int64_t kBlock = 1 << 14;
     const int64_t size = images * buffers.blocks.image_size();
@@ -297,11 +312,6 @@ struct ForwardPass : Pass<Product, ForwardTensors, ForwardBuffers<Product>> {
   }
 
  private:
-  static T sigmoid(T v) {
-    if constexpr (sizeof(T) == sizeof(double)) return 1 / (1 + __builtin_exp(-v));
-    return 1 / (1 + __builtin_expf(-v));
-  }
-
   // Of one group and panel of outputs, slab by slab.
   void pack_panel(int64_t group, int64_t output, int64_t panel) {
     const int64_t taps = p.taps(), step = buffers.slabs.channels_per_group;
