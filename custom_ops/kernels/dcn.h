@@ -40,8 +40,8 @@ DCN_API size_t dcn_cpu_backward_workspace(const dcn::Problem* problem,
                                           const dcn::BackwardTensors* tensors, int engine,
                                           int threads);
 
-// Bytes of ForwardTensors::packed, which depend on the weight's shape, groups, deformable groups and
-// the data type only.
+// Bytes of ForwardTensors::packed, which depend on the weight's shape, groups, deformable groups
+// and the data type only.
 DCN_API size_t dcn_cpu_packed_bytes(const dcn::Problem* problem, int engine);
 
 // Do not allocate. What an engine is not for, or cannot compute accurately, a lower one computes.
