@@ -86,8 +86,11 @@ def _plain(program: Program, operator: Any) -> _Site | None:
     _residual(site)
     _activation(program, site)
     # oneDNN pools what is not in its own layout many times more slowly.
-    users = site.operator.result(0).all_used_ops()
-    return None if any(_kind(user) == "pool2d" for user in users) else site
+    if any(_kind(user) == "pool2d" for user in site.operator.result(0).all_used_ops()):
+        parameters = (site.call.weight, site.call.bias)
+        remove_unused([each.get_defining_op() for each in parameters if each is not None])
+        return None
+    return site
 
 
 def _residual(site: _Site) -> None:
