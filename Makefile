@@ -57,6 +57,7 @@ large: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(PYTHON) -m benchmarks.cpu --output benchmarks/results/cpu $(ARGS)
+	$(PYTHON) -m benchmarks.aggregation --output benchmarks/results/aggregation
 
 # Whole networks, in predictors and other runtimes.
 bench-models: $(VENV)/.bench

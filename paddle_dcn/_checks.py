@@ -56,12 +56,6 @@ class Attributes(NamedTuple):
     data_format: str = "NCHW"
 
 
-class Exchanged(Attributes):
-    """Those of a call whose images have rows and columns exchanged, for whoever shows them."""
-
-    __slots__ = ()
-
-
 class Aggregation(NamedTuple):
     """The normalised parameters of DCNv3 and DCNv4; pairs are (height, width)."""
 

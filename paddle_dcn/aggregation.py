@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -14,65 +14,40 @@ from paddle import Tensor, nn
 from paddle.nn import functional
 
 from . import _checks
-from ._checks import Aggregation, Exchanged, check_aggregation
+from ._checks import Aggregation, Attributes, check_aggregation
 from ._to_static import Constant, opaque
 from .functional import amp_dtype, convolve
 
 # --- on the operator -----------------------------------------------------------------------------
 #
-# Where samples count x before y and go down the columns of the kernel, an image with its rows and
-# columns exchanged has them in the order of this package's operator. So that is what it gets, as a
-# convolution with as many groups as channels and a weight of ones.
+# It is a convolution with as many groups as channels and a weight of ones. In the originals samples
+# count x before y and go down the columns of the kernel, so their planes are put in order first.
 
 
-def _exchange(tensor: Tensor) -> Tensor:
-    """Turn [N, rows, columns, channels] into [N, channels, columns, rows], and back."""
-    if paddle.in_dynamic_mode():  # several times faster than the method
-        return paddle._C_ops.transpose(tensor, [0, 3, 2, 1])
-    return tensor.transpose([0, 3, 2, 1])
+class _Plan(NamedTuple):
+    """What the convolution is given beside the tensors; arrays are indices or values of planes."""
 
-
-def _ones(shape: list[int], like: Tensor) -> Tensor:
-    if paddle.in_dynamic_mode():  # as above
-        return paddle._C_ops.full(shape, 1.0, like.dtype, like.place)
-    return paddle.ones(shape, like.dtype)
-
-
-@opaque
-def _split(tensor: Tensor, *sizes: int) -> Tensor:
-    """Split the last axis, where any other may be open or empty: 0 and -1 would be ambiguous."""
-    known = [
-        size if size >= 0 else paddle.shape(tensor)[axis]
-        for axis, size in enumerate(tensor.shape[:-1])
-    ]
-    return tensor.reshape([*known, *sizes])
-
-
-def _without_casts() -> contextlib.AbstractContextManager:
-    """Keep auto_cast, which casts for Paddle's operations, from rounding positions."""
-    return paddle.amp.auto_cast(enable=False) if amp_dtype() else contextlib.nullcontext()
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    narrow = _checks.dtype_name(tensor.dtype) in ("float16", "bfloat16")
-    return tensor.astype("float32") if narrow else tensor
+    kernel: tuple[int, int]
+    attributes: Attributes
+    moves: np.ndarray | None  # what is added to offsets, [1, planes, 1, 1]
+    offset: np.ndarray  # where each plane of the operator's is in DCNv3's
+    mask: np.ndarray
+    packed: np.ndarray  # offset, then mask, in DCNv4's
 
 
 @functools.lru_cache(maxsize=256)
-def _arrange(how: Aggregation) -> tuple[tuple[int, int], Exchanged, np.ndarray | None]:
-    """Return the kernel and attributes of the convolution, and what is added to offsets, if any.
+def _arrange(how: Aggregation) -> _Plan:
+    """Arrange the taps of the convolution.
 
     Along an axis, tap i of an output pixel samples at `start + center + (i * dilation - center +
     offset) * offset_scale`, where the center is half the kernel's reach. Where the kernel has no
     middle tap, k * k - 1 taps, the operator has a kernel of k - 1 by k + 1 in its place, whose
     taps are moved to where they belong.
     """
-    axes = [*zip(how.kernel, how.stride, how.pad, how.dilation)][::-1]
-    kernel = tuple(size for size, *_ in axes)
-    if how.remove_center:
-        kernel = (kernel[0] - 1, kernel[1] + 1)
+    height, width = how.kernel
+    kernel = (height - 1, width + 1) if how.remove_center else how.kernel
     dilation, padding, wanted, had = [], [], [], []
-    for (size, _, pad, step), taps in zip(axes, kernel):
+    for size, taps, pad, step in zip(how.kernel, kernel, how.pad, how.dilation):
         reach = step * (size - 1)
         spread = step if taps == size else -(-reach // (taps - 1))
         dilation.append(spread)
@@ -83,70 +58,109 @@ def _arrange(how: Aggregation) -> tuple[tuple[int, int], Exchanged, np.ndarray |
     wanted, had = (
         np.stack(np.meshgrid(*each, indexing="ij"), -1).reshape(-1, 2) for each in (wanted, had)
     )
+    number = np.arange(height * width).reshape(width, height).T.flatten()  # down the columns
     if how.remove_center:
-        wanted = np.delete(wanted, len(wanted) // 2, 0)
+        middle = len(number) // 2
+        wanted, number = np.delete(wanted, middle, 0), np.delete(number, middle)
+        number = number - (number > middle)
+
+    def planes(first: int, of_each: list[int], of_group: int) -> np.ndarray:
+        """Return the planes [group * taps * len(of_each)] of what begins with `first`."""
+        taps = number[:, None] * len(of_each) + of_each
+        groups = np.arange(how.group)[:, None, None] * of_group * len(number)
+        return (first * len(number) + groups + taps).flatten()
+
     moves = np.tile((wanted - had).flatten(), how.group).reshape(1, -1, 1, 1)
-    attributes = Exchanged(
-        tuple(step for _, step, *_ in axes),
+    attributes = Attributes(
+        how.stride,
         tuple(padding),
         tuple(dilation),
         deformable_groups=how.group,
         im2col_step=how.im2col_step,
     )
-    return kernel, attributes, moves if moves.any() else None
+    return _Plan(
+        kernel,
+        attributes,
+        moves if moves.any() else None,
+        planes(0, [1, 0], 2),
+        planes(0, [0], 1),
+        np.concatenate([planes(0, [1, 0], 3), planes(2, [0], 3)]),
+    )
 
 
-def _moves(how: Aggregation) -> np.ndarray | None:
-    return _arrange(how)[2]
-
-
-def _order(how: Aggregation) -> np.ndarray:
-    """Return where in the planes of DCNv4 all offsets are, then all masks."""
-    planes = np.arange(3 * how.group * how.taps).reshape(how.group, 3 * how.taps)
-    return np.concatenate([part.flatten() for part in np.split(planes, [2 * how.taps], axis=1)])
-
-
-def _constant(make: Callable, how: Aggregation, dtype: str, like: Tensor) -> Tensor:
+def _constant(name: str, how: Aggregation, dtype: str, like: Tensor) -> Tensor:
+    """Return an array of the plan as a tensor."""
     # Beside a distributed tensor Paddle makes a distributed one of any other, where it is.
     if paddle.in_dynamic_mode() and not like.is_dist():
-        return _kept(make, how, dtype, like._place_str)
-    return paddle.assign(make(how).astype(dtype))
+        return _kept(name, how, dtype, like._place_str)
+    return paddle.assign(getattr(_arrange(how), name).astype(dtype))
 
 
 @functools.lru_cache(maxsize=256)
-def _kept(make: Callable, how: Aggregation, dtype: str, place: str) -> Tensor:
-    return paddle.to_tensor(make(how).astype(dtype), place=place[len("Place(") : -1])
+def _kept(name: str, how: Aggregation, dtype: str, place: str) -> Tensor:
+    array = getattr(_arrange(how), name).astype(dtype)
+    return paddle.to_tensor(array, place=place[len("Place(") : -1])
+
+
+def _transposed(tensor: Tensor, axes: list[int]) -> Tensor:
+    if paddle.in_dynamic_mode():  # several times faster than the method
+        return paddle._C_ops.transpose(tensor, axes)
+    return tensor.transpose(axes)
+
+
+def _ones(shape: list[int], like: Tensor) -> Tensor:
+    if paddle.in_dynamic_mode():  # as above
+        return paddle._C_ops.full(shape, 1.0, like.dtype, like.place)
+    return paddle.ones(shape, like.dtype)
+
+
+def _planes(tensor: Tensor, name: str, how: Aggregation) -> Tensor:
+    """Return the planes [N, planes, Ho, Wo] of a tensor [N, Ho, Wo, planes], in order."""
+    if _checks.dtype_name(tensor.dtype) in ("float16", "bfloat16"):
+        tensor = tensor.astype("float32")  # for sums of positions; and Paddle gathers no float16
+    order = _constant(name, how, "int64", tensor)
+    return paddle.gather(_transposed(tensor, [0, 3, 1, 2]), order, axis=1)
+
+
+def _without_casts() -> contextlib.AbstractContextManager:
+    """Keep auto_cast, which casts for Paddle's operations, from rounding positions."""
+    return paddle.amp.auto_cast(enable=False) if amp_dtype() else contextlib.nullcontext()
 
 
 def _aggregate(input: Tensor, sampling: tuple[Tensor, ...], how: Aggregation) -> Tensor:
     """Check and run one call, with an offset and a mask or with an offset_mask."""
     channels = _checks.check_aggregated(input, sampling, how, amp_dtype())
-    kernel, attributes, moves = _arrange(how)
-    packed = len(sampling) == 1
-    moved = moves is not None or how.offset_scale != 1
+    plan = _arrange(how)
+    # A predictor of Paddle 3.3 with oneDNN cannot run a program of it in NHWC.
+    last = paddle.in_dynamic_mode()
     with _without_casts():
-        x = _exchange(input)
-        if packed or moved:  # sums of positions need float32, and Paddle gathers no float16
-            sampling = tuple(map(_at_least_float32, sampling))
-        offset, mask = _unpack(*sampling, how) if packed else map(_exchange, sampling)
+        x = input if last else input.transpose([0, 3, 1, 2])
+        if len(sampling) == 1:
+            samples = how.group * how.taps
+            planes = _planes(*sampling, "packed", how)
+            offset, mask = paddle.split(planes, [2 * samples, samples], axis=1)
+        else:
+            offset, mask = (_planes(each, n, how) for each, n in zip(sampling, ("offset", "mask")))
         if how.offset_scale != 1:
             offset = offset * how.offset_scale
-        if moves is not None:
-            dtype = _checks.dtype_name(offset.dtype)
-            offset = offset + _constant(_moves, how, dtype, offset)
-        ones = _ones([channels, 1, *kernel], input)
-    attributes = attributes._replace(groups=channels)
+        if plan.moves is not None:
+            offset = offset + _constant("moves", how, _checks.dtype_name(offset.dtype), offset)
+        ones = _ones([channels, 1, *plan.kernel], input)
+    data_format = "NHWC" if last else "NCHW"
+    attributes = plan.attributes._replace(groups=channels, data_format=data_format)
     out = convolve(x, offset, mask, ones, None, attributes, _checks.DCNV3)
     with _without_casts():
-        return _exchange(out)
+        return out if last else out.transpose([0, 2, 3, 1])
 
 
-def _unpack(offset_mask: Tensor, how: Aggregation) -> list[Tensor]:
-    """Return offset and mask, exchanged, of the offset_mask of DCNv4: both group by group."""
-    planes, order = _exchange(offset_mask), _constant(_order, how, "int64", offset_mask)
-    parts = [2 * how.group * how.taps, how.group * how.taps]
-    # Whole planes are copied, once; to cut the last axis takes several times as long.
-    return paddle.split(paddle.gather(planes, order, axis=1), parts, axis=1)
+@opaque
+def _split(tensor: Tensor, *sizes: int) -> Tensor:
+    """Split the last axis, where any other may be open or empty: 0 and -1 would be ambiguous."""
+    known = [
+        size if size >= 0 else paddle.shape(tensor)[axis]
+        for axis, size in enumerate(tensor.shape[:-1])
+    ]
+    return tensor.reshape([*known, *sizes])
 
 
 @opaque

@@ -173,16 +173,7 @@ def _sampling(call: _checks.Call) -> Sampling:
     offset, mask = (None if each is None else _array(each[0]) for each in (call.offset, call.mask))
     kernel = tuple(call.weight.shape[2:])
     stride, padding, dilation, *_ = call.attributes
-    if not isinstance(call.attributes, _checks.Exchanged):
-        return Sampling(offset, mask, kernel, stride, padding, dilation)
-
-    def turned(planes: np.ndarray, of_each: int) -> np.ndarray:
-        taps = planes.reshape(-1, *kernel, of_each, *planes.shape[1:])[:, :, :, ::-1]
-        return taps.transpose(0, 2, 1, 3, 5, 4).reshape(-1, *planes.shape[:0:-1])
-
-    mask = None if mask is None else turned(mask, 1)
-    padding = (*padding[2:], *padding[:2])
-    return Sampling(turned(offset, 2), mask, kernel[::-1], stride[::-1], padding, dilation[::-1])
+    return Sampling(offset, mask, kernel, stride, padding, dilation)
 
 
 class EffectiveSamples(NamedTuple):
@@ -329,7 +320,7 @@ def effective_sampling_locations(
         points = sampling_points(offset, *regular)
         last = call.attributes.data_format == "NHWC"
         extent = np.array(call.x.shape[1:3] if last else call.x.shape[2:])
-        scale = size / (extent[::-1] if isinstance(call.attributes, _checks.Exchanged) else extent)
+        scale = size / extent
         if gradient is None:
             gradient = paddle.zeros_like(call.offset)
         along = _sampling(call._replace(offset=gradient)).offset

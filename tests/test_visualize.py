@@ -199,7 +199,7 @@ class Aggregated(nn.Layer):
 
 
 def test_trace_of_dcnv3_lies_as_its_image_does():
-    """Although the operator gets the image with rows and columns exchanged."""
+    """Although its samples count x before y, down the columns, and have no middle."""
     (sampling,) = trace(Aggregated(), paddle.rand([7, 9, 2]))
     points = sampling_points(*sampling[:1], *sampling[2:])
     assert points.shape == (1, 8, 7, 4, 2)
