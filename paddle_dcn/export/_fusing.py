@@ -83,7 +83,7 @@ def _plain(program: Program, operator: Any) -> _Site | None:
     call = Call(x, None, None, weight, None, Attributes(padding=(top, bottom, left, right)))
     site = _Site(operator, call, Inference(constant=True))
     _fold(program, site)
-    _residual(site)
+    _residual(program, site)
     _activation(program, site)
     # oneDNN pools what is not in its own layout many times more slowly.
     if any(_kind(user) == "pool2d" for user in site.operator.result(0).all_used_ops()):
@@ -93,7 +93,7 @@ def _plain(program: Program, operator: Any) -> _Site | None:
     return site
 
 
-def _residual(site: _Site) -> None:
+def _residual(program: Program, site: _Site) -> None:
     """Take in the addition of a tensor of the same sizes behind."""
     user = _only_user(site.operator)
     if user is None or _kind(user) != "add":
@@ -101,7 +101,9 @@ def _residual(site: _Site) -> None:
     out = site.operator.result(0)
     (addend,) = [each for each in user.operands_source() if not each.is_same(out)]
     known = len(addend.shape) == 4 and min(addend.shape[1:]) >= 0
-    if known and addend.shape == out.shape and addend.dtype == out.dtype:
+    # Of two batches that are left open one may turn out to be 1, and be broadcast.
+    same = out.shape[0] >= 0 or sum(each.shape[:1] == (-1,) for each in program.inputs) == 1
+    if known and same and addend.shape == out.shape and addend.dtype == out.dtype:
         site.operator, site.addend = user, addend
 
 

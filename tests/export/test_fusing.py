@@ -418,6 +418,21 @@ def test_plain_convolutions(plain_model, tmp_path, name):
         assert "paddle_dcn_plain" not in operators(tmp_path / "back")
 
 
+def test_a_sum_that_may_broadcast_images(tmp_path):
+    class Sum(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(16, 16, 3, padding=1)
+
+        def forward(self, x, y):
+            return self.conv(x) + y
+
+    spec = [InputSpec([None, 16, 6, 7], name=name) for name in "xy"]
+    arrays = [np.ones((batch, 16, 6, 7), "float32") for batch in (2, 1)]
+    done = export.convert(Sum(), tmp_path / "fast", "fast", spec, verify=[tuple(arrays)])
+    assert done.fused["plain"] == 1 and "add" in operators(tmp_path / "fast")
+
+
 def test_command(models, tmp_path, capsys, monkeypatch):
     folder, _, _ = models
     for flags, said in (([], "fold 1, activation 1, constant 1"), (["--no-fuse"], None)):
