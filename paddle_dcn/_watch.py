@@ -54,6 +54,12 @@ class Watch:
             return call
         return self._see(self._inside[-1], call) or call
 
+    def __deepcopy__(self, memo: dict) -> Watch:
+        """What the hooks of a copied model belong to: it shows nothing."""
+        twin = object.__new__(Watch)
+        twin._inside, twin._hooks = [], []
+        return twin
+
     def close(self) -> None:
         """Watch no longer."""
         for hook in self._hooks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 import sys
@@ -142,6 +143,20 @@ def test_after_an_exception_calls_have_their_names():
         model(*arguments)
         stranger(arguments[0])
         assert list(watched.step()) == ["inner"]
+
+
+def test_a_watched_model_is_copied_and_saved(tmp_path):
+    model, x = nn.Sequential(DeformConv2DPack(1, 1, 3)), paddle.rand([1, 1, 6, 6])
+    with monitor(model, csv=tmp_path / "steps.csv") as watched:
+        twin = copy.deepcopy(model)
+        np.testing.assert_array_equal(twin(x), model(x))
+        assert list(watched.step()) == ["0"]
+        twin(x)
+        paddle.jit.save(model, str(tmp_path / "model"), [paddle.static.InputSpec([1, 1, 6, 6])])
+        compiled = paddle.jit.to_static(twin)
+        np.testing.assert_allclose(compiled(x), model(x), rtol=1e-6)
+        assert list(watched.step()) == ["0"]
+    np.testing.assert_allclose(paddle.jit.load(str(tmp_path / "model"))(x), model(x), rtol=1e-6)
 
 
 @pytest.mark.parametrize("offset", [40.0, math.nan])
