@@ -534,7 +534,7 @@ class DCNv3(AggregationLayer):
         if dw_kernel_size is None:
             dw_kernel_size = self.kernel_size
         self.dw_kernel_size = _check_odd("dw_kernel_size", dw_kernel_size)
-        if act_layer not in _ACTIVATIONS:
+        if act_layer not in [*_ACTIVATIONS]:  # a dict cannot be asked about a list
             expected = " or ".join(map(repr, _ACTIVATIONS))
             _checks.reject(ValueError, "act_layer", expected, repr(act_layer))
         if norm_layer not in ("LN", "BN"):
