@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import paddle.static.nn
 import paddle.vision.ops
 from paddle import Tensor
@@ -32,17 +34,19 @@ def _integers(value: Any) -> Any:
     """Make a list of what else Paddle takes for two ints: arrays, generators and the like."""
     if not isinstance(value, (int, str, list, tuple, Tensor, *_checks.STATIC)):
         with contextlib.suppress(TypeError):
-            return list(value)
+            return [_whole(each) for each in value]
     return value
+
+
+def _whole(value: Any) -> Any:
+    """Make an int of a float that is one: Paddle 2 takes arrays of floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _number(value: Any) -> Any:
-    """Make an int of a tensor with one whole number and no axes."""
-    if isinstance(value, Tensor) and value.ndim == 0 and paddle.in_dynamic_mode():
-        number = value.item()
-        if number == int(number):
-            return int(number)
-    return value
+    """Make an int of a tensor or array of one whole number; Paddle 2 takes them with axes, too."""
+    known = isinstance(value, np.ndarray) or (isinstance(value, Tensor) and paddle.in_dynamic_mode())
+    return _whole(value.item()) if known and math.prod(value.shape) == 1 else value
 
 
 def _dtype_of(name: str, value: Any) -> str | None:

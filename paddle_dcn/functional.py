@@ -107,8 +107,9 @@ def deform_conv2d(
     and summed in float32, where the chip has that; `paddle.base.core.set_cudnn_switch(False)` or
     the environment variable `NVIDIA_TF32_OVERRIDE=0` makes it float32 throughout.
 
-    In dynamic mode it has second derivatives (`paddle.grad` with `create_graph=True`), but no third
-    ones: what depends on inputs through second derivatives counts as constant.
+    In dynamic mode it has second derivatives (`paddle.grad` with `create_graph=True`), but none of
+    distributed tensors, and no third ones: what depends on inputs through second derivatives counts
+    as constant.
 
     Args:
         x: The images, [N, C, H, W], or [N, H, W, C] with `data_format="NHWC"`; float16, bfloat16,

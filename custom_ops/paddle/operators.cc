@@ -330,7 +330,7 @@ PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v1)
     .Attrs(Attributes::declarations(Operator::kBackward))
     .SetKernelFn(binding::double_backward_kernel<false>)
     .SetInferShapeFn(binding::double_backward_shape<false>)
-    .SetInferDtypeFn(binding::double_backward_dtype<false>);
+    .SetInferDtypeFn(binding::double_backward_dtype<false>) DCN_SPMD(binding::double_backward_spmd);
 
 PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v2)
     .Inputs({"x", "offset", "mask", "weight", Grad("out"), Grad(Grad("x")), Grad(Grad("offset")),
@@ -340,7 +340,7 @@ PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v2)
     .Attrs(Attributes::declarations(Operator::kBackward))
     .SetKernelFn(binding::double_backward_kernel<true>)
     .SetInferShapeFn(binding::double_backward_shape<true>)
-    .SetInferDtypeFn(binding::double_backward_dtype<true>);
+    .SetInferDtypeFn(binding::double_backward_dtype<true>) DCN_SPMD(binding::double_backward_spmd);
 
 // Forward alone, with what the layers around a convolution do: see Problem. The mask may be absent.
 PD_BUILD_OP(paddle_dcn_inference)

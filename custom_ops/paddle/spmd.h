@@ -113,5 +113,14 @@ phi::distributed::SpmdInfo backward_spmd(const SpmdInputs& inputs,
   return Spread(inputs, attributes, modulated).backward();
 }
 
+// Of a gradient that nobody differentiates there is no factor, over which Paddle ends the process
+// where the other inputs are distributed.
+inline phi::distributed::SpmdInfo double_backward_spmd(const SpmdInputs&,
+                                                       const std::vector<paddle::any>&) {
+  PADDLE_THROW(phi::errors::Unimplemented(
+      "paddle_dcn: deform_conv2d has no second derivatives of distributed tensors, only of local "
+      "ones, as they are under paddle.DataParallel"));
+}
+
 }  // namespace binding
 }  // namespace dcn

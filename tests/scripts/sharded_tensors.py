@@ -119,6 +119,22 @@ def check_aggregation(rng, function, widths):
         np.testing.assert_allclose(whole.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-6)
 
 
+def check_second_derivatives():
+    """They are refused, where Paddle ended the process over a gradient that nobody differentiates."""
+    mesh = dist.ProcessMesh([0, 1], ["d0"])
+    shapes = ([4, 4, 6, 7], [4, 18, 6, 7], [6, 4, 3, 3])
+    tensors = [dist.shard_tensor(paddle.ones(each), mesh, [dist.Replicate()]) for each in shapes]
+    tensors[0].stop_gradient = False
+    out = deform_conv2d(*tensors, padding=1)
+    (gradient,) = paddle.grad(out.sum(), tensors[:1], create_graph=True)
+    try:
+        (gradient**2).sum().backward()
+    except NotImplementedError as error:
+        assert "no second derivatives of distributed tensors" in str(error), error
+    else:
+        raise AssertionError("second derivatives of distributed tensors were not refused")
+
+
 def main():
     dist.init_parallel_env()
     rng = np.random.default_rng(0)
@@ -130,6 +146,7 @@ def main():
                 check(rng, row, *kind)
             except Exception as error:
                 raise AssertionError(f"{row} {kind}") from error
+    check_second_derivatives()
     print(f"rank {dist.get_rank()} of {dist.get_world_size()} agrees")
 
 
