@@ -45,8 +45,9 @@ def _whole(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     """Make an int of a tensor or array of one whole number; Paddle 2 takes them with axes, too."""
-    known = isinstance(value, np.ndarray) or (isinstance(value, Tensor) and paddle.in_dynamic_mode())
-    return _whole(value.item()) if known and math.prod(value.shape) == 1 else value
+    kinds = (np.ndarray, Tensor) if paddle.in_dynamic_mode() else np.ndarray
+    one = isinstance(value, kinds) and math.prod(value.shape) == 1
+    return _whole(value.item()) if one else value
 
 
 def _dtype_of(name: str, value: Any) -> str | None:

@@ -78,7 +78,7 @@ def _patch_call_vjp() -> None:
         if op.name() in ("custom_op.paddle_dcn_v1_grad", "custom_op.paddle_dcn_v2_grad"):
             raise NotImplementedError(
                 "deform_conv2d has no second derivatives in to_static and static programs, only in "
-                "dynamic mode; deform_conv2d_reference has them everywhere"
+                "dynamic mode; deform_conv2d_reference has them, from Paddle 3.1 on"
             )
         gradients = original(op, inputs, outputs, out_grads, constants)
         if op.name() in ("custom_op.paddle_dcn_v1", "custom_op.paddle_dcn_v2"):

@@ -124,4 +124,8 @@ class Parameters:
     def bias(self, attr: Any, shape: list[int]) -> Any:
         """Create a bias of zeros; None where `attr` is False."""
         _checks.check_attr("bias_attr", attr)
-        return self._helper.create_parameter(attr, shape, self._dtype, is_bias=True)
+        # These are the default, but Paddle 3.0 finds none for bfloat16.
+        zeros = paddle.nn.initializer.Constant(0.0)
+        return self._helper.create_parameter(
+            attr, shape, self._dtype, is_bias=True, default_initializer=zeros
+        )

@@ -17,6 +17,11 @@ from tests.support.second_derivatives import (
     second_derivatives,
 )
 
+needs_reference = pytest.mark.skipif(
+    paddle.__version__.startswith(("2.", "3.0.")),
+    reason="what the reference consists of has no second derivatives there",
+)
+
 INSIDE = [
     Case(2, 6, (9, 8), 4, groups=2, deformable_groups=3),
     Case(2, 6, (9, 8), 4, groups=2, deformable_groups=3, modulated=False),
@@ -64,6 +69,7 @@ def test_differences_of_gradients(case):
         np.testing.assert_allclose(found[name], wanted, atol=1e-6 * scale, err_msg=name)
 
 
+@needs_reference
 @pytest.mark.parametrize("case", TABLE, ids=str)
 def test_table(case):
     arrays = random_problem(case)
@@ -80,6 +86,7 @@ def test_table(case):
         assert_close(found[name], array, "float64", 16 * depth, name)
 
 
+@needs_reference
 @pytest.mark.parametrize("names", [*TENSORS, ("x", "weight"), ("offset", "mask")])
 def test_factors_of_some(names):
     case = INSIDE[0]
@@ -93,6 +100,7 @@ def test_factors_of_some(names):
     assert not any(array.any() for array in found.values())
 
 
+@needs_reference
 @pytest.mark.parametrize("wanted", [("x",), ("offset",), ("mask", "weight"), ("x", "bias")])
 def test_gradients_of_some(wanted):
     case = INSIDE[0]
@@ -146,6 +154,9 @@ def test_gradient_penalty_trains():
 @pytest.mark.skipif(paddle.__version__.startswith("2."), reason="its programs differentiate twice")
 @pytest.mark.parametrize("full_graph", [True, False])
 def test_refused_in_to_static(full_graph):
+    if not full_graph and paddle.__version__.startswith("3.0."):
+        pytest.skip("there the first gradient is None, which fails where it is used")
+
     def penalty(x, offset, weight):
         out = deform_conv2d(x, offset, weight, padding=1)
         (gradient,) = paddle.grad([(out * out).sum()], [x], create_graph=True)

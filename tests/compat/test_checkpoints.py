@@ -130,7 +130,8 @@ def test_values_get_the_dtype_of_the_model(have, wanted):
     state = arrays(dtype=have)
     load(model, state)
     for name, tensor in model.state_dict().items():
-        np.testing.assert_array_equal(tensor.numpy(), state[name].astype(wanted))
+        # Before 3.1, Paddle cuts bits off instead of rounding to the nearest.
+        np.testing.assert_allclose(tensor.numpy(), state[name].astype(wanted), rtol=2**-10)
 
 
 def test_report():

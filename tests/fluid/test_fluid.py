@@ -565,7 +565,7 @@ MOVED = [
     ("layers", "py_reader", "use paddle_dcn.fluid.io.DataLoader"),
     ("layers", "logsumexp", "use paddle.logsumexp of current Paddle"),
     ("layers", "inplace_abn", "use paddle_dcn.fluid.layers.batch_norm"),
-    ("layers", "sequence_pad", "nor has current Paddle"),
+    ("layers", "lod_append", "nor has current Paddle"),
     ("optimizer", "RecomputeOptimizer", "use paddle.incubate.optimizer.RecomputeOptimizer"),
     ("", "create_lod_tensor", "use paddle.base.create_lod_tensor"),
     ("layers", "unique", "use paddle.unique of current Paddle, which sorts"),

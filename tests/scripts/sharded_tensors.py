@@ -120,7 +120,7 @@ def check_aggregation(rng, function, widths):
 
 
 def check_second_derivatives():
-    """They are refused, where Paddle ended the process over a gradient that nobody differentiates."""
+    """They are refused: over a gradient that nobody differentiates, Paddle ends the process."""
     mesh = dist.ProcessMesh([0, 1], ["d0"])
     shapes = ([4, 4, 6, 7], [4, 18, 6, 7], [6, 4, 3, 3])
     tensors = [dist.shard_tensor(paddle.ones(each), mesh, [dist.Replicate()]) for each in shapes]
