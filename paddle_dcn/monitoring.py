@@ -198,8 +198,8 @@ def monitor(
     Args:
         model: The model, in dynamic mode.
         limit: Pixels of a layer's input. A layer whose mean displacement is above it, or not
-            finite, is warned of, once. 50 is where BasicSR's EDVR warns, by the mean of |dy| and
-            |dx|.
+            finite, is warned of, once. 50 is where BasicSR's EDVR warns, by the mean of `|dy|`
+            and `|dx|`.
         csv: A file to write, with a line for each step and layer; one that is there is replaced.
         visualdl: A folder for VisualDL's logs, with a curve for each layer and number.
 
