@@ -220,6 +220,14 @@ GUARDS = [
         "another error",
     ),
     Guard(
+        "Second derivatives of distributed tensors are an error, never a crash.",
+        "custom_ops/paddle/operators.cc",
+        "double_backward_dtype<true>) DCN_SPMD(binding::double_backward_spmd);",
+        "double_backward_dtype<true>);",
+        "tests/binding/test_data_parallel.py::test_two_processes_agree_with_one",
+        "the process ends",
+    ),
+    Guard(
         "no_grad is heeded.",
         "paddle_dcn/functional.py",
         "    if paddle.is_grad_enabled() or not known:\n",

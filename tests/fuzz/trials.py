@@ -480,7 +480,7 @@ def draw(
             return Kernels(case, dtypes, engine, threads, wanted, aligned)
         joined, packed = case.modulated and rng.choice([True, False]), rng.choice([True, False])
         slope, bound = rng.choice([1.0, 0.1, 0.0]), rng.choice([inf, 6.0, 0.5])
-        form = Inference(joined, slope, bound, packed)
+        form = Inference(joined, slope, bound, packed=packed)
         return Kernels(case, dtypes, engine, threads, (), aligned, form)
     title = "deform_conv2d" if sort < 5 else rng.choice(list(ENTRIES))
     entry = ENTRIES[title]

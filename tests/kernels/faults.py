@@ -106,22 +106,22 @@ FAULTS = [
     Fault(
         "no barrier between sampling and the product",
         "cuda/forward.cuh",
-        "wait_copies<1>();\n    __syncthreads();",
+        "wait_copies<1>();\n      __syncthreads();",
         "wait_copies<1>();",
         partial(cuda, "thread"),
     ),
     Fault(
         "no barrier between the column gradients' product and their readers",
         "cuda/backward_data.cuh",
-        "= sum; });\n    __syncthreads();",
-        "= sum; });",
+        "        pixels[i] = p;\n      }\n      __syncthreads();",
+        "        pixels[i] = p;\n      }",
         partial(cuda, "thread"),
     ),
     Fault(
         "a barrier that only some threads reach",
         "cuda/backward_weight.cuh",
-        "    wait_copies<1>();\n    __syncthreads();",
-        "    wait_copies<1>();\n    if (valid(0)) __syncthreads();",
+        "      wait_copies<1>();\n      __syncthreads();",
+        "      wait_copies<1>();\n      if (thread < 32) __syncthreads();",
         partial(cuda, "fibers"),
     ),
     Fault(
@@ -148,16 +148,16 @@ FAULTS = [
     Fault(
         "a plain add in place of an atomic one",
         "cuda/backward_data.cuh",
-        "atomic_add_vector(a.grad_x + corners.offset(g, corner) + c, part_sum);",
+        "atomic_add_vector(a.grad_x + corners.offset(g, corner) + to, share);",
         "for (int e = 0; e < kSumVector; ++e) "
-        "a.grad_x[corners.offset(g, corner) + c + e] += part_sum[e];",
+        "a.grad_x[corners.offset(g, corner) + to + e] += share[e];",
         partial(cuda, "thread"),
     ),
     Fault(
         "a plain count in place of an atomic one",
-        "cuda/gather.cuh",
-        "atomicAdd(a.counts + cell, 1);",
-        "++a.counts[cell];",
+        "cuda/bins.cuh",
+        "atomicAdd(b.start(s.plane, s.cell_y, s.cell_x), 1);",
+        "(*b.start(s.plane, s.cell_y, s.cell_x))++;",
         partial(cuda, "thread"),
     ),
 ]

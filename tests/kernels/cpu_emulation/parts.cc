@@ -2,6 +2,9 @@
 //
 // Prints the first differences of each part and returns how many there are. Products are tested on
 // small integers, whose sums are exact in any order; only split float32 values have a tolerance.
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -328,6 +331,10 @@ void run(const char* name, void (*test)()) {
 int main() {
   using namespace dcn;
   using namespace dcn::cpu::DCN_ISA;
+#if defined(DCN_AMX) && !defined(DCN_CPU_EMULATION)
+  // As in choose_engine.cc: the tile registers must be asked for.
+  check(syscall(SYS_arch_prctl, 0x1023, 18) == 0, "the system gives no tile registers");
+#endif
   run("float16", [] { test_half<Float16>(DataType::kFloat16, 5, 10); });
   run("bfloat16", [] { test_half<BFloat16>(DataType::kBFloat16, 8, 7); });
   run("transposes", [] {
