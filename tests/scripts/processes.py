@@ -237,8 +237,8 @@ def end_while_a_call_runs():
 
     Of threads that go on to call operators after its end, Paddle's own too, the process dies.
     """
-    x, offset, weight = map(paddle.rand, ([1, 256, 400, 400], [1, 18, 400, 400], [256, 256, 3, 3]))
-    call = (x, offset, weight, None, 1, 1)
+    x, offset, weight = map(paddle.rand, ([1, 256, 400, 400], [1, 98, 400, 400], [256, 256, 7, 7]))
+    call = (x, offset, weight, None, 1, 3)
     threading.Thread(target=paddle_dcn.deform_conv2d, args=call, daemon=True).start()
     time.sleep(0.3)
 
