@@ -175,7 +175,9 @@ def _makes_invalid(entry: Entry, case: Case, name: str, axis: str, what: str) ->
     if name == "weight":
         hwcn = "modulated" in entry.call and case.data_format == "NHWC"
         outputs = axis == (3 if hwcn else 0)
-        return not entry.inferred and not (outputs and not case.bias and case.groups == 1)
+        broadcast = entry.lenient and case.outputs == 1  # a bias of one value
+        fits = outputs and case.groups == 1 and (broadcast or not case.bias)
+        return not entry.inferred and not fits
     channels = axis == (3 if case.data_format == "NHWC" else 1)
     if channels:
         return not entry.inferred

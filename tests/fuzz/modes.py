@@ -30,13 +30,15 @@ def run_dynamic(function: Callable, call: dict[str, Any], mode: str) -> Any:
         return paddle.jit.to_static(function, full_graph=full_graph)(**call)
     tensors = {name: v for name, v in call.items() if isinstance(v, paddle.Tensor)}
     others = {name: v for name, v in call.items() if name not in tensors}
+    # By its place: Paddle's translator has an argument of this name itself.
+    first = [tensors.pop("self")] if "self" in tensors else []
 
-    def traced(tensors):
-        return function(**tensors, **others)
+    def traced(first, tensors):
+        return function(*first, **tensors, **others)
 
     if not full_graph:  # which finds what it has translated by the code
         traced.__code__ = traced.__code__.replace(co_name=f"traced_{next(_numbers)}")
-    return paddle.jit.to_static(traced, full_graph=full_graph)(tensors)
+    return paddle.jit.to_static(traced, full_graph=full_graph)(first, tensors)
 
 
 def _open(shape: list[int], axes: tuple[int, ...]) -> list[int | None]:
