@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import paddle
 from paddle import nn
@@ -16,7 +15,20 @@ from ._checks import Call
 _to_static.skip(__file__)
 
 
-class Watch:
+_C = TypeVar("_C", bound="Closing")
+
+
+class Closing:
+    """A context that ends with its `close`."""
+
+    def __enter__(self: _C) -> _C:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+
+class Watch(Closing):
     """Shows a function each call of the operator inside a model, until it is closed.
 
     All calls end in `functional.convolve`, whichever layer or function makes them; hooks tell
@@ -67,14 +79,3 @@ class Watch:
         self._hooks.clear()
         if self._watch in functional.watchers:
             functional.watchers.remove(self._watch)
-
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -11,7 +11,6 @@ import csv
 import math
 import os
 import warnings
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ import paddle
 from paddle import Tensor, nn
 
 from . import _checks, _to_static
-from ._watch import Watch
+from ._watch import Closing, Watch
 
 _to_static.skip(__file__)
 
@@ -45,7 +44,7 @@ class Statistics(NamedTuple):
     opened: float
 
 
-class Monitor:
+class Monitor(Closing):
     """What `monitor` returns.
 
     Attributes:
@@ -100,17 +99,6 @@ class Monitor:
     def close(self) -> None:
         """Watch no longer, and close what is written to."""
         self._open.close()
-
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _warn(self, name: str, found: Statistics) -> None:
         if name in self._warned or found.mean <= self._limit:  # NaN is not
