@@ -324,7 +324,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
     const T* first;
     Index right, below;
   };
-  Corners2 next[2];
+  Corners2 next[2] = {};
   uint4 corners[2][4];
   Vector<float> counts[2];
   bool nothing[2];
