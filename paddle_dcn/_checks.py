@@ -54,6 +54,7 @@ class Attributes(NamedTuple):
     deformable_groups: int = 1
     im2col_step: int = 0  # chosen by the implementation
     data_format: str = "NCHW"
+    weighted: bool = True  # False: the weight is of ones and has no gradient; see `_ops`
 
 
 class Aggregation(NamedTuple):

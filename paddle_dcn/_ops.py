@@ -48,22 +48,39 @@ def run_raw(name: str, *arguments):
     return _append(name, *arguments)  # where Paddle 3's function would end the process
 
 
+_WEIGHT, _UNIT_WEIGHT = 8, 32  # bits of the operator's last attribute
+
+
+def _in_order(attributes: Attributes, gradient_mask: int = 0) -> tuple:
+    """Return the operator's attributes, of which a bit of the last says that there is no weight."""
+    *values, weighted = attributes
+    if not weighted:
+        gradient_mask = gradient_mask & ~_WEIGHT | _UNIT_WEIGHT
+    return *values, gradient_mask
+
+
+def has_weight(mask: int) -> bool:
+    """Tell by the last attribute whether there is a weight, and not only ones."""
+    return not mask & _UNIT_WEIGHT
+
+
 def deform_conv2d(call: Call) -> Tensor:
     """Run the operator, or add it to the program that is being built."""
     dynamic = paddle.in_dynamic_mode()
     x, offset, mask, weight, bias, attributes = call
     # Which gradients backward computes: a bit for each tensor of the call, by its place in it.
     gradient_mask = 0
-    for bit, tensor in zip((1, 2, 4, 8, 16), call):
+    for bit, tensor in zip((1, 2, 4, _WEIGHT, 16), call):
         # A program may change stop_gradient after this call, so there every gradient is computed.
         if tensor is not None and not (dynamic and tensor.stop_gradient):
             gradient_mask |= bit
     bias = _no_bias(weight) if bias is None else bias
     if dynamic and x.is_dist():
         attributes = _of_one_process(call)
+    values = _in_order(attributes, gradient_mask)
     if mask is None:
-        return run_raw("paddle_dcn_v1", x, offset, weight, bias, *attributes, gradient_mask)
-    return run_raw("paddle_dcn_v2", x, offset, mask, weight, bias, *attributes, gradient_mask)
+        return run_raw("paddle_dcn_v1", x, offset, weight, bias, *values)
+    return run_raw("paddle_dcn_v2", x, offset, mask, weight, bias, *values)
 
 
 def _of_one_process(call: Call) -> Attributes:
@@ -88,7 +105,7 @@ def infer(call: Call, inference: Inference) -> Tensor:
     x, offset, mask, weight, bias, attributes = call
     bias = _no_bias(weight) if bias is None else bias
     inputs = (x, offset, mask, weight, bias)
-    return run_raw("paddle_dcn_inference", *inputs, *attributes, 0, *inference)
+    return run_raw("paddle_dcn_inference", *inputs, *_in_order(attributes), *inference)
 
 
 def convolve(call: Call, inference: Inference, addend: Tensor | None) -> Tensor:

@@ -20,8 +20,9 @@ from .functional import amp_dtype, convolve
 
 # --- on the operator -----------------------------------------------------------------------------
 #
-# It is a convolution with as many groups as channels and a weight of ones. In the originals samples
-# count x before y and go down the columns of the kernel, so their planes are put in order first.
+# It is a convolution with as many groups as channels and a weight of ones, which the operator knows
+# to be that and does not read on the CPU. In the originals samples count x before y and go down the
+# columns of the kernel, so their planes are put in order first.
 
 
 class _Plan(NamedTuple):
@@ -147,7 +148,7 @@ def _aggregate(input: Tensor, sampling: tuple[Tensor, ...], how: Aggregation) ->
             offset = offset + _constant("moves", how, _checks.dtype_name(offset.dtype), offset)
         ones = _ones([channels, 1, *plan.kernel], input)
     data_format = "NHWC" if last else "NCHW"
-    attributes = plan.attributes._replace(groups=channels, data_format=data_format)
+    attributes = plan.attributes._replace(groups=channels, data_format=data_format, weighted=False)
     out = convolve(x, offset, mask, ones, None, attributes, _checks.DCNV3)
     with _without_casts():
         return out if last else out.transpose([0, 2, 3, 1])

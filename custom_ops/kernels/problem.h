@@ -51,8 +51,8 @@ struct Problem {
   // strides, dilations and groups.
   bool plain = false;
 
-  // On the CPU only. Without weights, out is the sum over taps of mask * S, channel by channel:
-  // groups and out_channels are the channels; there is neither weight nor bias.
+  // Without weights, out is bias plus the sum over taps of mask * S, channel by channel: groups and
+  // out_channels are the channels. The CPU reads no weight; CUDA is given one of ones.
   bool weighted = true;
   Path path = Path::kFastest;  // tests choose the kernels, where they are for the problem
 
@@ -70,7 +70,7 @@ struct ForwardTensors {
   const void* offset;  // [N, deformable_groups * kh * kw * 2, Ho, Wo]: per tap y, then x
   const void* mask;    // [N, deformable_groups * kh * kw, Ho, Wo]
   const void* weight;
-  const void* bias;  // [M], not null if there is a weight
+  const void* bias;  // [M], or null without weights: zeros
   void* out;
   // On the CPU: null, or dcn_cpu_packed_bytes() of memory, 64-byte aligned, in which the weight is
   // kept between calls as the kernels want it. This call puts it there if `packs`; else an earlier

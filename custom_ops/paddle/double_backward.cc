@@ -52,7 +52,9 @@ class Sum {
 class DoubleBackward {
  public:
   DoubleBackward(const Inputs& inputs, const Attributes& attributes)
-      : given_(inputs), attributes_(attributes), problem_(make_problem(inputs, attributes)) {
+      : given_(inputs),
+        attributes_(weighted(attributes)),
+        problem_(make_problem(inputs, attributes_)) {
     in_.x = widen(inputs.x);
     in_.offset = widen(inputs.offset);
     in_.mask = widen(inputs.mask);
@@ -220,9 +222,15 @@ class DoubleBackward {
     return result;
   }
 
+  // Factors take the place of the weight, so ones are a weight as any other.
+  static Attributes weighted(Attributes attributes) {
+    attributes.gradient_mask &= ~kUnitWeight;
+    return attributes;
+  }
+
   const Inputs& given_;
   Inputs in_;  // widened
-  const Attributes& attributes_;
+  const Attributes attributes_;
   const Problem problem_;
   Sum x_, offset_, mask_, weight_, out_;
 };

@@ -140,10 +140,11 @@ void backward_kernel(Context* context) {
     const Problem problem = make_problem(in, attributes);
 
     // Every output must be a tensor, so a gradient nobody wants is zeros; the kernels see null.
+    const int wanted = attributes.gradient_mask & ~(problem.weighted ? 0 : kWeight);
     size_t output = 0;
     bool any = false;
     const auto gradient = [&](Gradient bit, const Tensor& of, const Shape& shape) -> void* {
-      const bool computed = (attributes.gradient_mask & bit) && problem.batch > 0;
+      const bool computed = (wanted & bit) && problem.batch > 0;
       any |= computed;
       Tensor tensor = allocate(shape, of.dtype(), in.x.place(), !computed);
       paddle::AssignTensorImpl(tensor, context->MutableOutputAt(output++));

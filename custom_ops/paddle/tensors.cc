@@ -202,11 +202,15 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   p.groups = a.groups;
   p.deformable_groups = a.deformable_groups;
   p.im2col_step = a.im2col_step;
+  p.weighted = (a.gradient_mask & kUnitWeight) == 0;
   require(p.channels % p.groups == 0 && p.out_channels % p.groups == 0,
           "groups: expected a divisor of ", p.channels, " channels and ", p.out_channels,
           " filters, got ", p.groups);
   require(p.channels % p.deformable_groups == 0, "deformable_groups: expected a divisor of ",
           p.channels, " channels, got ", p.deformable_groups);
+  require(p.weighted || (p.groups == p.channels && p.out_channels == p.channels),
+          "groups: expected ", p.channels, " groups and filters without weights, got ", p.groups,
+          " and ", p.out_channels);
 
   p.out_height =
       output_size(p.height, p.kernel_h, p.stride_h, p.pad_top, p.pad_bottom, p.dilation_h);

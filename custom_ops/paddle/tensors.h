@@ -24,7 +24,7 @@ struct Attributes {
   int deformable_groups = 1;
   int im2col_step = 0;               // 0: chosen by the kernels
   std::string data_format = "NCHW";  // or "NHWC"
-  int gradient_mask = 0;             // a bit of Gradient for each gradient that backward computes
+  int gradient_mask = 0;  // a bit of Gradient for each gradient that backward computes; kUnitWeight
   // Of paddle_dcn_inference, all but the first also of paddle_dcn_plain; see Problem.
   bool joined = false;
   float negative_slope = 1, upper_bound = 0;  // 0: none, since JSON has no infinity
@@ -60,6 +60,9 @@ struct Attributes {
 };
 
 enum Gradient : int { kX = 1, kOffset = 2, kMask = 4, kWeight = 8, kBias = 16 };
+// The weight is of ones, and has no gradient. A bit beside those of the gradients, since a program
+// that was saved before has no attribute for it. Whoever does not know it finds the ones.
+constexpr int kUnitWeight = 32;
 
 // Inputs of one call. There is no `mask` in v1 or where it is joined, no `bias` in backward, no
 // `grad_out` in forward. A plain convolution has neither `offset` nor `mask`, but may have

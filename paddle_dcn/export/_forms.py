@@ -237,6 +237,7 @@ def read(operator: Any) -> tuple[Call, Inference]:
         tensors.setdefault("mask", None)
         paddings = attributes["paddings"]
         chosen = {name: attributes[name] for name in ("im2col_step", "data_format")}
+        chosen["weighted"] = _ops.has_weight(attributes["wanted"])
     else:
         tensors = dict(zip(("x", "offset", "weight", "mask"), operands), bias=None)
         height, width = attributes["paddings"]

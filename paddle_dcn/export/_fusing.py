@@ -127,12 +127,15 @@ def _fold(program: Program, site: _Site) -> bool:
     if operator is site.operator:
         return False
     site.operator = operator
-    name = _parameter_name(weight)
+    name, attributes = "ones", site.call.attributes
+    if _kind(weight.get_defining_op()) == "parameter":
+        name = _parameter_name(weight)
     if (scale != 1).any():
         scaled = filters.astype("float64") * scale.reshape(-1, 1, 1, 1)
         weight = program.add_parameter(f"{name}_scaled", scaled.astype(filters.dtype))
+        attributes = attributes._replace(weighted=True)
     bias = program.add_parameter(f"{name}_bias", shift.astype(filters.dtype))
-    site.call = site.call._replace(weight=weight, bias=bias)
+    site.call = site.call._replace(weight=weight, bias=bias, attributes=attributes)
     return True
 
 

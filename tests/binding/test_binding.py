@@ -31,6 +31,8 @@ ATTRIBUTES = {
     "wanted": 31,
 }
 
+UNIT_WEIGHT = 32  # a bit of "wanted"
+
 
 def random_tensors(**overrides):
     """Leaf tensors of SHAPES; an override is a shape, or (shape, dtype)."""
@@ -234,6 +236,31 @@ def test_wanted_bits(modulated, wanted):
             continue
         expected = every[name].grad.numpy() * bool(wanted & 1 << bit)
         np.testing.assert_array_equal(tensor.grad.numpy(), expected, err_msg=name)
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_unit_weight(modulated):
+    """Nothing on the CPU reads what a caller says is of ones, and it has no gradient."""
+    shapes = {"weight": [4, 1, 3, 3], "bias": [4]}
+    results = []
+    for bit, value in ((0, 1.0), (UNIT_WEIGHT, 1.0 if PLACE.is_gpu_place() else float("nan"))):
+        tensors = random_tensors(**shapes)
+        tensors["weight"].set_value(paddle.full([4, 1, 3, 3], value, "float64"))
+        out = call(tensors, modulated, groups=4, wanted=31 | bit)
+        out.exp().sum().backward()
+        results.append({"out": out} | {n: t.grad for n, t in tensors.items()})
+    plain, unit = results
+    assert not unit.pop("weight").numpy().any()
+    for name, tensor in unit.items():
+        if name != "mask" or modulated:
+            # Sums of some hundreds of rounded terms.
+            np.testing.assert_allclose(tensor.numpy(), plain[name].numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_unit_weight_is_of_single_channels():
+    message = "groups: expected 4 groups and filters without weights, got 2 and 6"
+    with pytest.raises(ValueError, match=message):
+        call(random_tensors(), wanted=UNIT_WEIGHT)
 
 
 def strided(tensor):

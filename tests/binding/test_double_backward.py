@@ -5,6 +5,8 @@ import paddle
 import pytest
 
 from paddle_dcn import deform_conv2d, deform_conv2d_reference
+from paddle_dcn._checks import check_attributes
+from paddle_dcn.functional import convolve
 from tests.support.cases import COMPACT, GROUPED, KINDS, Case
 from tests.support.comparison import EPSILON, assert_close
 from tests.support.operators import to_array, to_tensor
@@ -79,6 +81,28 @@ def test_table(case):
     if case.batch == 0:
         assert not any(array.any() for array in found.values())
         return
+    wanted = second_derivatives(deform_conv2d_reference, case, tensors, factors)
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        depth = case.depth["out" if name == "grad" else name]
+        assert_close(found[name], array, "float64", 16 * depth, name)
+
+
+def without_weights(x, offset, weight, bias, mask, **attributes):
+    """Call the operator as one whose weight is of ones."""
+    how = check_attributes(**attributes)._replace(weighted=False)
+    return convolve(x, offset, mask, weight, bias, how)
+
+
+@needs_reference
+def test_unit_weight():
+    case = Case(2, 6, (6, 7), 6, padding=1, groups=6, deformable_groups=2)
+    arrays = random_problem(case)
+    arrays = arrays | {"weight": np.ones_like(arrays["weight"])}
+    names = [name for name in TENSORS if name != "weight"]
+    tensors = leaves(case, arrays, DOUBLE, names)
+    factors = random_factors(tensors, names)
+    found = second_derivatives(without_weights, case, tensors, factors)
     wanted = second_derivatives(deform_conv2d_reference, case, tensors, factors)
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():

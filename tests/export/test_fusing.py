@@ -10,7 +10,10 @@ from paddle.static import InputSpec
 import paddle_dcn
 from paddle_dcn import export
 from paddle_dcn.__main__ import main
+from paddle_dcn._checks import check_attributes
+from paddle_dcn._to_static import opaque
 from paddle_dcn.export import _fusing, _programs
+from paddle_dcn.functional import convolve
 from tests.support.comparison import assert_close
 from tests.support.export_models import run
 from tests.support.programs import needs_paddle_3
@@ -125,6 +128,18 @@ def unmodulated(net, x):
     return net.conv(x, net.predict(x)[:, : 2 * FIELDS])
 
 
+@opaque
+def without_weights(x, offset, weight):
+    how = check_attributes(1, 1, 1, 6, 2)._replace(weighted=False)
+    return convolve(x, offset, None, weight, None, how)
+
+
+def unit_weight(net, x):
+    six = paddle.concat([x, 2 * x[:, :2]], axis=1)
+    ones = paddle.ones([6, 1, 3, 3])
+    return net.norm(without_weights(six, net.predict(x)[:, : 2 * FIELDS], ones))
+
+
 # What is taken in, of how many convolutions; all weights are constant.
 ROWS = {
     "bias": (Net.convolve, {}, {"fold": 1}),
@@ -185,6 +200,7 @@ ROWS = {
         {},
         {"fold": 0, "constant": 0},
     ),
+    "unit weight": (unit_weight, {}, {"fold": 1}),
 }
 
 

@@ -23,6 +23,7 @@ from paddle_dcn import deform_conv2d_reference
 from tests.kernels.cuda_emulation.harness import build
 from tests.support.cases import COMPACT, TABLE, Case
 from tests.support.comparison import assert_results_close
+from tests.support.formula import without_weight
 from tests.support.kernel_jobs import Job, run, run_sanitized
 from tests.support.operators import check_job, check_results
 from tests.support.operators import run as run_operator
@@ -107,6 +108,14 @@ def test_few_channels_per_group(library, case, dtypes):
     check_results(first, case, dtypes)
     for name, array in first.items():
         np.testing.assert_array_equal(second[name], array, err_msg=name)
+
+
+def test_without_weight(library):
+    """Given ones, with which it computes; they have no gradient."""
+    for case in DIRECT[2:6]:
+        found = run(library, job(case, weighted=False, wanted=("x", "offset", "mask")))
+        wanted = without_weight(case, ("float32", "float32"))
+        assert_results_close(found, wanted, case, ("float32", "float32"))
 
 
 @pytest.mark.parametrize("shift", [0, 4])

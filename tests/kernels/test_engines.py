@@ -15,7 +15,7 @@ from paddle_dcn import _library
 from tests.kernels.cpu_emulation.harness import build, build_parts, build_program
 from tests.support.cases import COMPACT, DIRECT, TABLE, Case, choose
 from tests.support.comparison import assert_close, assert_results_close
-from tests.support.formula import formula
+from tests.support.formula import formula, without_weight
 from tests.support.kernel_jobs import Job, run
 from tests.support.operators import check_job
 from tests.support.problems import DTYPE_IDS, DTYPES, random_problem
@@ -112,14 +112,6 @@ def test_without_columns_emulated(emulated, engine):
     for dtypes in DTYPES[:4]:
         for case in FEW_CHANNELS:
             check_job(emulated, Job(case, dtypes, ("cpu", engine, 2), path=WITHOUT_COLUMNS))
-
-
-def without_weight(case: Case, dtypes: tuple[str, str]) -> dict[str, np.ndarray]:
-    """Return what a depthwise case gives that has a weight of ones."""
-    arrays = dict(random_problem(case, dtypes[0]))
-    arrays["weight"], arrays["bias"] = np.ones_like(arrays["weight"]), None
-    results = formula(case, arrays)
-    return {name: results[name] for name in ("out", "x", "offset", "mask")[: 3 + case.modulated]}
 
 
 @pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)

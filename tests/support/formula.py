@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from tests.support.cases import Case, pair
-from tests.support.problems import grid
+from tests.support.problems import grid, random_problem
 
 
 def formula(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return output and gradients (for the output's `grad`) in float64, NCHW."""
     return _compute(case, arrays, -1.0)
+
+
+def without_weight(case: Case, dtypes: tuple[str, str]) -> dict[str, np.ndarray]:
+    """Return what a depthwise case gives that has a weight of ones."""
+    arrays = dict(random_problem(case, dtypes[0]))
+    arrays["weight"], arrays["bias"] = np.ones_like(arrays["weight"]), None
+    results = formula(case, arrays)
+    return {name: results[name] for name in ("out", "x", "offset", "mask")[: 3 + case.modulated]}
 
 
 def absolute_terms(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

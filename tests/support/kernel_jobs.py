@@ -91,7 +91,8 @@ class Job:
     shift: int = 0  # bytes by which tensors miss 256-byte alignment
     arrays: dict[str, np.ndarray] = field(default_factory=dict)  # in place of the case's
     inference: Inference = Inference()
-    weighted: bool = True  # else without weight and bias, which the case must not need
+    # Else without weight and bias, which the case must not need. CUDA is given a weight of ones.
+    weighted: bool = True
     path: int = FASTEST  # of the CPU's kernels
 
     def problem(self) -> Problem:
@@ -132,9 +133,11 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
         del shapes["mask"]
     if p.plain:
         del shapes["offset"]
-    if not p.weighted:
+    if not p.weighted and kind == "cpu":
         del shapes["weight"], shapes["bias"]
     arrays = dict(remembered_problem(job.case, job.dtypes[0]))
+    if not p.weighted:
+        arrays |= {"weight": np.ones_like(arrays["weight"]), "bias": None}
     if arrays["bias"] is None:
         arrays["bias"] = np.zeros(job.case.outputs)
     arrays |= job.arrays

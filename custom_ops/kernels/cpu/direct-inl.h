@@ -361,7 +361,7 @@ struct DirectPass : ForwardPhases<VectorProduct<T>, DirectBuffers<T>> {
       T* const bias = buffers.bias + output * buffers.bias_stride;
       for (int64_t c = 0; c < p.channels; ++c) {
         T converted = 0;
-        if (p.weighted)
+        if (tensors.bias != nullptr)
           converted = *read_row(tensors.bias, p.dtype, c * outputs + output, 1, &converted);
         bias[c] = converted;
       }
