@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import paddle
 from paddle import Tensor
 
@@ -290,17 +291,56 @@ def check_aggregation(
 
 
 def _check_remove_center(value: Any, kernel: tuple[int, int]) -> bool:
-    """Take a bool, or 0 or 1, which the originals' layers make of it."""
-    number = int(value) if isinstance(value, bool) else integer(value)
-    if number is None:
-        reject_kind("remove_center", "a bool", value)
-    if number not in (0, 1):
-        reject(ValueError, "remove_center", "False or True", value)
+    """Check the flag against the kernel, which must have a center."""
+    removes = check_flag("remove_center", value)
     height, width = kernel
-    if number and (height != width or height % 2 == 0 or height == 1):
+    if removes and (height != width or height % 2 == 0 or height == 1):
         expected = f"False, as only square, odd kernels from 3x3 have a center (kernel {height}x"
         reject(ValueError, "remove_center", f"{expected}{width})", value)
-    return bool(number)
+    return removes
+
+
+def check_aggregation_layer(
+    channels: Any,
+    kernel_size: Any,
+    stride: Any,
+    pad: Any,
+    dilation: Any,
+    group: Any,
+    offset_scale: Any,
+    remove_center: Any,
+) -> Aggregation:
+    """Validate and normalise the constructor arguments that the layers of DCNv3 and DCNv4 share.
+
+    Raises:
+        TypeError: an argument of a wrong kind.
+        ValueError: a value out of its range.
+
+    """
+    channels = check_int("channels", channels)
+    group = check_int("group", group)
+    check_divides("group", group, channels, "channels")
+    size = check_int("kernel_size", kernel_size)
+    if check_int("stride", stride) != 1:
+        expected = "1, as each pixel of the input samples for one of the output"
+        reject(ValueError, "stride", expected, stride)
+    dilation = check_int("dilation", dilation)
+    pad = check_ints("pad", pad, 0)[0]
+    if 2 * pad != dilation * (size - 1):
+        expected = f"dilation {dilation} * (kernel_size {size} - 1) / 2, as outputs have the "
+        reject(ValueError, "pad", f"{expected}size of the input", pad)
+    return check_aggregation(
+        *(size, size, 1, 1, pad, pad, dilation, dilation),
+        *(group, channels // group, offset_scale, None, remove_center),
+    )
+
+
+def check_odd(name: str, size: Any) -> int:
+    """One odd positive int: the size of a kernel that keeps the size of images."""
+    size = check_int(name, size)
+    if size % 2 == 0:
+        reject(ValueError, name, "an odd number, which keeps the size of images", size)
+    return size
 
 
 DCNV3 = Names(x="input", deformable_groups="group")
@@ -382,6 +422,35 @@ def check_features(
     if 0 in shape[1:]:
         reject(ValueError, name, "positive sizes", [*shape])
     return shape
+
+
+def check_sides(shape: Any, pixels: int) -> tuple[Any, ...]:
+    """(height, width) of so many pixels, which a program may leave open; None: equal sides.
+
+    Raises:
+        TypeError: what is neither None nor two ints or tensors of a program.
+        ValueError: sides of another product, or None where there are no equal ones.
+
+    """
+    expected = "(height, width) or None"
+    if shape is None:
+        side = math.isqrt(max(pixels, 0))
+        if side * side != pixels:
+            what = "are open" if pixels < 0 else f"are {pixels}, no square"
+            reject(ValueError, "shape", f"(height, width), as the pixels {what}", None)
+        return side, side
+    if not isinstance(shape, (list, tuple)) or len(shape) != 2:
+        reject_kind("shape", expected, shape)
+    # A program that leaves sizes open has tensors for them.
+    sides = tuple(side if isinstance(side, (Tensor, *STATIC)) else integer(side) for side in shape)
+    if any(side is None for side in sides):
+        reject_kind("shape", expected, shape)
+    known = [side for side in sides if isinstance(side, int)]
+    if min(known, default=1) < 1:
+        reject(ValueError, "shape", "positive", [*shape])
+    if pixels >= 0 and len(known) == 2 and math.prod(known) != pixels:
+        reject(ValueError, "shape", f"a product of {pixels} (pixels of input)", [*shape])
+    return sides
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -548,14 +617,35 @@ def _check_padding(value: Any) -> tuple[int, int, int, int]:
     return height, height, width, width
 
 
+def check_flag(name: str, value: Any, optional: bool = False) -> bool:
+    """One bool, also NumPy's, or 0 or 1; a text such as "False" would be true.
+
+    `optional`: None is False, as it is in other libraries.
+    """
+    if optional and value is None:
+        return False
+    number = int(value) if isinstance(value, (bool, np.bool_)) else integer(value)
+    if number is None:
+        reject_kind(name, "a bool", value)
+    if number not in (0, 1):
+        reject(ValueError, name, "False or True", value)
+    return bool(number)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """One of some texts."""
+    choices = [*choices]
+    expected = " or ".join(map(repr, choices))
+    if not isinstance(value, str):
+        reject_kind(name, expected, value)
+    if value not in choices:
+        reject(ValueError, name, expected, repr(value))
+    return value
+
+
 def check_data_format(value: Any) -> str:
     """One of the two layouts of images."""
-    expected = "'NCHW' or 'NHWC'"
-    if not isinstance(value, str):
-        reject_kind("data_format", expected, value)
-    if value not in ("NCHW", "NHWC"):
-        reject(ValueError, "data_format", expected, repr(value))
-    return value
+    return check_choice("data_format", value, ("NCHW", "NHWC"))
 
 
 # --- dtypes --------------------------------------------------------------------------------------

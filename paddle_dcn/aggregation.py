@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -362,13 +361,6 @@ def _depthwise(channels: int, size: int) -> nn.Conv2D:
     )
 
 
-def _check_odd(name: str, size: Any) -> int:
-    size = _checks.check_int(name, size)
-    if size % 2 == 0:
-        _checks.reject(ValueError, name, "an odd number, which keeps the size of images", size)
-    return size
-
-
 @opaque
 def _check_input(input: Any, weight: Tensor, channels: Constant, axes: str) -> tuple[int, ...]:
     """Check the input of a layer before Paddle's operations get it, and return its shape."""
@@ -380,28 +372,9 @@ def _check_input(input: Any, weight: Tensor, channels: Constant, axes: str) -> t
 def _as_images(input: Any, shape: Any, weight: Tensor, channels: Constant) -> Tensor:
     """Check an input [N, H * W, C], and turn it into [N, H, W, C]."""
     pixels = _check_input(input, weight, channels, "[N, H * W, C]")[1]
-    if shape is None:
-        side = math.isqrt(max(pixels, 0))
-        if side * side != pixels:
-            what = "are open" if pixels < 0 else f"are {pixels}, no square"
-            _checks.reject(ValueError, "shape", f"(height, width), as the pixels {what}", None)
-        shape = (side, side)
-    elif not isinstance(shape, (list, tuple)) or len(shape) != 2:
-        _checks.reject_kind("shape", "(height, width) or None", shape)
-    # A program that leaves sizes open has tensors for them.
-    sides = [each if isinstance(each, _TENSORS) else _checks.integer(each) for each in shape]
-    if any(side is None for side in sides):
-        _checks.reject_kind("shape", "(height, width) or None", shape)
-    known = [side for side in sides if isinstance(side, int)]
-    if min(known, default=1) < 1:
-        _checks.reject(ValueError, "shape", "positive", [*shape])
-    if pixels >= 0 and len(known) == 2 and math.prod(known) != pixels:
-        _checks.reject(ValueError, "shape", f"a product of {pixels} (pixels of input)", [*shape])
+    sides = _checks.check_sides(shape, pixels)
     batch = input.shape[0] if input.shape[0] >= 0 else paddle.shape(input)[0]
     return input.reshape([batch, *sides, channels.value])
-
-
-_TENSORS = (Tensor, *_checks.STATIC)
 
 
 class AggregationLayer(nn.Layer):
@@ -420,29 +393,17 @@ class AggregationLayer(nn.Layer):
         remove_center: bool,
     ) -> None:
         super().__init__()
-        channels = _checks.check_int("channels", channels)
-        group = _checks.check_int("group", group)
-        _checks.check_divides("group", group, channels, "channels")
-        size = _checks.check_int("kernel_size", kernel_size)
-        if _checks.check_int("stride", stride) != 1:
-            expected = "1, as each pixel of the input samples for one of the output"
-            _checks.reject(ValueError, "stride", expected, stride)
-        dilation = _checks.check_int("dilation", dilation)
-        pad = _checks.check_ints("pad", pad, 0)[0]
-        if 2 * pad != dilation * (size - 1):
-            expected = f"dilation {dilation} * (kernel_size {size} - 1) / 2, as outputs have the "
-            _checks.reject(ValueError, "pad", f"{expected}size of the input", pad)
-        how = check_aggregation(
-            *(size, size, 1, 1, pad, pad, dilation, dilation),
-            *(group, channels // group, offset_scale, None, remove_center),
+        how = _checks.check_aggregation_layer(
+            channels, kernel_size, stride, pad, dilation, group, offset_scale, remove_center
         )
+        channels = how.group * how.group_channels
         self._how, self._width = Constant(how), Constant(channels)
         self.taps = how.taps
-        self.channels, self.kernel_size, self.stride = channels, size, 1
-        self.pad, self.dilation, self.group = pad, dilation, group
-        self.group_channels, self.offset_scale = channels // group, how.offset_scale
+        self.channels, self.kernel_size, self.stride = channels, how.kernel[0], 1
+        self.pad, self.dilation, self.group = how.pad[0], how.dilation[0], how.group
+        self.group_channels, self.offset_scale = how.group_channels, how.offset_scale
         self.remove_center = int(how.remove_center)
-        self.center_feature_scale = bool(center_feature_scale)
+        self.center_feature_scale = _checks.check_flag("center_feature_scale", center_feature_scale)
 
     def _add_scale(self) -> None:
         """Create the parameters of center_feature_scale, which have no transposed layout."""
@@ -534,12 +495,9 @@ class DCNv3(AggregationLayer):
         )
         if dw_kernel_size is None:
             dw_kernel_size = self.kernel_size
-        self.dw_kernel_size = _check_odd("dw_kernel_size", dw_kernel_size)
-        if act_layer not in [*_ACTIVATIONS]:  # a dict cannot be asked about a list
-            expected = " or ".join(map(repr, _ACTIVATIONS))
-            _checks.reject(ValueError, "act_layer", expected, repr(act_layer))
-        if norm_layer not in ("LN", "BN"):
-            _checks.reject(ValueError, "norm_layer", "'LN' or 'BN'", repr(norm_layer))
+        self.dw_kernel_size = _checks.check_odd("dw_kernel_size", dw_kernel_size)
+        _checks.check_choice("act_layer", act_layer, _ACTIVATIONS)
+        _checks.check_choice("norm_layer", norm_layer, ("LN", "BN"))
         channels = self.channels
         if norm_layer == "LN":
             norm = nn.Sequential(_ChannelsLast(), nn.LayerNorm(channels, 1e-6))
@@ -633,13 +591,14 @@ class DCNv4(AggregationLayer):
             *(center_feature_scale, remove_center),
         )
         self.dw_kernel_size = dw_kernel_size
-        self.without_pointwise = bool(without_pointwise)
+        self.without_pointwise = _checks.check_flag("without_pointwise", without_pointwise)
+        output_bias = _checks.check_flag("output_bias", output_bias)
         channels = self.channels
         if dw_kernel_size is not None:
-            size = _check_odd("dw_kernel_size", dw_kernel_size)
+            size = _checks.check_odd("dw_kernel_size", dw_kernel_size)
             self.offset_mask_dw = _depthwise(channels, size)
         self.offset_mask = _zeros(channels, self._how.value.packed_planes)
-        if not without_pointwise:
+        if not self.without_pointwise:
             self.value_proj = _projection(channels)
             self.output_proj = _projection(channels, output_bias)
         if self.center_feature_scale:

@@ -466,8 +466,9 @@ def test_even_kernels_have_no_pad():
 def test_dcnv3_refuses_unknown_parts():
     message = "act_layer: expected 'ReLU' or 'SiLU' or 'GELU', got 'Tanh'"
     refused(ValueError, message, DCNv3, act_layer="Tanh")
-    refused(ValueError, message.replace("'Tanh'", "['GELU']"), DCNv3, act_layer=["GELU"])
-    refused(ValueError, "norm_layer: expected 'LN' or 'BN', got None", DCNv3, norm_layer=None)
+    message = message.replace("'Tanh'", "['GELU'] (list)")
+    refused(TypeError, message, DCNv3, act_layer=["GELU"])
+    refused(TypeError, "norm_layer: expected 'LN' or 'BN', got None", DCNv3, norm_layer=None)
 
 
 INPUTS_REFUSED = [

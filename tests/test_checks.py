@@ -1,12 +1,14 @@
 """Everything that is refused, with the whole message; and that nothing valid is."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import paddle
 import pytest
 
-from paddle_dcn import _checks, _ops, deform_conv2d
+from paddle_dcn import DCNv3, DCNv4, _checks, _ops, deform_conv2d, export
+from paddle_dcn.compat import detectron2, mmcv, mmdet, npu, torchvision
 from tests.support.programs import needs_paddle_3, static_program
 
 SHAPES = {
@@ -440,6 +442,41 @@ def test_known_sizes_are_checked(message, overrides):
     with static_program(), pytest.raises(ValueError) as caught:
         deform_conv2d(**call_with(paddle.static.data, overrides))
     assert str(caught.value) == message
+
+
+def convolve_as_npu(**flag):
+    x, offset, weight = paddle.zeros([1, 1, 3, 3]), paddle.zeros([1, 3, 3, 3]), paddle.ones([1] * 4)
+    numbers = ([1, 1], [1] * 4, [0] * 4)
+    return npu.npu_deformable_conv2d(x, weight, offset, None, *numbers, **flag)
+
+
+FLAGS = [
+    ("remove_center", DCNv3, 8),
+    ("center_feature_scale", DCNv4, 8),
+    ("output_bias", DCNv4, 8),
+    ("without_pointwise", DCNv4, 8),
+    ("bias", torchvision.DeformConv2d, 2, 2, 1),
+    ("bias", mmcv.ModulatedDeformConv2dPack, 2, 2, 1),
+    ("bias", mmdet.ModulatedDeformConv, 2, 2, 1),
+    ("bias", detectron2.ModulatedDeformConv, 2, 2, 1),
+    ("modulated", convolve_as_npu),
+    ("with_deformable_offset", convolve_as_npu),
+    ("fuse", export.convert, "no model", "no file", "fast"),
+]
+
+
+@pytest.mark.parametrize(("name", "function", "arguments"), [(n, f, a) for n, f, *a in FLAGS])
+def test_flags(name, function, arguments):
+    for kind, value, expected in (
+        (TypeError, "False", "a bool, got 'False' (str)"),
+        (TypeError, 1.0, "a bool, got 1.0 (float)"),
+        (ValueError, 2, "False or True, got 2"),
+    ):
+        with pytest.raises(kind, match=re.escape(f"{name}: expected {expected}")):
+            function(*arguments, **{name: value})
+    if function is not export.convert:
+        for value in (False, True, 0, 1, np.False_):
+            function(*arguments, **{name: value})
 
 
 # --- what is accepted ----------------------------------------------------------------------------

@@ -167,6 +167,11 @@ class Convolution(nn.Layer):
             shape, default_initializer=nn.initializer.Uniform(-bound, bound)
         )
 
+    def _zeros_if(self, bias: Any) -> Tensor | None:
+        """Create a bias that starts at zero, if the flag says so."""
+        bias = _checks.check_flag("bias", bias, optional=True)
+        return self.create_parameter([self.out_channels], is_bias=True) if bias else None
+
     def _weight(self, bound: float) -> Tensor:
         channels = self.in_channels // self.groups
         return self._uniform([self.out_channels, channels, *self.kernel_size], bound)
@@ -188,4 +193,4 @@ class ModulatedConvolution(Convolution):
     def __init__(self, *arguments: Any, bias: Any = True) -> None:
         super().__init__(*arguments)
         self.weight = self._weight(inverse_root(self))
-        self.bias = self.create_parameter([self.out_channels], is_bias=True) if bias else None
+        self.bias = self._zeros_if(bias)

@@ -288,7 +288,7 @@ class ModulatedDeformConv(_Activated):
             norm,
             activation,
         )
-        self.bias = self.create_parameter([self.out_channels], is_bias=True) if bias else None
+        self.bias = self._zeros_if(bias)
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         """Return `modulated_deform_conv` of x with these parameters, normalised and activated."""

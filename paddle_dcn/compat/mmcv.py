@@ -345,7 +345,7 @@ class ModulatedDeformConv2d(ModulatedConvolution):
             dilation,
             groups,
             deform_groups,
-            bias=bias,
+            bias=True if isinstance(bias, str) and bias == "auto" else bias,
         )
         self.deform_groups = deform_groups
 

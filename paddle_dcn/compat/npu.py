@@ -115,6 +115,8 @@ def npu_deformable_conv2d(
     dilation = _spatial("dilation", dilation, data_format)
     padding = _four("padding", padding, 0, "4 ints (top, bottom, left, right)")
     kernel = _checks.check_pair("kernel_size", kernel_size)
+    modulated = _checks.check_flag("modulated", modulated)
+    samples_too = _checks.check_flag("with_deformable_offset", with_deformable_offset)
     attributes = _checks.check_attributes(
         stride, padding, dilation, groups, deformable_groups, data_format=data_format
     )
@@ -156,7 +158,7 @@ def npu_deformable_conv2d(
     moves = paddle.stack([y_moves, x_moves], axis=2).flatten(1, 2)
 
     output = convolve(self, moves, mask, weight, bias, attributes, _NAMES)
-    if not with_deformable_offset:
+    if not samples_too:
         return output, None
 
     x = self.transpose(_TO_NCHW) if channels_last else self

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from paddle import Tensor
 
-from .._checks import UNKNOWN, Names, check_attributes, check_shape, reject
+from .._checks import UNKNOWN, Names, check_attributes, check_flag, check_shape, reject
 from .._to_static import opaque
 from ..functional import convolve
 from ._shared import Convolution
@@ -123,6 +123,7 @@ class DeformConv2d(Convolution):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         bound = 1 / math.sqrt(self.in_channels // self.groups * math.prod(self.kernel_size))
         self.weight = self._weight(bound)
+        bias = check_flag("bias", bias, optional=True)
         self.bias = self._uniform([self.out_channels], bound) if bias else None
 
     def forward(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -301,6 +301,7 @@ def convert(
     """
     if to not in TARGETS:
         raise ValueError(f"to: expected one of {', '.join(TARGETS)}, got {to!r}")
+    fuse = _checks.check_flag("fuse", fuse)
     _need_packages(f"convert to {to}", to)
     if to in _OPSETS:
         opset = _check_opset(opset, to)

@@ -16,6 +16,7 @@ from typing import Any
 import paddle
 
 from ..static._parameters import find_parameter
+from ._flags import check_flags
 
 _PIR = getattr(paddle, "pir", None)
 Value = getattr(_PIR, "Value", None)
@@ -212,6 +213,7 @@ def _install_in_old_programs() -> None:
     plain_clone = program_class.clone
 
     @functools.wraps(plain_clone)
+    @check_flags
     def clone(self: Any, for_test: bool = False) -> Any:
         copy = plain_clone(self, for_test)
         copy._loaders = getattr(self, "_loaders", [])

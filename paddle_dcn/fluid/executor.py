@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 
 from . import _programs
+from ._flags import check_flags
 from ._moved import MOVED, module_getattr
 
 __all__ = [
@@ -72,6 +73,7 @@ class Executor(paddle.static.Executor):
         >>> paddle.disable_static()
     """
 
+    @check_flags
     def run(
         self,
         program: Any = None,
@@ -139,6 +141,7 @@ class Executor(paddle.static.Executor):
 class ParallelExecutor:
     """Runs a program on one device; Paddle 1.x ran it on all of them."""
 
+    @check_flags
     def __init__(
         self,
         use_cuda: bool,
@@ -164,6 +167,7 @@ class ParallelExecutor:
         self._program = main_program or paddle.static.default_main_program()
         self._scope = scope
 
+    @check_flags
     def run(
         self,
         fetch_list: Any,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ._flags import check_flags
 from .layers import nn, tensor
 
 __all__ = ["embedding", "one_hot"]
 
 
+@check_flags
 def embedding(
     input: Any,
     size: Sequence[int],
@@ -23,6 +25,7 @@ def embedding(
     return nn.look_up("embedding", input, size, padding_idx, param_attr, dtype)
 
 
+@check_flags
 def one_hot(input: Any, depth: Any, allow_out_of_range: bool = False) -> Any:
     """Return rows of zeros with a one each: as `layers.one_hot`, for places of any shape."""
     return tensor.hot(input, depth, allow_out_of_range)

@@ -14,6 +14,7 @@ from paddle.utils import unique_name
 
 from ..static import _operators
 from . import _programs
+from ._flags import check_flags
 from ._moved import module_getattr
 from .layers.tensor import assign, create_global_var
 
@@ -444,6 +445,7 @@ class ExponentialMovingAverage:
                 moved = average * self._rate + parameter * (1.0 - self._rate)
                 assign(moved, average)
 
+    @check_flags
     @contextlib.contextmanager
     def apply(self, executor: Any, need_restore: bool = True) -> Iterator[None]:
         """Put the averages in the place of the parameters, inside a `with` block.

@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 
 from ..static._parameters import require_static
+from ._flags import check_flags
 from ._moved import module_getattr
 from .data_feeder import DataFeeder
 
@@ -24,6 +25,7 @@ class GeneratorLoader:
     cloned from this one take their batches from it too.
     """
 
+    @check_flags
     def __init__(self, feed_list: Sequence[Any] | None, iterable: bool, return_list: bool) -> None:
         """Take the inputs; :meth:`DataLoader.from_generator` documents the arguments."""
         require_static("paddle_dcn.fluid.io.DataLoader.from_generator", "paddle.io.DataLoader")
@@ -37,6 +39,7 @@ class GeneratorLoader:
         if not iterable:
             program._loaders = [*getattr(program, "_loaders", ()), self]
 
+    @check_flags
     def set_sample_generator(
         self, reader: Callable, batch_size: int, drop_last: bool = True, places: Any = None
     ) -> GeneratorLoader:
@@ -126,6 +129,7 @@ class DataLoader(paddle.io.DataLoader):
     """`paddle.io.DataLoader` with `from_generator`, which current Paddle has no more."""
 
     @staticmethod
+    @check_flags
     def from_generator(
         feed_list: Sequence[Any] | None = None,
         capacity: int | None = None,
@@ -179,6 +183,7 @@ class DataLoader(paddle.io.DataLoader):
 class PyReader(GeneratorLoader):
     """The loader of :meth:`DataLoader.from_generator` by its older name."""
 
+    @check_flags
     def __init__(
         self,
         feed_list: Sequence[Any] | None = None,

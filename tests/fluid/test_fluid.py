@@ -596,3 +596,25 @@ def test_current_block():
         loss, _ = square_program()
         block = fluid.default_main_program().current_block()
         assert [each.name for each in block.all_parameters()] == ["a", "b"]
+
+
+def flags():
+    """Yield a row for each function or method of fluid with bools in its signature."""
+    homes = [fluid.layers, fluid.input, fluid.Executor, fluid.ParallelExecutor, fluid.PyReader]
+    homes += [fluid.optimizer.ExponentialMovingAverage]
+    for home in homes:
+        for name, function in vars(home).items():
+            if inspect.isfunction(function):
+                parameters = inspect.signature(function).parameters
+                wanted = [p.name for p in parameters.values() if p.annotation == "bool"]
+                needed = [p.name for p in parameters.values() if p.default is p.empty]
+                if wanted:
+                    yield pytest.param(function, needed, wanted, id=f"{home.__name__}.{name}")
+
+
+@pytest.mark.parametrize(("function", "needed", "wanted"), [*flags()])
+def test_flags_are_bools(function, needed, wanted):
+    for flag in wanted:
+        for wrong in ("False", 0.0):
+            with pytest.raises(TypeError, match=f"^{flag}: expected a bool, got "):
+                function(**{**dict.fromkeys(needed), flag: wrong})

@@ -11,6 +11,7 @@ functions return a tensor of shape [1].
 
 from typing import Any
 
+from .._flags import check_flags
 from .._moved import module_getattr
 from . import (
     control_flow,
@@ -26,7 +27,11 @@ from . import (
 
 _PARTS = (nn, ops, tensor, loss, control_flow, detection, io, metric_op, learning_rate_scheduler)
 __all__ = sorted(name for part in _PARTS for name in part.__all__)
-globals().update({name: getattr(part, name) for part in _PARTS for name in part.__all__})
+for _part in _PARTS:
+    for _name in _part.__all__:
+        if not isinstance(getattr(_part, _name), type):
+            setattr(_part, _name, check_flags(getattr(_part, _name)))
+        globals()[_name] = getattr(_part, _name)
 
 _gone = module_getattr(__name__)
 

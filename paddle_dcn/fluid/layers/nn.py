@@ -141,6 +141,7 @@ def deformable_conv(
         if name is not None:
             raise TypeError(f"modulated: expected a bool beside name={name!r}, got {modulated!r}")
         modulated, name = True, modulated
+    modulated = _checks.check_flag("modulated", modulated, optional=True)
     if modulated and mask is None:
         raise TypeError("mask: expected a tensor of the static program (modulated=True), got None")
     return add_layer(
