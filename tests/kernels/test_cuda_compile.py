@@ -28,7 +28,7 @@ ACCEPTED_SPILLS = {
     ("forward_kernel", "int"): 64,
     ("forward_kernel", "long"): 128,
     ("backward_weight_kernel", "int"): 112,
-    ("backward_weight_kernel", "long"): 32,
+    ("backward_weight_kernel", "long"): 64,
     ("backward_data_kernel", "long"): 64,
     ("backward_data_kernel", "int"): 256,  # of float32, in two parts: outside the product's loop
     ("direct_forward_kernel", "int"): 16,
