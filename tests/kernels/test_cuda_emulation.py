@@ -60,6 +60,16 @@ CHECK = "PADDLE_DCN_CUDA_CHECK" in os.environ
 EMULATED = [case for case in (TABLE if CHECK else COMPACT) if case.products < 2_500_000]
 EMULATED_COMPACT = [case for case in COMPACT if case.products < 1_200_000]
 
+
+def in_types(cases: list[Case], dtypes: list[tuple[str, str]]) -> pytest.MarkDecorator:
+    """Each case in each of the types or, outside `make cuda-check`, in one, taken in turn."""
+    pairs = [(case, dtypes[i % len(dtypes)]) for i, case in enumerate(cases)]
+    if CHECK:
+        pairs = [(case, types) for case in cases for types in dtypes]
+    names = [f"{case}-{DTYPE_IDS[DTYPES.index(types)]}" for case, types in pairs]
+    return pytest.mark.parametrize(("case", "dtypes"), pairs, ids=names)
+
+
 # Deformable groups that are cut by a group's border.
 STRADDLING = Case(2, 6, (7, 5), 12, padding=1, groups=2, deformable_groups=3)
 
@@ -69,8 +79,7 @@ def test_float32(library, case):
     check(library, case)
 
 
-@pytest.mark.parametrize("dtypes", DTYPES[1:], ids=DTYPE_IDS[1:])
-@pytest.mark.parametrize("case", EMULATED_COMPACT, ids=str)
+@in_types(EMULATED_COMPACT, DTYPES[1:])
 def test_other_dtypes(library, case, dtypes):
     check(library, case, dtypes)
 
@@ -100,8 +109,7 @@ DIRECT = [
 ]
 
 
-@pytest.mark.parametrize("dtypes", [*DTYPES[:4], DTYPES[5]], ids=[*DTYPE_IDS[:4], DTYPE_IDS[5]])
-@pytest.mark.parametrize("case", DIRECT, ids=str)
+@in_types(DIRECT, [*DTYPES[:4], DTYPES[5]])
 def test_few_channels_per_group(library, case, dtypes):
     """The same bits in whatever order blocks and threads run."""
     first, second = run_both_ways(library, job(case, dtypes, DETERMINISTIC))
@@ -226,8 +234,7 @@ def run_both_ways(library: Library, task: Job) -> list[dict[str, np.ndarray]]:
     return results
 
 
-@pytest.mark.parametrize("dtypes", DTYPES[:4], ids=DTYPE_IDS[:4])
-@pytest.mark.parametrize("case", EMULATED_COMPACT, ids=str)
+@in_types(EMULATED_COMPACT, DTYPES[:4])
 def test_deterministic(library, case, dtypes):
     """The same bits in whatever order blocks and threads run."""
     task = job(case, dtypes, flags=DETERMINISTIC)

@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 
 from benchmarks.kernel_library import Library
-from paddle_dcn import _library, deform_conv2d_reference
+from paddle_dcn import deform_conv2d_reference
 from tests.kernels.cpu_emulation.harness import build
 from tests.support import operators
 from tests.support.cases import COMPACT, Case
 from tests.support.comparison import assert_close
+from tests.support.engines import EMULATED, NATIVE, SHIPPED
 from tests.support.kernel_jobs import Inference, Job, run
 from tests.support.problems import DTYPE_IDS, DTYPES, FULL_BITS, random_problem
-
-SHIPPED = Library(_library.PATH)
-NATIVE = [engine for engine in SHIPPED.engines() if SHIPPED.runs(engine)]
 
 FORMS = [
     Inference(joined=True, negative_slope=0.0),
@@ -57,7 +55,7 @@ def test_table(engine, dtypes):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
-@pytest.mark.parametrize("engine", SHIPPED.engines())
+@pytest.mark.parametrize("engine", EMULATED)
 def test_table_emulated(engine):
     """One form and one data type for each case, each of them for several."""
     library = Library(build(emulated=True))
@@ -121,7 +119,7 @@ def test_plain_convolutions(engine):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
-@pytest.mark.parametrize("engine", SHIPPED.engines())
+@pytest.mark.parametrize("engine", EMULATED)
 def test_plain_convolutions_emulated(engine):
     library = Library(build(emulated=True))
     for i, case in enumerate(PLAIN):

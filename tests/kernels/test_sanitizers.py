@@ -5,28 +5,23 @@ this processor, on the whole table. Buffers end where their tensors do, and tens
 more than their elements need.
 """
 
-import os
 import shutil
 
 import pytest
 
-from benchmarks.kernel_library import Library
-from paddle_dcn import _library
 from tests.kernels.cpu_emulation.harness import build
 from tests.support.cases import COMPACT, TABLE
+from tests.support.engines import EMULATED, FULL, NATIVE
 from tests.support.kernel_jobs import SANITIZERS, Job, run_sanitized
 from tests.support.operators import check_results
 from tests.support.problems import DTYPES
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
 
-FULL = "PADDLE_DCN_SANITIZE" in os.environ
 FEW = [case for case in COMPACT if case.products < 300_000]
-SHIPPED = Library(_library.PATH)
 ENGINES = [("avx2", True)]
 if FULL:
-    ENGINES = [(engine, False) for engine in SHIPPED.engines() if SHIPPED.runs(engine)]
-    ENGINES += [(engine, True) for engine in SHIPPED.engines()]
+    ENGINES = [(engine, False) for engine in NATIVE] + [(engine, True) for engine in EMULATED]
 
 
 # The engines that compute what these do not, other types and values.
