@@ -414,9 +414,6 @@ def check_features(
     check_dtype(name, got)
     if got != dtype and not (amp_dtype and {got, dtype} <= set(_AUTO_CAST)):
         reject(TypeError, name, f"dtype {dtype} (that of the layer)", got)
-    if got in ("float16", "bfloat16") and paddle.in_dynamic_mode() and tensor.place.is_cpu_place():
-        expected = "dtype float32 or float64, as Paddle's Linear has no other on the CPU"
-        reject(TypeError, name, expected, got)
     _check_rank(name, shape, axes)
     _check_size(name, "channels", shape[-1], channels, "those of the layer")
     if 0 in shape[1:]:

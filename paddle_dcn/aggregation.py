@@ -114,10 +114,17 @@ def _ones(shape: list[int], like: Tensor) -> Tensor:
     return paddle.ones(shape, like.dtype)
 
 
+def _half(tensor: Tensor) -> bool:
+    return _checks.dtype_name(tensor.dtype) in ("float16", "bfloat16")
+
+
+def _widened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(each.astype("float32") if _half(each) else each for each in tensors)
+
+
 def _planes(tensor: Tensor, name: str, how: Aggregation) -> Tensor:
     """Return the planes [N, planes, Ho, Wo] of a tensor [N, Ho, Wo, planes], in order."""
-    if _checks.dtype_name(tensor.dtype) in ("float16", "bfloat16"):
-        tensor = tensor.astype("float32")  # for sums of positions; and Paddle gathers no float16
+    (tensor,) = _widened(tensor)  # for sums of positions; and Paddle gathers no float16
     order = _constant(name, how, "int64", tensor)
     return paddle.gather(_transposed(tensor, [0, 3, 1, 2]), order, axis=1)
 
@@ -153,14 +160,20 @@ def _aggregate(input: Tensor, sampling: tuple[Tensor, ...], how: Aggregation) ->
         return out if last else out.transpose([0, 2, 3, 1])
 
 
+def _sizes(tensor: Tensor) -> list[int | Tensor]:
+    """Return the sizes to reshape to, where any may be open or empty: -1 would be ambiguous."""
+    return [n if n >= 0 else paddle.shape(tensor)[axis] for axis, n in enumerate(tensor.shape)]
+
+
 @opaque
 def _split(tensor: Tensor, *sizes: int) -> Tensor:
-    """Split the last axis, where any other may be open or empty: 0 and -1 would be ambiguous."""
-    known = [
-        size if size >= 0 else paddle.shape(tensor)[axis]
-        for axis, size in enumerate(tensor.shape[:-1])
-    ]
-    return tensor.reshape([*known, *sizes])
+    """Split the last axis."""
+    return tensor.reshape([*_sizes(tensor)[:-1], *sizes])
+
+
+@opaque
+def _reshape_as(tensor: Tensor, other: Tensor) -> Tensor:
+    return tensor.reshape(_sizes(other))
 
 
 @opaque
@@ -328,6 +341,97 @@ def dcnv4(
 
 # --- layers --------------------------------------------------------------------------------------
 
+# Layers of half types predict offsets and masks in float32: half types are too coarse for positions
+# of pixels. On the CPU, where Paddle has nothing else, they project in float32, too.
+
+
+@opaque
+def _compute(input: Tensor, *parameters: Tensor, function: Constant) -> Tensor:
+    """Call a function of Paddle's; if the parameters have a half type, in float32."""
+    if not _half(parameters[0]):
+        return function.value(input, *parameters)
+    with _without_casts():
+        return function.value(*_widened(input, *parameters))
+
+
+_LINEAR = Constant(functional.linear)
+
+
+@opaque
+def _project(input: Tensor, *parameters: Tensor) -> Tensor:
+    """Apply the parameters of a Linear layer, in their dtype where Paddle has that."""
+    if not _half(parameters[0]) or paddle.device.get_device() != "cpu":
+        return functional.linear(input, *parameters)
+    return _compute(input, *parameters, function=_LINEAR).astype(input.dtype)
+
+
+class _Linear(nn.Linear):
+    """A layer that predicts."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _compute(input, self.weight, self.bias, function=_LINEAR)
+
+
+class _Projection(nn.Linear):
+    """A layer whose result has the dtype of the parameters."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        parameters = (self.weight,) if self.bias is None else (self.weight, self.bias)
+        return _project(input, *parameters)
+
+
+class _Depthwise(nn.Conv2D):
+    """A convolution that keeps the size of images, with the initial values of PyTorch."""
+
+    def __init__(self, channels: int, size: int) -> None:
+        uniform, half = nn.initializer.Uniform(-1 / size, 1 / size), size // 2
+        super().__init__(
+            channels,
+            channels,
+            size,
+            padding=half,
+            groups=channels,
+            weight_attr=uniform,
+            bias_attr=uniform,
+        )
+        convolve = functools.partial(functional.conv2d, padding=half, groups=channels)
+        self._function = Constant(convolve)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _compute(x, self.weight, self.bias, function=self._function)
+
+
+class _LayerNorm(nn.LayerNorm):
+    """A normalisation over channels, the last axis."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, epsilon := 1e-6)
+
+        def normalize(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return functional.layer_norm(x, channels, weight, bias, epsilon)
+
+        self._function = Constant(normalize)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _compute(input, self.weight, self.bias, function=self._function)
+
+
+class _BatchNorm(nn.BatchNorm2D):
+    # Its statistics are changed in place, so this is not `_compute`.
+    def forward(self, input: Tensor) -> Tensor:
+        if not _half(self.weight):
+            return super().forward(input)
+        statistics = self._mean, self._variance
+        mean, variance, weight, bias = _widened(*statistics, self.weight, self.bias)
+        out = functional.batch_norm(
+            *(input, mean, variance, weight, bias, self.training, self._momentum, self._epsilon)
+        )
+        if self.training:
+            for kept, new in zip(statistics, (mean, variance)):
+                paddle.assign(new.astype(kept.dtype), kept)
+        return out
+
+
 _ACTIVATIONS = {"ReLU": nn.ReLU, "SiLU": nn.Silu, "GELU": nn.GELU}
 
 
@@ -338,27 +442,13 @@ class _ChannelsLast(nn.Layer):
         return x.transpose([0, 2, 3, 1])
 
 
-def _zeros(channels: int, planes: int) -> nn.Linear:
-    return nn.Linear(channels, planes, nn.initializer.Constant(0.0))
+def _zeros(channels: int, planes: int) -> _Linear:
+    return _Linear(channels, planes, nn.initializer.Constant(0.0))
 
 
-def _projection(channels: int, bias: bool = True) -> nn.Linear:
+def _projection(channels: int, bias: bool = True) -> _Projection:
     xavier = nn.initializer.XavierUniform()
-    return nn.Linear(channels, channels, xavier, None if bias else False)
-
-
-def _depthwise(channels: int, size: int) -> nn.Conv2D:
-    """Create a convolution that keeps the size of images, with the initial values of PyTorch."""
-    uniform = nn.initializer.Uniform(-1 / size, 1 / size)
-    return nn.Conv2D(
-        channels,
-        channels,
-        size,
-        padding=size // 2,
-        groups=channels,
-        weight_attr=uniform,
-        bias_attr=uniform,
-    )
+    return _Projection(channels, channels, xavier, None if bias else False)
 
 
 @opaque
@@ -417,10 +507,15 @@ class AggregationLayer(nn.Layer):
         if not self.center_feature_scale:
             return out
         weight = self.center_feature_scale_proj_weight.transpose([1, 0])
-        share = functional.linear(features, weight, self.center_feature_scale_proj_bias)
+        bias = self.center_feature_scale_proj_bias
+        share = _compute(features, weight, bias, function=_LINEAR)
         share = functional.sigmoid(share).unsqueeze(-1)
+        dtype = out.dtype
+        if _half(weight):
+            out, still = _widened(out, still)
         out, still = (_split(each, self.group, self.group_channels) for each in (out, still))
-        return (out * (1 - share) + still * share).flatten(3)
+        mixed = (out * (1 - share) + still * share).flatten(3)
+        return mixed.astype(dtype) if _half(weight) else mixed
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments that describe the operator."""
@@ -500,10 +595,10 @@ class DCNv3(AggregationLayer):
         _checks.check_choice("norm_layer", norm_layer, ("LN", "BN"))
         channels = self.channels
         if norm_layer == "LN":
-            norm = nn.Sequential(_ChannelsLast(), nn.LayerNorm(channels, 1e-6))
+            norm = nn.Sequential(_ChannelsLast(), _LayerNorm(channels))
         else:
-            norm = nn.Sequential(nn.BatchNorm2D(channels), _ChannelsLast())
-        convolution = _depthwise(channels, self.dw_kernel_size)
+            norm = nn.Sequential(_BatchNorm(channels), _ChannelsLast())
+        convolution = _Depthwise(channels, self.dw_kernel_size)
         self.dw_conv = nn.Sequential(convolution, norm, _ACTIVATIONS[act_layer]())
         self.offset = _zeros(channels, 2 * self.group * self.taps)
         self.mask = _zeros(channels, self.group * self.taps)
@@ -596,7 +691,7 @@ class DCNv4(AggregationLayer):
         channels = self.channels
         if dw_kernel_size is not None:
             size = _checks.check_odd("dw_kernel_size", dw_kernel_size)
-            self.offset_mask_dw = _depthwise(channels, size)
+            self.offset_mask_dw = _Depthwise(channels, size)
         self.offset_mask = _zeros(channels, self._how.value.packed_planes)
         if not self.without_pointwise:
             self.value_proj = _projection(channels)
@@ -612,5 +707,5 @@ class DCNv4(AggregationLayer):
         if self.dw_kernel_size is not None:
             features = self.offset_mask_dw(images.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
         out = _aggregate_in_layer(x, self.offset_mask(features), how=self._how)
-        out = self._mix(out, x, out).flatten(1, 2)
+        out = _reshape_as(self._mix(out, x, out), input)
         return out if self.without_pointwise else self.output_proj(out)

@@ -22,6 +22,7 @@ from tests.support.aggregation import (
     unpacked,
 )
 from tests.support.amp import auto_cast
+from tests.support.comparison import EPSILON
 from tests.support.operators import to_array, to_tensor
 from tests.support.problems import DTYPE_IDS, DTYPES
 from tests.support.programs import needs_paddle_3, static_program
@@ -425,15 +426,56 @@ def test_layers_are_traced(kind, keywords):
         np.testing.assert_array_equal(traced(x, *arguments).numpy(), wanted)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("kind", "keywords"), LAYERS, ids=str)
+def test_layers_of_half_types(kind, keywords, dtype):
+    """Half types round what is projected and the results, but never a position."""
+    layer, x = build(kind, keywords).to(dtype=dtype), features(kind).astype(dtype)
+    wide = copy.deepcopy(layer).to(dtype="float64")
+    wanted = by_hand(wide, x.astype("float64"))
+    x.stop_gradient = False
+    found = call_layer(layer, x)
+    assert found.dtype == x.dtype and found.shape == x.shape
+    # Rounded are: each projected value, each sum of samples, with center_feature_scale what it
+    # becomes, each result. The first two are then summed up with random signs.
+    limit = 4 * EPSILON[dtype] * np.abs(wanted).max()
+    np.testing.assert_allclose(to_array(found).reshape(wanted.shape), wanted, rtol=0, atol=limit)
+    layer.train()
+    call_layer(layer, x).astype("float32").square().sum().backward()
+    for tensor in (x, *(each for each in layer.parameters() if not each.stop_gradient)):
+        assert tensor.grad.dtype == tensor.dtype and np.isfinite(to_array(tensor.grad)).all()
+
+
+@needs_paddle_3
 @pytest.mark.parametrize("kind", [DCNv3, DCNv4])
-def test_layers_refuse_half_types_on_the_cpu(kind):
-    """None of Paddle's layers has them there."""
-    message = "input: expected dtype float32 or float64, as Paddle's Linear has no other on the CPU"
-    for dtype in ("float16", "bfloat16"):
-        layer = build(kind, {}).to(dtype=dtype)
-        refused(
-            TypeError, f"{message}, got {dtype}", call_layer, layer, features(kind).astype(dtype)
-        )
+def test_layers_of_half_types_are_traced(kind):
+    layer, x = build(kind, {}).to(dtype="float16"), features(kind).astype("float16")
+    wanted = call_layer(layer, x).numpy()
+    arguments = () if kind is DCNv3 else ((6, 5),)
+    for full_graph in (True, False):
+        traced = paddle.jit.to_static(copy.deepcopy(layer), full_graph=full_graph)
+        np.testing.assert_array_equal(traced(x, *arguments).numpy(), wanted)
+
+
+def test_positions_of_half_types_keep_their_bits():
+    """An offset of 1/512 beside 2, which bfloat16 does not hold."""
+    layer = DCNv4(2, 1, pad=0, group=1, without_pointwise=True).to(dtype="bfloat16")
+    layer.offset_mask.weight.set_value(
+        paddle.to_tensor([[2.0, 0, 1] + [0.0] * 5, [1 / 512, 0, 0] + [0.0] * 5]).astype("bfloat16")
+    )
+    ramp = paddle.zeros([1, 1, 4, 2])
+    ramp[0, 0, 0], ramp[0, 0, 3, 0] = paddle.to_tensor([1.0, 1.0]), 512.0
+    out = layer(ramp.astype("bfloat16").reshape([1, 4, 2]), (1, 4))
+    assert out[0, 0, 0].item() == 1.0  # 1/512 of the way from 0 to 512
+
+
+def test_half_types_train_batch_norm():
+    layer = build(DCNv3, {"norm_layer": "BN"}).to(dtype="bfloat16")
+    norm = layer.dw_conv[1][0]
+    mean = to_array(norm._mean)
+    layer.train()
+    layer(features(DCNv3).astype("bfloat16"))
+    assert np.abs(to_array(norm._mean) - mean).min() > 0 and norm._mean.dtype == paddle.bfloat16
 
 
 def test_square_images_need_no_shape():
