@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 # Of mallopt, see its manual.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
 
 
 def keep_memory() -> bool:
@@ -28,5 +28,5 @@ def keep_memory() -> bool:
 
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    settings = (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)
+    settings = (MMAP_MAX, 0), (TRIM_THRESHOLD, -1)
     return mallopt is not None and all([mallopt(*each) for each in settings])

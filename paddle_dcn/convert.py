@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import export
 from ._checks import dtype_name
-from .export import _forms, _programs
+from .export import _forms, _onednn, _programs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,12 +74,12 @@ def _check(program: _programs.Program) -> None:
     for name, value in program.outputs.items():
         print(f"output {name}: {[*value.shape]} {dtype_name(value.dtype)}")
     _list(_forms.describe(program))
-    _advise(_forms.refused_by_onednn(program))
+    _advise(_onednn.refused(program))
 
 
 def _advise(refused: list[str]) -> None:
     if refused:
-        print("a predictor on the CPU needs config.disable_mkldnn(): with oneDNN it may fail at")
+        print(_onednn.ADVICE)
     for operator in refused:
         print(f"  {operator}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,8 +79,8 @@ def save_portable(
     the deformable groups do not divide. `paddle.jit.load`, `paddle.inference`, also from C++, and
     `paddle.static.load_inference_model` load it. Outputs agree up to rounding; the one exception
     is a NaN or infinite mask value where a sample lies outside the image, which is ignored here
-    and not by Paddle. In a predictor on the CPU switch oneDNN off for NHWC models, as for Paddle's
-    own: `config.disable_mkldnn()`. Export from one thread at a time.
+    and not by Paddle. What a predictor on the CPU cannot run with oneDNN, NHWC models among it, is
+    told in a warning; `config.disable_mkldnn()` helps. Export from one thread at a time.
 
     Args:
         model: A layer, or a function, with or without `paddle.jit.to_static`; also one that
@@ -119,7 +120,10 @@ def save_portable(
     """
     path = _files.file_path(path)
     program, feeds = _trace_and_feed(model, input_spec, verify)
-    return _write(program, path, "portable", 0, feeds).files
+    done = _write(program, path, "portable", 0, feeds)
+    if done.refused_by_onednn:
+        warnings.warn(f"{_onednn.ADVICE} {', '.join(done.refused_by_onednn)}", stacklevel=2)
+    return done.files
 
 
 def onnx(
@@ -402,7 +406,7 @@ def _runtime(to: str, opset: int, fuse: bool = False) -> tuple[Callable, Callabl
         if to == "fast" and fuse:
             fused = _fusing.fuse(program)
             _onednn.rewrite(program)
-        refused = _forms.refused_by_onednn(program)
+        refused = _onednn.refused(program)
         _forms.rewrite(program, _forms.fast if to == "fast" else _forms.portable)
         program.write(path)
         return {"fused": fused, "refused_by_onednn": refused}

@@ -14,7 +14,7 @@ from paddle.nn.functional import pad
 
 from .. import _ops
 from .._checks import Attributes, Call, Inference, dtype_name
-from ._programs import Program, layer_of, replace, size_of, where
+from ._programs import Program, layer_of, replace, size_of
 
 OPERATORS = {
     "custom_op.paddle_dcn_v1": ("x", "offset", "weight", "bias"),
@@ -23,8 +23,6 @@ OPERATORS = {
 }
 BUILTIN = "pd_op.deformable_conv"
 PLAIN = "custom_op.paddle_dcn_plain"
-
-_CONVOLUTIONS = ("pd_op.conv2d", "pd_op.depthwise_conv2d")
 
 
 def describe(program: Program) -> list[str]:
@@ -44,26 +42,6 @@ def describe(program: Program) -> list[str]:
             parts += [f"{name.replace('_', ' ')} {number}"] * (number > 1)
         lines.append(", ".join([*parts, operator.name().partition(".")[2]]))
     return lines
-
-
-def refused_by_onednn(program: Program) -> list[str]:
-    """Return what of a program a predictor of Paddle 3.3 with oneDNN may fail or crash at."""
-    refused = [operator for operator in program.operators if _refused(operator)]
-    return [f"{operator.name().partition('.')[2]}{where(operator)}" for operator in refused]
-
-
-def _refused(operator: Any) -> bool:
-    name = operator.name()
-    if name in OPERATORS:
-        return read(operator)[0].attributes.data_format == "NHWC"
-    if name == "pd_op.leaky_relu":  # which it fuses into a convolution
-        source = operator
-        while source.name() in ("pd_op.leaky_relu", "pd_op.batch_norm_", "pd_op.add"):
-            source = source.operand_source(0).get_defining_op()
-        return source.name() in _CONVOLUTIONS
-    if name in _CONVOLUTIONS:
-        return dtype_name(operator.result(0).dtype) == "float64"
-    return name in ("pd_op.nearest_interp", "pd_op.bilinear_interp")
 
 
 def deformable(program: Program) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Rewrites what ends a predictor of Paddle 3.3 with oneDNN, its default on the CPU."""
+"""Tells and rewrites what ends a predictor of Paddle 3.3 with oneDNN, its default on the CPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,55 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional
 
-from ._programs import Program, replace
+from .._checks import dtype_name
+from . import _forms
+from ._programs import Program, replace, where
+
+ADVICE = "a predictor on the CPU needs config.disable_mkldnn(): with oneDNN it may fail at"
+
+_CONVOLUTIONS = ("pd_op.conv2d", "pd_op.depthwise_conv2d")
+
+
+def refused(program: Program) -> list[str]:
+    """Return what of a program a predictor of Paddle 3.3 with oneDNN may fail or crash at."""
+    found = [operator for operator in program.operators if _refused(operator)]
+    return [f"{operator.name().partition('.')[2]}{where(operator)}" for operator in found]
+
+
+def _refused(operator: Any) -> bool:
+    name = operator.name()
+    if name in _forms.OPERATORS:
+        return _forms.read(operator)[0].attributes.data_format == "NHWC"
+    if name == "pd_op.leaky_relu":  # which it fuses into a convolution
+        source = operator
+        while source.name() in ("pd_op.leaky_relu", "pd_op.batch_norm_", "pd_op.add"):
+            source = source.operand_source(0).get_defining_op()
+        return source.name() in _CONVOLUTIONS
+    if name in _CONVOLUTIONS:
+        return dtype_name(operator.result(0).dtype) == "float64" or _crashes(operator)
+    return name in ("pd_op.nearest_interp", "pd_op.bilinear_interp")
+
+
+def _crashes(operator: Any) -> bool:
+    """Whether a convolution may be one that ends the process, in oneDNN 3.6.
+
+    Of kernels that are one column wide, and dilated nonetheless, it has no code for columns of
+    padding if there are no others: if the stride leaps over the image. With strides and dilations
+    that leave 32 bits together with the padding it reads anywhere.
+    """
+    x, weight = operator.operands_source()[:2]
+    attributes = operator.attrs()
+    strides, dilations = attributes["strides"], attributes["dilations"]
+    padding = attributes["paddings"]
+    left, right = padding[2:] if len(padding) == 4 else [padding[1]] * 2
+    if max(strides + dilations) + max(padding) >= 2**31:
+        return True
+    if weight.shape[3] != 1 or dilations[1] == 1 or attributes["padding_algorithm"] != "EXPLICIT":
+        return False
+    first = -left % strides[1]  # the column with which an output begins that is not left of x
+    width = x.shape[attributes["data_format"].index("W")]
+    width = first if width < 0 else width
+    return 0 < width <= first < width + right
 
 
 def rewrite(program: Program) -> None:

@@ -13,6 +13,7 @@ from paddle import nn
 
 import paddle_dcn
 from paddle_dcn import export
+from tests.support.cases import pair
 from tests.support.comparison import assert_close
 from tests.support.export_models import run
 from tests.support.process import run_python
@@ -294,6 +295,67 @@ def test_what_onednn_refuses(tmp_path):
     spec = [paddle.static.InputSpec([None, 3, None, None], "float64")]
     done = export.convert(double, tmp_path / "double", "fast", spec, verify=False)
     assert done.refused_by_onednn == ["conv2d of layer 0.conv_offset (OffsetConv2D)"]
+
+
+# Convolutions that end a predictor with oneDNN: x, then outputs, kernel, stride, padding, dilation.
+# Each was run with it, in a process that died, or did not.
+CRASHING = [
+    ([1, 5, 6, 1], 30, (3, 1), (2, 2), (0, 1), (2, 2)),
+    ([1, 5, -1, -1], 30, (3, 1), (2, 2), (0, 1), (2, 2)),
+    ([1, 4, 7, 1], 12, (3, 1), (3, 3), (3, 2), (2, 3)),
+    ([1, 16, 5, 2], 5, (3, 1), (3, 3), (1, 1), (2, 3)),
+    ([1, 2, 9, 1], 2, (3, 1), (1, 4), (0, 9), (1, 3)),
+    ([1, 8, 3, 1], 40, (1, 2), (1, 2), (3, 2), (2**31 - 1, 2)),
+    ([1, 3, 6, 10], 27, (3, 4), (2, 2**31 - 1), (1, 2), (2, 3)),
+]
+RUNNING = [
+    ([1, 5, 6, 1], 30, (3, 2), (2, 2), (0, 1), (2, 2)),
+    ([1, 5, 6, 1], 30, (3, 1), (2, 2), (0, 1), (2, 1)),
+    ([1, 5, 6, 1], 30, (3, 1), (2, 3), (0, 1), (2, 2)),
+    ([1, 5, 6, 2], 30, (3, 1), (2, 2), (0, 1), (2, 2)),
+    ([1, 5, 1, 6], 30, (1, 3), (2, 2), (1, 0), (2, 2)),
+    ([1, 5, 6, 1], 30, (3, 1), (2, 2), (0, (1, 0)), (2, 2)),
+    ([1, 5, 3, 3], 30, (1, 1), (2, 2), (1, 1), (2**30, 2**30)),
+]
+
+
+class Convolutions(paddle.nn.Layer):
+    """Some of the rows, each of an input of its own."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.spec = [
+            paddle.static.InputSpec([None if n < 0 else n for n in shape], name=f"x{index}")
+            for index, (shape, *_) in enumerate(rows)
+        ]
+        self.layers = paddle.nn.LayerList(
+            paddle.nn.Conv2D(
+                shape[1], outputs, kernel, stride, [*pair(pads[0]), *pair(pads[1])], dilation
+            )
+            for shape, outputs, kernel, stride, pads, dilation in rows
+        )
+
+    def forward(self, tensors):
+        return [layer(x) for layer, x in zip(self.layers, tensors)]
+
+
+def test_convolutions_that_onednn_crashes_at(tmp_path):
+    model = Convolutions(CRASHING)
+    told = ", ".join(f"conv2d of layer layers.{i} (Conv2D)" for i in range(len(CRASHING)))
+    with pytest.warns(UserWarning, match=re.escape(f"it may fail at {told}") + "$"):
+        export.save_portable(model, tmp_path / "made", [model.spec], verify=False)
+
+
+def test_convolutions_that_onednn_runs(tmp_path):
+    model = Convolutions(RUNNING)
+    done = export.convert(model, tmp_path / "made", "portable", [model.spec], verify=False)
+    assert not done.refused_by_onednn
+    feed = {f"x{index}": paddle.randn(shape).numpy() for index, (shape, *_) in enumerate(RUNNING)}
+    found = run(["predictor"], tmp_path / "made", [feed])["predictor"][0]
+    with paddle.no_grad():
+        wanted = [each.numpy() for each in model([*map(paddle.to_tensor, feed.values())])]
+    for row, one, other in zip(RUNNING, found, wanted):
+        assert_close(one, other, "float32", 45, f"{row}")
 
 
 def test_command(models, tmp_path):

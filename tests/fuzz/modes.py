@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import tempfile
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from typing import Any
 import numpy as np
 import paddle
 
+import paddle_dcn
+from paddle_dcn import _memory, export
+from paddle_dcn.export import _onednn, _programs
 from tests.support.amp import auto_cast
 from tests.support.programs import static_program
 
@@ -80,13 +84,29 @@ def run_program(
         return paddle.static.Executor(paddle.CPUPlace()).run(program, feed, fetched)
 
 
+def keep_memory(kept: bool) -> None:
+    """Keep freed memory in this process, or return it to the system as is the C library's way."""
+    if kept:
+        paddle_dcn.keep_memory()
+    else:  # what mallopt's manual has for these two
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_memory.MMAP_MAX, 65536)
+        mallopt(_memory.TRIM_THRESHOLD, 128 << 10)
+
+
 def run_predictor(
     layer: paddle.nn.Layer,
     call: dict[str, paddle.Tensor],
     axes: dict[str, tuple[int, ...]],
-    onednn: bool,
-) -> np.ndarray:
-    """Save a layer, load it into a predictor, and run that."""
+    *,
+    fast: bool = False,
+    onednn: bool = True,
+    threads: int = 1,
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Save a layer, load it into a predictor, and run that; `fast` models are converted first.
+
+    Without oneDNN if `convert` tells that the model needs that. Also returns what was fused.
+    """
     from paddle import inference
 
     spec = [
@@ -95,13 +115,18 @@ def run_predictor(
     ]
     with tempfile.TemporaryDirectory() as folder:
         paddle.jit.save(layer, f"{folder}/model", input_spec=spec)
-        program = next(p for p in Path(folder).iterdir() if p.suffix in (".json", ".pdmodel"))
-        config = inference.Config(str(program), f"{folder}/model.pdiparams")
+        fused = {}
+        if fast:
+            fused = export.convert(f"{folder}/model", f"{folder}/fast", "fast", verify=False).fused
+        files = _programs.find(Path(folder) / ("fast" if fast else "model"))
+        config = inference.Config(*map(str, files))
         config.disable_glog_info()
-        if not onednn:
+        config.set_cpu_math_library_num_threads(threads)
+        if not onednn or _onednn.refused(_programs.read(*files)):
             config.disable_mkldnn()
         predictor = inference.create_predictor(config)
     for name, tensor in call.items():
         predictor.get_input_handle(name).copy_from_cpu(tensor.contiguous().numpy())
     predictor.run()
-    return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+    out = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+    return out, fused

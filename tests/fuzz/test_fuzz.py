@@ -8,6 +8,7 @@ import pytest
 import paddle_dcn
 from paddle_dcn import _checks, _ops
 from paddle_dcn.compat import detectron2, mmcv
+from paddle_dcn.export import _fusing
 from tests.fuzz import fakes, invalid, runner, trials
 from tests.fuzz.entries import ENTRIES
 from tests.support.cases import COMPACT, Case
@@ -16,6 +17,7 @@ from tests.support.formula import formula
 from tests.support.operators import expected
 from tests.support.oracle import loop
 from tests.support.problems import random_problem
+from tests.support.programs import needs_paddle_3
 
 hypothesis = pytest.importorskip("hypothesis", reason="pip install hypothesis")
 
@@ -75,6 +77,26 @@ def test_finds_a_wrong_operator(entry, monkeypatch):
     monkeypatch.setattr(_ops, "deform_conv2d", lambda call: original(call) * 1.01)
     with pytest.raises(AssertionError, match="^out: "):
         trial.check()
+
+
+BLOCK = trials.Network(
+    Case(1, 16, (6, 5), 16, padding=1, modulated=False, offsets="zero"),
+    True, "relu", True, False, (), 1, True, False,
+)  # fmt: skip
+
+
+@needs_paddle_3
+@pytest.mark.parametrize("operator", ["batch_norm", "add"])
+def test_finds_what_is_fused_wrongly(operator, monkeypatch):
+    original = _fusing._AFFINE[operator]
+
+    def wrong(*arguments):
+        return original(*arguments)._replace(shift=original(*arguments).shift + 0.01)
+
+    BLOCK.check()
+    monkeypatch.setitem(_fusing._AFFINE, operator, wrong)
+    with pytest.raises(AssertionError, match="differ, by up to 0.0"):
+        BLOCK.check()
 
 
 def test_finds_a_missing_check(monkeypatch):

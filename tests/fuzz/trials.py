@@ -12,6 +12,7 @@ from math import inf
 
 import numpy as np
 import paddle
+from paddle.nn import functional as F
 
 from benchmarks.kernel_library import Library
 from paddle_dcn import _library, deform_conv2d, deform_conv2d_reference
@@ -19,18 +20,19 @@ from tests.fuzz import invalid, modes
 from tests.fuzz.entries import ENTRIES
 from tests.support import aggregation, kernel_jobs
 from tests.support.cases import Case
-from tests.support.comparison import EPSILON, assert_close
+from tests.support.comparison import EPSILON, assert_close, tolerance
 from tests.support.formula import absolute_terms, formula
 from tests.support.kernel_jobs import Inference
 from tests.support.operators import EMPTY_REFERENCE, to_array, to_tensor
 from tests.support.problems import DTYPES, TENSORS, random_problem
 from tests.support.second_derivatives import DOUBLE, leaves, random_factors, second_derivatives
+from tests.support.winograd import amplification, in_tiles
 
 OFFSETS = ("zero", "random", "integer", "border", "huge", "nonfinite")
 BATCHES = (1, 1, 1, 2, 2, 3, 0 if EMPTY_REFERENCE else 1)
 LARGEST_STEP = 2**31 - 1
 MOST_PRODUCTS = 100_000  # of a case; larger ones are drawn again
-PLAIN = Inference()  # none of what forward does for inference
+TRAINING = Inference()  # none of what forward does for inference
 SHIPPED = Library(_library.PATH)
 ENGINES = [name for name in SHIPPED.engines() if SHIPPED.runs(name)]
 SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 2.0**-1074}
@@ -95,22 +97,28 @@ def check_results(
     arrays: dict,
     results: dict,
     dtypes: tuple[str, str],
-    inference: Inference = PLAIN,
+    inference: Inference = TRAINING,
 ) -> None:
     """Hold output and gradients against the formula, by the size of the terms of each number."""
     if inference.joined:
         arrays = {**arrays, "mask": 1 / (1 + np.exp(-arrays["mask"]))}
     wanted, terms = formula(case, arrays), absolute_terms(case, arrays)
     out, slope = wanted["out"], inference.negative_slope
+    out = out + arrays.get("addend", 0.0)
     wanted["out"] = np.minimum(np.where(out < 0, slope * out, out), inference.upper_bound)
+    depth = case.depth
+    if inference.plain:  # whose errors are those of the largest terms nearby
+        terms["out"] = terms["out"].max((2, 3), keepdims=True, initial=0.0)
+        terms["out"] = terms["out"] + np.abs(arrays.get("addend", 0.0))
+        depth = {"out": depth["out"] * amplification()}
     largest = max(1.0, *(np.abs(arrays[n]).max(initial=0) for n in ("x", "weight", "grad")))
     for name, result in results.items():
         among = dtypes if name in ("offset", "mask") else dtypes[:1]
         dtype = max(among, key=EPSILON.__getitem__)
         # Each term has a factor that may have been rounded to a multiple of the smallest number.
-        underflow = case.depth[name] * SMALLEST[dtype] * largest
+        underflow = depth[name] * SMALLEST[dtype] * largest
         scale = terms[name] + underflow / EPSILON[dtype]
-        assert_close(result, wanted[name], dtype, case.depth[name], name, scale)
+        assert_close(result, wanted[name], dtype, depth[name], name, scale)
 
 
 @dataclass(frozen=True)
@@ -123,25 +131,34 @@ class Kernels:
     threads: int
     wanted: tuple[str, ...]
     aligned: bool
-    inference: Inference = PLAIN
+    inference: Inference = TRAINING
+    added: bool = False  # an addend to a plain convolution
 
     @property
     def kind(self) -> str:
         """What the table counts it as."""
-        infers = self.inference != PLAIN
-        return f"kernels{' for inference' if infers else ''}, {self.engine}"
+        sort = " for inference" if self.inference != TRAINING else ""
+        sort = " for plain convolutions" if self.inference.plain else sort
+        return f"kernels{sort}, {self.engine}"
 
     def check(self) -> None:
         """Compare with the formula."""
         sizes = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
         shift = 0 if self.aligned else max(sizes[dtype] for dtype in self.dtypes)
         device = ("cpu", self.engine, self.threads)
+        arrays = kernel_jobs.remembered_problem(self.case, self.dtypes[0])
+        addend = {"addend": arrays["grad"]} if self.added else {}
         job = kernel_jobs.Job(
-            self.case, self.dtypes, device, self.wanted, shift=shift, inference=self.inference
+            self.case,
+            self.dtypes,
+            device,
+            self.wanted,
+            shift=shift,
+            arrays=addend,
+            inference=self.inference,
         )
         results = kernel_jobs.run(SHIPPED, job)
-        arrays = kernel_jobs.remembered_problem(self.case, self.dtypes[0])
-        check_results(self.case, arrays, results, self.dtypes, self.inference)
+        check_results(self.case, arrays | addend, results, self.dtypes, self.inference)
 
 
 def _to_leaf(array: np.ndarray, dtype: str, wanted: bool, strided: bool):
@@ -264,11 +281,14 @@ class Program:
     dtype: str
     wanted: tuple[str, ...]  # of a function
     opened: tuple[str, ...]  # of "batch" and "images": sizes that are known only when it runs
+    fast: bool = False  # whether a layer is converted for inference first
 
     @property
     def kind(self) -> str:
         """What the table counts it as."""
-        return "in a predictor" if ENTRIES[self.entry].layer else "in a static program"
+        if ENTRIES[self.entry].layer:
+            return f"in a predictor{', converted' if self.fast else ''}"
+        return "in a static program"
 
     def axes(self) -> dict:
         """The axes that are left open, by tensor, in a Case's words."""
@@ -285,9 +305,7 @@ class Program:
             layer = valid.build(passed, constructor, arrays)
             layer.eval()
             axes = {entry.call[n].name: a for n, a in self.axes().items() if n in entry.call}
-            # In oneDNN convolutions that predict offsets may end the process, see docs/promises.md.
-            onednn = self.case.data_format == "NCHW" and not entry.pack
-            out = modes.run_predictor(layer, call, axes, onednn)
+            out, _ = modes.run_predictor(layer, call, axes, fast=self.fast)
             results = {"out": _images(out, self.case, back=True)}
         else:
             feed = {
@@ -357,6 +375,191 @@ class Aggregation:
         """Compare with the formula."""
         results = aggregation.run(self.case, self.version, self.dtypes)
         aggregation.check(self.case, results, self.dtypes)
+
+
+def plain(case: Case) -> Case:
+    """Return a plain convolution like a case: what Winograd's minimal filtering is for."""
+    least = [
+        max(size, 3 - sum(pads)) for size, pads in zip(case.size, (case.pads[:2], case.pads[2:]))
+    ]
+    change = {"stride": 1, "dilation": 1, "groups": 1, "deformable_groups": 1, "kernel": 3}
+    return replace(case, **change, size=tuple(least), modulated=False, offsets="zero")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A plain convolution and what stands behind it, in a predictor of a model made `fast`.
+
+    A block has another one behind, to which what went in is added.
+    """
+
+    case: Case
+    norm: bool
+    activation: str  # of ACTIVATIONS
+    block: bool
+    broken: bool  # whether pixels are NaN or infinite
+    opened: tuple[str, ...]
+    threads: int
+    onednn: bool
+    keep_memory: bool
+
+    kind = "networks of plain convolutions"
+
+    @property
+    def replaced(self) -> tuple[bool, ...]:
+        """Whether each of the convolutions has to be computed by this package."""
+        return tuple(
+            (case.kernel, case.stride, case.dilation, case.groups) == (3, 1, 1, 1)
+            and min(case.channels, case.outputs) >= 16
+            for case in self.cases()
+        )
+
+    def cases(self) -> list[Case]:
+        """The convolutions."""
+        second = Case(
+            self.case.batch, self.case.outputs, self.case.out_size, self.case.outputs, 3,
+            padding=1, modulated=False, offsets="zero", bias=self.case.bias,
+        )  # fmt: skip
+        return [self.case, second] if self.block else [self.case]
+
+    def layers(self) -> list[Row]:
+        """Their parameters, and those of the normalisations behind them."""
+        rng, rows = np.random.default_rng(0), []
+        for case in self.cases():
+            arrays = random_problem(case, "float32")
+            statistics = rng.uniform(0.5, 1.5, (4, case.outputs)).astype("float32")
+            rows.append(Row(case, arrays, statistics if self.norm else None))
+        return rows
+
+    def check(self) -> None:
+        """Compare with the formula, whose results have a bound of their rounding errors each."""
+        paddle.base.core.set_num_threads(self.threads)
+        modes.keep_memory(self.keep_memory)
+        rows, activate = self.layers(), ACTIVATIONS[self.activation]
+        x = rows[0].arrays["x"]
+        bad = np.zeros(x.shape, bool)
+        if self.broken:
+            bad.flat[:: max(1, x.size // 3)] = True
+        layer = PlainNetwork(rows, activate[0])
+        layer.eval()
+        broken = np.where(bad, np.resize([np.nan, np.inf], x.shape), x)
+        call = {"x": to_tensor(broken, "float32")}
+        axes = {"x": modes.open_axes("x", "NCHW", self.opened)}
+        out, fused = modes.run_predictor(
+            layer, call, axes, fast=True, onednn=self.onednn, threads=self.threads
+        )
+        assert fused["plain"] == sum(self.replaced), fused
+        assert out.shape == (self.case.batch, self.case.outputs, *self.case.out_size), out.shape
+        wanted, limit = np.where(bad, 0.0, x), np.zeros(x.shape)
+        for index, row in enumerate(rows):
+            before = (wanted, limit) if index else (0.0, 0.0)
+            wanted, limit = row.compute(wanted, limit, *before)
+            wanted = activate[1](wanted)  # which enlarges no error
+        if self.broken:
+            reached = in_tiles(bad.any(1, keepdims=True), self.case.pads, self.case.out_size)
+            out = np.where(reached, wanted, out)
+        wrong = ~(np.abs(out - wanted) <= limit)
+        assert not wrong.any(), (
+            f"{wrong.sum()} of {wrong.size} differ, by up to {np.abs(out - wanted)[wrong].max()}"
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A plain convolution's problem, and mean, variance, scale and shift behind it."""
+
+    case: Case
+    arrays: dict[str, np.ndarray]
+    statistics: np.ndarray | None
+
+    def compute(self, x, error, addend, addend_error) -> tuple[np.ndarray, np.ndarray]:
+        """Return what comes of x, and how far it may be off where x is by `error`."""
+        arrays = self.arrays | {"x": x}
+        out, terms = formula(self.case, arrays)["out"], absolute_terms(self.case, arrays)["out"]
+        moved = absolute_terms(self.case, arrays | {"x": error, "bias": None})["out"]
+        if self.statistics is not None:
+            mean, variance, scale, shift = self.statistics[:, :, None, None].astype("float64")
+            factor = scale / np.sqrt(variance + NORM_EPSILON)
+            out, moved = (out - mean) * factor + shift, moved * factor
+            terms = (terms + mean) * factor + shift
+        terms = terms.max((2, 3), keepdims=True, initial=0.0) + np.abs(addend)
+        # Winograd's, or the direct sum's, which is smaller; and the few of what is behind it.
+        depth = self.case.depth["out"] * amplification() + 4
+        return out + addend, moved + addend_error + tolerance("float32", depth, terms)
+
+
+class PlainNetwork(paddle.nn.Layer):
+    """The layers of rows, with an activation behind each; all but the first add what goes in."""
+
+    def __init__(self, rows: list[Row], activation) -> None:
+        super().__init__()
+        self.activation = activation
+        self.convolutions, self.norms = paddle.nn.LayerList(), paddle.nn.LayerList()
+        for row in rows:
+            case = row.case
+            self.convolutions.append(
+                paddle.nn.Conv2D(
+                    case.channels,
+                    case.outputs,
+                    case.kernel,
+                    case.stride,
+                    list(case.pads),
+                    case.dilation,
+                    case.groups,
+                    bias_attr=None if case.bias else False,
+                )  # fmt: skip
+            )
+            for name in ("weight", "bias")[: 1 + case.bias]:
+                getattr(self.convolutions[-1], name).set_value(row.arrays[name].astype("float32"))
+            if row.statistics is not None:
+                norm = paddle.nn.BatchNorm2D(case.outputs, epsilon=NORM_EPSILON)
+                for name, value in zip(("_mean", "_variance", "weight", "bias"), row.statistics):
+                    getattr(norm, name).set_value(value)
+                self.norms.append(norm)
+
+    def forward(self, x):
+        """Compute."""
+        for index, convolution in enumerate(self.convolutions):
+            out = convolution(x)
+            out = self.norms[index](out) if len(self.norms) else out
+            x = self.activation(out + x if index else out)
+        return x
+
+
+NORM_EPSILON = 1e-5
+# For Paddle and for numpy.
+ACTIVATIONS = {
+    "none": (lambda x: x, lambda x: x),
+    "relu": (F.relu, lambda x: np.maximum(x, 0)),
+    "relu6": (F.relu6, lambda x: np.clip(x, 0, 6)),
+    "leaky_relu": (F.leaky_relu, lambda x: np.where(x < 0, 0.01 * x, x)),
+}
+
+
+def draw_network(rng: random.Random) -> Network:
+    """Draw one, mostly of convolutions that are replaced."""
+    while True:
+        case = _draw_case(rng)
+        case = replace(case, deformable_groups=1, modulated=False, offsets="zero")
+        case = replace(case, data_format="NCHW", im2col_step=None)
+        if rng.randint(0, 4):
+            case = plain(replace(case, channels=rng.choice([16, 17, 24, 33])))
+            case = replace(case, outputs=rng.choice([16, 18, 27, 40]))
+            case = replace(case, size=(case.size[0] + rng.randint(0, 9), case.size[1]))
+        if case.products <= MOST_PRODUCTS_OF_NETWORKS:
+            break
+    activation = rng.choice(list(ACTIVATIONS))
+    block = rng.randint(0, 2) == 0
+    opened = tuple(which for which in ("batch", "images") if rng.randint(0, 1))
+    network = Network(
+        case, rng.choice([True, False]), activation, block, False, opened,
+        rng.choice([1, 1, 2, 3]), rng.choice([True, False]), rng.choice([True, False]),
+    )  # fmt: skip
+    if not all(network.replaced):  # Paddle's convolutions take no empty batch
+        network = replace(network, case=replace(case, batch=max(1, case.batch)))
+    if network.case.batch == 0:
+        network = replace(network, opened=tuple(dict.fromkeys(("batch", *opened))))
+    return replace(network, broken=network.replaced == (True,) and rng.randint(0, 5) == 0)
 
 
 def draw_aggregation(rng: random.Random) -> Aggregation:
@@ -435,6 +638,7 @@ CASTING.remove("deform_conv2d_reference")
 FUNCTIONS = [n for n, e in ENTRIES.items() if not e.layer and not e.lenient]
 LAYERS = [n for n, e in ENTRIES.items() if e.layer]
 MOST_PRODUCTS_TWICE = 20_000
+MOST_PRODUCTS_OF_NETWORKS = 2_000_000
 
 
 def draw_mode(rng: random.Random, case: Case) -> Call | Program | SecondDerivatives:
@@ -460,16 +664,19 @@ def draw_mode(rng: random.Random, case: Case) -> Call | Program | SecondDerivati
         title, dtype = rng.choice(FUNCTIONS), rng.choice(["float32", "float64"])
         return Program(title, ENTRIES[title].fit(case), dtype, wanted, opened)
     title = rng.choice(LAYERS)
-    return Program(title, ENTRIES[title].fit(case), "float32", (), opened)
+    fast = rng.choice([True, False])
+    return Program(title, ENTRIES[title].fit(case), "float32", (), opened, fast)
 
 
 def draw(
     rng: random.Random,
-) -> Kernels | Call | Program | SecondDerivatives | Invalid | Aggregation:
+) -> Kernels | Call | Program | SecondDerivatives | Invalid | Aggregation | Network:
     """Draw a trial."""
     case = draw_case(rng)
     if rng.randint(0, 14) == 0:
         return draw_aggregation(rng)
+    if rng.randint(0, 149) == 0:
+        return draw_network(rng)
     if rng.randint(0, 9) == 0:
         return draw_mode(rng, case)
     dtypes, wanted = rng.choice(DTYPES), draw_wanted(rng)
@@ -481,6 +688,10 @@ def draw(
             return Kernels(case, dtypes, engine, threads, wanted, aligned)
         joined, packed = case.modulated and rng.choice([True, False]), rng.choice([True, False])
         slope, bound = rng.choice([1.0, 0.1, 0.0]), rng.choice([inf, 6.0, 0.5])
+        if rng.choice([True, False]):
+            form = Inference(False, slope, bound, plain=True, packed=packed)
+            added = rng.choice([True, False])
+            return Kernels(plain(case), DTYPES[0], engine, threads, (), aligned, form, added)
         form = Inference(joined, slope, bound, packed=packed)
         return Kernels(case, dtypes, engine, threads, (), aligned, form)
     title = "deform_conv2d" if sort < 5 else rng.choice(list(ENTRIES))

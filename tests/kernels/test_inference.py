@@ -15,6 +15,7 @@ from tests.support.comparison import assert_close
 from tests.support.engines import EMULATED, NATIVE, SHIPPED
 from tests.support.kernel_jobs import Inference, Job, run
 from tests.support.problems import DTYPE_IDS, DTYPES, FULL_BITS, random_problem
+from tests.support.winograd import amplification
 
 FORMS = [
     Inference(joined=True, negative_slope=0.0),
@@ -81,23 +82,6 @@ PLAIN_FORMS = [
     Inference(plain=True, packed=True, negative_slope=0.0),
     Inference(plain=True, packed=True, negative_slope=0.1, upper_bound=1.5),
 ]
-
-
-def amplification() -> float:
-    """By how much Winograd's transforms enlarge rounding errors of a sum of nine, as a variance.
-
-    In one dimension output i is the sum over points t of A[i, t] * (G[t] w) * (B[t] d), which has
-    errors of the size of these terms; the direct sum is of three terms. Toom and Cook's matrices,
-    for the points t: 1, t, t^2, ..., and for B the product of x - s over the other points s.
-    """
-    points = np.sqrt(0.5) * np.array([0, 1, -1, 2, -2])
-    others = [np.delete(points, t) for t in range(5)]
-    g = np.array([t ** np.arange(3) / np.prod(t - s) for t, s in zip(points, others)])
-    b = np.array([np.poly(s)[::-1] for s in others])
-    a = points ** np.arange(4)[:, None]
-    terms = a**2 * (g**2).sum(1) * (b**2).sum(1)
-    infinite = [0, 0, 0, (np.poly(points) ** 2).sum()]
-    return ((terms.sum(1) + infinite).max() / 3) ** 2
 
 
 def check_plain(library: Library, job: Job) -> None:
