@@ -13,6 +13,7 @@ import os
 import runpy
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -181,13 +182,33 @@ class Device:
 
 
 class Library:
-    """A kernel library, with the CPU's engines, the CUDA kernels, or both."""
+    """A kernel library, with the CPU's engines, the CUDA kernels, or both.
+
+    Raises ``RuntimeError`` where its structs are not those of this file.
+    """
 
     def __init__(self, path: str | os.PathLike[str], mode: int = ctypes.DEFAULT_MODE) -> None:
         self.handle = ctypes.CDLL(str(path), mode=mode)
         for name in ("dcn_cpu_engine_name", "dcn_cuda_error_name"):
             if hasattr(self.handle, name):
                 getattr(self.handle, name).restype = ctypes.c_char_p
+        for device in ("cpu", "cuda"):
+            if hasattr(self.handle, f"dcn_{device}_forward"):
+                self._check_structs(path, f"dcn_{device}_struct_bytes")
+
+    def _check_structs(self, path: Any, function: str) -> None:
+        if not hasattr(self.handle, function):
+            text = f"{path} does not tell the sizes of its structs and may misread these"
+            warnings.warn(text, stacklevel=3)
+            return
+        ours = [ctypes.sizeof(each) for each in (Problem, ForwardTensors, BackwardTensors)]
+        theirs = (ctypes.c_size_t * len(ours))()
+        getattr(self.handle, function)(theirs)
+        if [*theirs] != ours:
+            raise RuntimeError(
+                f"{path}: expected Problem, ForwardTensors and BackwardTensors of {ours} bytes, "
+                f"got {[*theirs]}: it was built from another commit"
+            )
 
     def engines(self) -> list[str]:
         """Names of the CPU's engines, lowest first."""

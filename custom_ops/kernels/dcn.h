@@ -8,6 +8,11 @@
 
 #define DCN_API extern "C" __attribute__((visibility("default")))
 
+// Bytes of Problem, ForwardTensors and BackwardTensors in this library, for callers that were not
+// compiled with these headers: where theirs are others, it is of another version.
+DCN_API void dcn_cpu_struct_bytes(size_t bytes[3]);
+DCN_API void dcn_cuda_struct_bytes(size_t bytes[3]);
+
 // ---- CPU
 //
 // An engine is the CPU kernels compiled for one instruction set. Engines are numbered from 0, each

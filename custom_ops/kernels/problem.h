@@ -54,7 +54,9 @@ struct Problem {
   // Without weights, out is bias plus the sum over taps of mask * S, channel by channel: groups and
   // out_channels are the channels. The CPU reads no weight; CUDA is given one of ones.
   bool weighted = true;
-  Path path = Path::kFastest;  // tests choose the kernels, where they are for the problem
+  // Which kernels, where several are for the problem; like im2col_step it says how, not what, so it
+  // stands here rather than in every call's arguments. kFastest: chosen here.
+  Path path = Path::kFastest;
 
   int64_t taps() const { return kernel_h * kernel_w; }
   int64_t in_pixels() const { return height * width; }

@@ -120,6 +120,7 @@ def test_library_stands_alone(kernels):
         "dcn_cuda_forward",
         "dcn_cuda_backward",
         "dcn_cuda_forward_workspace",
+        "dcn_cuda_struct_bytes",
         "dcn_cuda_backward_workspace",
         "dcn_cuda_error_name",
     }

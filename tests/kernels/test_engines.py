@@ -2,12 +2,14 @@
 are shipped, the others emulated.
 """
 
+import ctypes
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
+from benchmarks import kernel_library
 from benchmarks.kernel_library import COLUMNS, FASTEST, Library
 from benchmarks.kernel_library import DIRECT as WITHOUT_COLUMNS
 from tests.kernels.cpu_emulation.harness import build, build_parts, build_program
@@ -169,6 +171,13 @@ def test_a_program_without_paddle():
     assert lines[0] == f"on the engine {SHIPPED.engines()[-1]}:"
     out = [list(map(float, line.split())) for line in lines[1:]]
     np.testing.assert_array_equal(out, x + right + 1)
+
+
+def test_another_commits_structs(monkeypatch):
+    grown = type("Problem", (kernel_library.Problem,), {"_fields_": [("more", ctypes.c_int64)]})
+    monkeypatch.setattr(kernel_library, "Problem", grown)
+    with pytest.raises(RuntimeError, match="it was built from another commit"):
+        Library(SHIPPED.handle._name)
 
 
 def test_empty_name_is_no_limit():

@@ -756,12 +756,6 @@ struct BackwardPass : BackwardPhases<Product, BackwardBuffers<Product>> {
   }
 };
 
-template <typename Product>
-int64_t backward_bytes(const Problem& p, const BackwardTensors& wanted, int threads) {
-  const BackwardBuffers<Product> buffers(p, wanted, nullptr, threads);
-  return buffers.shared_bytes + threads * buffers.thread_bytes;
-}
-
 // Returns false, the results being wrong, where the products are not accurate.
 template <typename Product>
 bool backward(const Problem& p, const BackwardTensors& tensors, void* workspace, int threads) {

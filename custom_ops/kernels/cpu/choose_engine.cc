@@ -3,8 +3,8 @@
 #include "engine.h"
 #ifdef DCN_HAS_AMX
 #include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "amx_tiles.h"
 #endif
 
 namespace dcn::cpu {
@@ -26,14 +26,12 @@ bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf
 #endif
 
 #ifdef DCN_HAS_AMX
-// Also asks the system for the tile registers, which a process must do once.
 bool has_amx() {
   unsigned a, b, c, d;
   if (!has_avx512_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   constexpr unsigned kBf16 = 22, kTile = 24;
   if (!(d >> kBf16 & 1) || !(d >> kTile & 1)) return false;
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return ask_for_tiles();
 }
 #endif
 
@@ -73,6 +71,12 @@ constexpr int kCount = sizeof(kEngines) / sizeof(kEngines[0]);
 const Kernels* kernels(int engine, const Problem& p) { return kEngines[engine].kernels(p); }
 
 }  // namespace dcn::cpu
+
+void dcn_cpu_struct_bytes(size_t bytes[3]) {
+  bytes[0] = sizeof(dcn::Problem);
+  bytes[1] = sizeof(dcn::ForwardTensors);
+  bytes[2] = sizeof(dcn::BackwardTensors);
+}
 
 int dcn_cpu_engines() { return dcn::cpu::kCount; }
 

@@ -410,12 +410,6 @@ struct DirectBackwardPass : BackwardPhases<VectorProduct<T>, DirectBackwardBuffe
 };
 
 template <typename T>
-int64_t direct_backward_bytes(const Problem& p, const BackwardTensors& wanted, int threads) {
-  const DirectBackwardBuffers<T> buffers(p, wanted, nullptr, threads);
-  return buffers.shared_bytes + threads * buffers.thread_bytes;
-}
-
-template <typename T>
 bool direct_backward(const Problem& p, const BackwardTensors& tensors, void* workspace,
                      int threads) {
   const DirectBackwardBuffers<T> buffers(p, tensors, workspace, threads);

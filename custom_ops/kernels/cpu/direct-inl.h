@@ -152,42 +152,28 @@ int64_t direct_tile(int64_t plans, int64_t most) {
 }
 
 template <typename T>
-struct DirectBuffers {
-  using Product = VectorProduct<T>;
-  using Pixel = T;
+struct DirectBuffers : ForwardImages<VectorProduct<T>> {
+  using Base = ForwardImages<VectorProduct<T>>;
+  using Base::slabs, Base::shared_bytes, Base::thread_bytes;
 
-  Slabs slabs;
-  bool copies_x;         // it is not channels-last, or not of the type of the sums
-  ChannelBlocks blocks;  // of x
   DirectWeights weights;
-  int64_t images;          // at a time
   int64_t pixels;          // output pixels in a task, at most
   int64_t slabs_per_task;  //
   int64_t plans;           // taps that are planned at a time
   int64_t out_stride;      //
   int64_t bias_stride;     //
-  T* x;                    // the copy, arranged in blocks
-  T* mask;                 // from its logits
   T* weight;               // see DirectWeights
   T* bias;                 // [part][channel]
-  int64_t shared_bytes, thread_bytes;
 
   DirectBuffers(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads)
-      : slabs(direct_slabs<T>(p, kDirectRegisters * kVectorLanes<T>)),
-        copies_x(!p.channels_last || p.dtype != kDataType<T>),
-        blocks(p, slabs, copies_x),
+      : Base(p, direct_slabs<T>(p, kDirectRegisters * kVectorLanes<T>)),
         weights(p),
         plans(smaller(p.taps(), kMaxPlans)),
         out_stride(weights.multiplier() * slabs[0].channels),
         bias_stride(round_up(p.channels, 16)) {
-    const int64_t copied = copies_x ? blocks.image_size() : 0;
-    const int64_t masks = p.joined ? mask_planes(p) * p.out_pixels() : 0;
-    const int64_t image_bytes = (copied + masks) * static_cast<int64_t>(sizeof(T));
-    images = image_bytes > 0 ? images_at_a_time(p, image_bytes) : larger(1, p.batch);
     choose_task(p, threads);
     Arena arena(workspace), kept(tensors.packed);
-    x = arena.take<T>(images * copied);
-    mask = arena.take<T>(images * masks);
+    this->take_images(arena);
     bias = arena.take<T>(weights.multiplier() * bias_stride);
     take_weight(p, tensors.packed == nullptr ? arena : kept);
     shared_bytes = arena.used();
@@ -466,20 +452,6 @@ struct DirectPass : ForwardPhases<VectorProduct<T>, DirectBuffers<T>> {
                        like_out(p, tensors.out));
   }
 };
-
-template <typename T>
-int64_t direct_packed_bytes(const Problem& p) {
-  DirectBuffers<T> buffers(p, {}, nullptr, 1);
-  Arena arena(nullptr);
-  buffers.take_weight(p, arena);
-  return arena.used();
-}
-
-template <typename T>
-int64_t direct_forward_bytes(const Problem& p, const ForwardTensors& tensors, int threads) {
-  const DirectBuffers<T> buffers(p, tensors, nullptr, threads);
-  return buffers.shared_bytes + threads * buffers.thread_bytes;
-}
 
 template <typename T>
 bool direct_forward(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads) {

@@ -11,26 +11,34 @@
 namespace dcn::cpu::DCN_ISA {
 
 template <typename Product>
-constexpr Kernels kKernels = {Product::kTerms == 1,   packed_bytes<Product>,
-                              forward_bytes<Product>, backward_bytes<Product>,
-                              forward<Product>,       backward<Product>};
+constexpr Kernels kKernels = {Product::kTerms == 1,
+                              packed_bytes<ForwardBuffers<Product>>,
+                              workspace_bytes<ForwardBuffers<Product>, ForwardTensors>,
+                              workspace_bytes<BackwardBuffers<Product>, BackwardTensors>,
+                              forward<Product>,
+                              backward<Product>};
 #ifndef DCN_SPLIT
-constexpr Kernels kPlainKernels = {true,    winograd_packed_bytes, winograd_bytes,
-                                   nullptr, winograd_forward,      nullptr};
+constexpr Kernels kPlainKernels = {true,
+                                   packed_bytes<WinogradBuffers>,
+                                   workspace_bytes<WinogradBuffers, ForwardTensors>,
+                                   nullptr,
+                                   winograd_forward,
+                                   nullptr};
 #endif
 
 template <typename T>
 constexpr Kernels kDirectKernels = {true,
-                                    direct_packed_bytes<T>,
-                                    direct_forward_bytes<T>,
-                                    direct_backward_bytes<T>,
+                                    packed_bytes<DirectBuffers<T>>,
+                                    workspace_bytes<DirectBuffers<T>, ForwardTensors>,
+                                    workspace_bytes<DirectBackwardBuffers<T>, BackwardTensors>,
                                     direct_forward<T>,
                                     direct_backward<T>};
 
 // Whether the kernels without columns compute a problem: where groups have fewer channels than a
 // vector has lanes, and a product of matrices would be of padding for the most part.
 inline bool takes_direct(const Problem& p) {
-  if (!p.weighted || p.path == Path::kColumns) return !p.weighted;
+  if (!p.weighted) return true;  // which columns are not for
+  if (p.path == Path::kColumns) return false;
   const int64_t channels = p.group_channels(), outputs = p.group_outputs();
   const bool can = channels == 1
                        ? outputs <= kMaxMultiplier

@@ -26,40 +26,60 @@ inline int64_t forward_slab(const Problem& p) {
   return larger(16, smaller(kMaxSlab, kColumnBlock / p.taps() / 16 * 16));
 }
 
-// How the work is cut, and the workspace.
+// The images of forward passes.
 template <typename Product>
-struct ForwardBuffers {
+struct ForwardImages {
   using T = typename Product::Value;
   using Pixel = typename Product::Pixel;
-  using Element = typename Product::Element;
 
   Slabs slabs;
   bool copies_x;         // it is not channels-last, or not of the product's type
   ChannelBlocks blocks;  // of x
+  int64_t images;        // at a time
+  Pixel* x;              // the copy, arranged in blocks
+  T* mask;               // from its logits
+  int64_t shared_bytes, thread_bytes;
+
+  ForwardImages(const Problem& p, const Slabs& slabs)
+      : slabs(slabs),
+        copies_x(!p.channels_last || p.dtype != kDataType<Pixel>),
+        blocks(p, slabs, copies_x),
+        copied_(copies_x ? blocks.image_size() : 0),
+        masks_(p.joined ? mask_planes(p) * p.out_pixels() : 0) {
+    const int64_t bytes = copied_ * sizeof(Pixel) + masks_ * sizeof(T);
+    images = bytes > 0 ? images_at_a_time(p, bytes) : larger(1, p.batch);
+  }
+
+  void take_images(Arena& arena) {
+    x = arena.take<Pixel>(images * copied_);
+    mask = arena.take<T>(images * masks_);
+  }
+
+ private:
+  int64_t copied_, masks_;  // elements of an image
+};
+
+// How the work is cut, and the workspace.
+template <typename Product>
+struct ForwardBuffers : ForwardImages<Product> {
+  using Base = ForwardImages<Product>;
+  using Base::slabs, Base::images, Base::shared_bytes, Base::thread_bytes;
+  using typename Base::Pixel, typename Base::T;
+  using Element = typename Product::Element;
+
   int64_t taps;
-  int64_t images;          // at a time
   int64_t panel_outputs;   // outputs of a group, padded
   int64_t packed_outputs;  // those in a row of its packed weights: not padded to one vector
   int64_t pixels, tile;    // output pixels in a task and in a tile, at most
   int64_t outputs;         // of a group, padded, in a task at most; all if there are several groups
   int64_t taps_at_a_time, column_stride, out_stride;
   int64_t slab_depth, group_depth;  // rows of the packed weights, padded: of a slab, of a group
-  Pixel* x;                         // the copy, arranged in blocks
-  T* mask;                          // from its logits
   Element* weight;                  // per group and panel of outputs: packed [k][m]
   T* bias;
   uint32_t* largest_weight;  // magnitude, as bits
-  int64_t shared_bytes, thread_bytes;
 
   ForwardBuffers(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads)
-      : slabs(p, forward_slab(p)),
-        copies_x(!p.channels_last || p.dtype != kDataType<Pixel>),
-        blocks(p, slabs, copies_x),
-        taps(p.taps()) {
-    const int64_t copied = copies_x ? blocks.image_size() : 0;
-    const int64_t masks = p.joined ? mask_planes(p) * p.out_pixels() : 0;
-    const int64_t image_bytes = copied * sizeof(Pixel) + masks * sizeof(T);
-    images = image_bytes > 0 ? images_at_a_time(p, image_bytes) : larger(1, p.batch);
+      : Base(p, {p, forward_slab(p)}), taps(p.taps()) {
     panel_outputs = round_up(p.group_outputs(), Product::kColumnStep);
     const bool narrow = !Product::kSplits && p.group_outputs() < Product::kColumnStep;
     packed_outputs = narrow ? p.group_outputs() : panel_outputs;
@@ -80,8 +100,7 @@ struct ForwardBuffers {
     const int64_t tiles = ceil_div(pixels, kMaxTile);
     tile = smaller(pixels, round_up(ceil_div(pixels, tiles), Product::kRowStep));
     Arena arena(workspace), kept(tensors.packed);
-    x = arena.take<Pixel>(images * copied);
-    mask = arena.take<T>(images * masks);
+    this->take_images(arena);
     bias = arena.take<T>(p.groups * panel_outputs);
     take_weight(p, tensors.packed == nullptr ? arena : kept);
     shared_bytes = arena.used();
@@ -386,20 +405,6 @@ struct ForwardPass : ForwardPhases<Product, ForwardBuffers<Product>> {
     }
   }
 };
-
-template <typename Product>
-int64_t packed_bytes(const Problem& p) {
-  ForwardBuffers<Product> buffers(p, {}, nullptr, 1);
-  Arena arena(nullptr);
-  buffers.take_weight(p, arena);
-  return arena.used();
-}
-
-template <typename Product>
-int64_t forward_bytes(const Problem& p, const ForwardTensors& tensors, int threads) {
-  const ForwardBuffers<Product> buffers(p, tensors, nullptr, threads);
-  return buffers.shared_bytes + threads * buffers.thread_bytes;
-}
 
 // Returns false, the result being wrong, where the product is not accurate.
 template <typename Product>

@@ -15,6 +15,29 @@ inline int64_t images_at_a_time(const Problem& p, int64_t bytes) {
   return larger(1, smaller(p.batch, p.im2col_step > 0 ? p.im2col_step : fitting));
 }
 
+// Bytes of the workspace of buffers of a kind.
+template <typename Buffers, typename Tensors>
+int64_t workspace_bytes(const Problem& p, const Tensors& tensors, int threads) {
+  const Buffers buffers(p, tensors, nullptr, threads);
+  return buffers.shared_bytes + threads * buffers.thread_bytes;
+}
+
+// A thread's part of the workspace, which is behind what all share.
+template <typename Buffers>
+typename Buffers::ThreadBuffers own_buffers(const Buffers& buffers, void* workspace, int thread) {
+  return buffers.thread_buffers(static_cast<char*>(workspace) + buffers.shared_bytes +
+                                thread * buffers.thread_bytes);
+}
+
+// Bytes of ForwardTensors::packed.
+template <typename Buffers>
+int64_t packed_bytes(const Problem& p) {
+  Buffers buffers(p, {}, nullptr, 1);
+  Arena arena(nullptr);
+  buffers.take_weight(p, arena);
+  return arena.used();
+}
+
 // The largest magnitudes of operands, found by all threads, where the product needs to know.
 struct Largest {
   Magnitude x, mask, weight, grad_out;
@@ -46,8 +69,7 @@ struct Pass {
         buffers(buffers),
         largest(largest),
         team(team),
-        own(buffers.thread_buffers(static_cast<char*>(workspace) + buffers.shared_bytes +
-                                   team.thread() * buffers.thread_bytes)),
+        own(own_buffers(buffers, workspace, team.thread())),
         offset(like_offset(p, tensors.offset)),
         mask(like_mask(p, tensors.mask)),
         tile{0, 0, 0, own.origins, own.origins + kMaxTile} {

@@ -141,8 +141,7 @@ struct WinogradPass {
         tensors(tensors),
         buffers(buffers),
         team(team),
-        own(buffers.thread_buffers(static_cast<char*>(workspace) + buffers.shared_bytes +
-                                   team.thread() * buffers.thread_bytes)) {
+        own(own_buffers(buffers, workspace, team.thread())) {
     __builtin_memset(own.bias, 0, buffers.panel_outputs * sizeof(T));
     __builtin_memcpy(own.bias, tensors.bias, p.out_channels * sizeof(T));
   }
@@ -328,18 +327,6 @@ struct WinogradPass {
     }
   }
 };
-
-inline int64_t winograd_packed_bytes(const Problem& p) {
-  WinogradBuffers buffers(p, {}, nullptr, 1);
-  Arena arena(nullptr);
-  buffers.take_weight(p, arena);
-  return arena.used();
-}
-
-inline int64_t winograd_bytes(const Problem& p, const ForwardTensors& tensors, int threads) {
-  const WinogradBuffers buffers(p, tensors, nullptr, threads);
-  return buffers.shared_bytes + threads * buffers.thread_bytes;
-}
 
 inline bool winograd_forward(const Problem& p, const ForwardTensors& tensors, void* workspace,
                              int threads) {

@@ -379,6 +379,12 @@ extern "C" int dcn_cuda_forward(const dcn::Problem* problem, const dcn::ForwardT
   });
 }
 
+extern "C" void dcn_cuda_struct_bytes(size_t bytes[3]) {
+  bytes[0] = sizeof(dcn::Problem);
+  bytes[1] = sizeof(dcn::ForwardTensors);
+  bytes[2] = sizeof(dcn::BackwardTensors);
+}
+
 extern "C" const char* dcn_cuda_error_name(int error) {
   return cudaGetErrorName(static_cast<cudaError_t>(error));
 }

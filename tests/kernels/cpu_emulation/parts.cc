@@ -2,9 +2,6 @@
 //
 // Prints the first differences of each part and returns how many there are. Products are tested on
 // small integers, whose sums are exact in any order; only split float32 values have a tolerance.
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -12,6 +9,9 @@
 #include <string>
 #include <vector>
 
+#if defined(DCN_AMX) && !defined(DCN_CPU_EMULATION)
+#include "cpu/amx_tiles.h"
+#endif
 #include "cpu/forward-inl.h"
 #ifdef DCN_SPLIT
 #include "cpu/split-inl.h"
@@ -332,8 +332,7 @@ int main() {
   using namespace dcn;
   using namespace dcn::cpu::DCN_ISA;
 #if defined(DCN_AMX) && !defined(DCN_CPU_EMULATION)
-  // As in choose_engine.cc: the tile registers must be asked for.
-  check(syscall(SYS_arch_prctl, 0x1023, 18) == 0, "the system gives no tile registers");
+  check(dcn::cpu::ask_for_tiles(), "the system gives no tile registers");
 #endif
   run("float16", [] { test_half<Float16>(DataType::kFloat16, 5, 10); });
   run("bfloat16", [] { test_half<BFloat16>(DataType::kBFloat16, 8, 7); });
