@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -18,7 +18,7 @@ from ._to_static import breaks_graph
 STATIC = tuple({paddle.static.Variable, getattr(paddle.pir, "Value", paddle.static.Variable)})
 
 # Whether tensors can lie anywhere but on the CPU: to ask each of them takes 0.5 us.
-_HAS_DEVICES = (
+HAS_DEVICES = (
     paddle.is_compiled_with_cuda()
     or paddle.is_compiled_with_xpu()
     or len(paddle.device.get_all_custom_device_type()) > 0
@@ -170,7 +170,7 @@ def check_call(
         names,
     )
     tensors = (x, offset, mask, weight, bias)
-    if _HAS_DEVICES:
+    if HAS_DEVICES:
         _check_devices(tensors, names)
     if casts:
         tensors = (t if dtype is None else t.astype(dtype) for t, dtype in zip(tensors, casts))
@@ -195,7 +195,7 @@ def check_input(
     offset = (UNKNOWN,) * 4, found[1]
     filters = inspect("weight", weight)
     check_found(found, offset, None, filters, None, attributes, amp_dtype, names)
-    if _HAS_DEVICES:
+    if HAS_DEVICES:
         _check_devices((x, None, None, weight, None), names)
 
 
@@ -384,7 +384,7 @@ def check_aggregated(
     weight = (channels, 1, *how.kernel), found[1]
     offset, mask = (*converted, None)[:2]
     check_found(found, offset, mask, weight, None, attributes, amp_dtype, names)
-    if _HAS_DEVICES:
+    if HAS_DEVICES:
         _check_devices((input, *sampling), names)
     return channels
 
@@ -488,7 +488,7 @@ _DTYPE_OF = {id(getattr(paddle, name)): name for name in DTYPES}
 
 def dtype_name(dtype: Any) -> str:
     """Return the name, the same in every Paddle and mode, while the enums behind it differ."""
-    return str(dtype).rpartition(".")[2]
+    return _DTYPE_OF.get(id(dtype)) or str(dtype).rpartition(".")[2]
 
 
 def inspect(name: str, tensor: Any) -> Found:
@@ -629,15 +629,14 @@ def check_flag(name: str, value: Any, optional: bool = False) -> bool:
     return bool(number)
 
 
-def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """One of some texts."""
-    choices = [*choices]
+    if isinstance(value, str) and value in choices:
+        return value
     expected = " or ".join(map(repr, choices))
-    if not isinstance(value, str):
-        reject_kind(name, expected, value)
-    if value not in choices:
+    if isinstance(value, str):
         reject(ValueError, name, expected, repr(value))
-    return value
+    reject_kind(name, expected, value)
 
 
 def check_data_format(value: Any) -> str:

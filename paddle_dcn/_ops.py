@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import paddle
 from paddle import Tensor
 from paddle.base import core
@@ -10,7 +12,7 @@ from paddle.base.layer_helper import LayerHelper
 from paddle.profiler.utils import in_profiler_mode
 
 from . import _library  # noqa: F401  (registers the operators)
-from ._checks import Attributes, Call, Inference
+from ._checks import HAS_DEVICES, Attributes, Call, Inference, dtype_name
 
 
 def _append(name: str, *arguments):
@@ -53,10 +55,9 @@ _WEIGHT, _UNIT_WEIGHT = 8, 32  # bits of the operator's last attribute
 
 def _in_order(attributes: Attributes, gradient_mask: int = 0) -> tuple:
     """Return the operator's attributes, of which a bit of the last says that there is no weight."""
-    *values, weighted = attributes
-    if not weighted:
+    if not attributes.weighted:
         gradient_mask = gradient_mask & ~_WEIGHT | _UNIT_WEIGHT
-    return *values, gradient_mask
+    return attributes[:-1] + (gradient_mask,)
 
 
 def has_weight(mask: int) -> bool:
@@ -74,7 +75,7 @@ def deform_conv2d(call: Call) -> Tensor:
         # A program may change stop_gradient after this call, so there every gradient is computed.
         if tensor is not None and not (dynamic and tensor.stop_gradient):
             gradient_mask |= bit
-    bias = _no_bias(weight) if bias is None else bias
+    bias = _no_bias(call) if bias is None else bias
     if dynamic and x.is_dist():
         attributes = _of_one_process(call)
     values = _in_order(attributes, gradient_mask)
@@ -103,20 +104,31 @@ def _of_one_process(call: Call) -> Attributes:
 def infer(call: Call, inference: Inference) -> Tensor:
     """Add the operator for inference, which has no gradients, to the program, or run it."""
     x, offset, mask, weight, bias, attributes = call
-    bias = _no_bias(weight) if bias is None else bias
+    bias = _no_bias(call) if bias is None else bias
     inputs = (x, offset, mask, weight, bias)
     return run_raw("paddle_dcn_inference", *inputs, *_in_order(attributes), *inference)
 
 
-def convolve(call: Call, inference: Inference, addend: Tensor | None) -> Tensor:
+def plain_conv2d(call: Call, inference: Inference, addend: Tensor | None) -> Tensor:
     """Add the plain 3x3 convolution for inference to the program, or run it."""
-    bias = _no_bias(call.weight) if call.bias is None else call.bias
+    bias = _no_bias(call) if call.bias is None else call.bias
     inputs = (call.x, call.weight, bias, addend)
     return run_raw("paddle_dcn_plain", *inputs, call.attributes.padding, *inference[1:])
 
 
-def _no_bias(weight: Tensor) -> Tensor:
-    if paddle.in_dynamic_mode():  # several times faster than paddle.zeros
+@functools.lru_cache(maxsize=64)
+def _kept_zeros(size: int, dtype: str) -> Tensor:
+    return paddle.zeros([size], dtype)
+
+
+def _no_bias(call: Call) -> Tensor:
+    """Return zeros in place of a bias that there is none of."""
+    weight = call.weight
+    if paddle.in_dynamic_mode():
+        # The quickest way is to keep them: on the CPU, as a GPU may be recording a graph, and not
+        # beside distributed tensors, of whose kind Paddle makes any other where it is.
+        if not HAS_DEVICES and not any(each is not None and each.is_dist() for each in call[:4]):
+            return _kept_zeros(weight.shape[0], dtype_name(weight.dtype))
         return paddle._C_ops.full([weight.shape[0]], 0.0, weight.dtype, weight.place)
     filters = weight.shape[0]  # a program may leave it open
     shape = [filters] if filters >= 0 else paddle.shape(weight)[:1]

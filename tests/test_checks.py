@@ -351,7 +351,7 @@ def test_mixed_devices(name, monkeypatch):
         _place_str = "Place(gpu:9)"
 
     elsewhere = Elsewhere(np.full(SHAPES[name], 0.5, "float32"))
-    monkeypatch.setattr(_checks, "_HAS_DEVICES", True)
+    monkeypatch.setattr(_checks, "HAS_DEVICES", True)
     deform_conv2d(**call_with(full, {}))
     with pytest.raises(ValueError) as caught:
         deform_conv2d(**call_with(full, {name: elsewhere}))

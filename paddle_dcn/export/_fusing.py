@@ -48,7 +48,7 @@ def fuse(program: Program, savings: Sequence[str] | None = None) -> dict[str, in
                 _put(
                     operator,
                     site,
-                    lambda site=site: _ops.convolve(site.call, site.inference, site.addend),
+                    lambda site=site: _ops.plain_conv2d(site.call, site.inference, site.addend),
                 )
     return counts
 
