@@ -73,6 +73,17 @@ def library_name() -> str:
     return f"_paddle_dcn.paddle{minor}{'-gpu' if paddle.is_compiled_with_cuda() else ''}.so"
 
 
+def source_digest(root: Path) -> str:
+    """Return what tells the C++ sources in a folder, and how they are built, from others.
+
+    It is the build id of the library that they give.
+    """
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in sorted(p for p in root.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".cuh"}):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:40]
+
+
 def gencode(capability: int) -> list[str]:
     """Return nvcc's flags for code of a compute capability, such as 80 for 8.0."""
     name = "90a" if capability == 90 else str(capability)  # wgmma is of the target for Hopper only
@@ -226,7 +237,7 @@ def build(root: Path, target: Path, work: Path) -> Path:
     compile_cxx.append(f"-fmacro-prefix-map={root.parent}/=")
     compile_cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     compile_cuda = []
-    link = [*cxx, "-shared", "-Wl,-O1,--gc-sections"]
+    link = [*cxx, "-shared", f"-Wl,-O1,--gc-sections,--build-id=0x{source_digest(root)}"]
     libraries = [*(f"-L{folder}" for folder in extension.library_dirs), *extension.extra_link_args]
     if cuda_sources:
         nvcc = _require(

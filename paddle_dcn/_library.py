@@ -29,11 +29,9 @@ def sources() -> Path:
 
 def _state(code: Path) -> str:
     """Return a digest of the C++ sources in a folder, and of how they are built."""
-    digest = hashlib.sha256(Path(_build.__file__).read_bytes())
+    digest = hashlib.sha256(_build.source_digest(code).encode())
     for variable in ("PADDLE_DCN_WITH_CUDA", "PADDLE_CUDA_ARCH_LIST", "CUDA_HOME"):
         digest.update(f"{variable}={os.environ.get(variable, '')}\n".encode())
-    for path in sorted(p for p in code.rglob("*") if p.suffix in {".h", ".cc", ".cu", ".cuh"}):
-        digest.update(str(path.relative_to(code)).encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -79,7 +77,10 @@ def _find() -> tuple[Path, str]:
     """Return the library that fits the installed Paddle, built if need be, and its origin."""
     name = _build.library_name()
     if (PACKAGE / name).exists():
-        return PACKAGE / name, "wheel" if sources().parent == PACKAGE else "tree"
+        if sources().parent == PACKAGE:
+            return PACKAGE / name, "wheel"
+        _warn_of_others(PACKAGE / name)
+        return PACKAGE / name, "tree"
     if not sources().is_dir():
         raise _build.BuildError(
             f"paddle_dcn: {PACKAGE} has neither a library for Paddle {_build.paddle_version()} nor "
@@ -106,6 +107,17 @@ def _find() -> tuple[Path, str]:
             path.chmod(0o700)
             checksum.write_text(_digest(path))
     return path, "cache"
+
+
+def _warn_of_others(path: Path) -> None:
+    """Say that a checkout's library was not built from its sources as they are now."""
+    if bytes.fromhex(_build.source_digest(sources())) not in path.read_bytes():
+        warnings.warn(
+            f"paddle_dcn: {path} was built from other sources than {sources()} holds now: run "
+            "`python setup.py build_ext --inplace` to build it anew",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _refuse_a_second(path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -141,6 +142,18 @@ def test_what_cannot_be_built(site, tmp_path):
         "paddle_dcn._build.BuildError: paddle_dcn: 'g++' is needed to build the operators: install "
         "g++, or name another C++ compiler in CXX"
     )
+
+
+def test_library_of_other_sources(tmp_path, monkeypatch):
+    """A checkout's library is loaded with a word where its sources have changed since."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _library._warn_of_others(_library.PATH)
+    shutil.copytree(_library.sources(), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "kernels" / "problem.h").write_text("// other")
+    monkeypatch.setattr(_library, "sources", lambda: tmp_path)
+    with pytest.warns(RuntimeWarning, match="was built from other sources than"):
+        _library._warn_of_others(_library.PATH)
 
 
 @pytest.mark.parametrize("which", ["the root", "the folder"])
