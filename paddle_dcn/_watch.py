@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -31,8 +33,9 @@ class Closing:
 class Watch(Closing):
     """Shows a function each call of the operator inside a model, until it is closed.
 
-    All calls end in `functional.convolve`, whichever layer or function makes them; hooks tell
-    which layer of the model is being run. Calls while a program is built are not shown.
+    All calls end in `functional.convolve`, whichever layer or function makes them, in any thread;
+    hooks tell which layer of the model that thread is running. Calls while a program is built are
+    not shown.
 
     Args:
         model: The model; calls outside of its forward are not shown.
@@ -42,7 +45,8 @@ class Watch(Closing):
 
     def __init__(self, model: nn.Layer, see: Callable[[str, Call], Call | None]) -> None:
         self._see = see
-        self._inside: list[str] = []
+        # Names of the layers that are being run, by thread.
+        self._inside: dict[int, list[str]] = collections.defaultdict(list)
         self._hooks = []
         for name, layer in model.named_sublayers(include_self=True):
             for register, hook in (
@@ -53,23 +57,26 @@ class Watch(Closing):
         functional.watchers.append(self._watch)
 
     def _enter(self, name: str, *_: Any) -> None:
+        inside = self._inside[threading.get_ident()]
         if name == "":  # the model itself: whatever an exception has left behind is over
-            self._inside.clear()
-        self._inside.append(name)
+            inside.clear()
+        inside.append(name)
 
     def _leave(self, name: str, *_: Any) -> None:
-        while self._inside and self._inside.pop() != name:
+        inside = self._inside[threading.get_ident()]
+        while inside and inside.pop() != name:
             pass
 
     def _watch(self, call: Call) -> Call:
-        if not self._inside or not paddle.in_dynamic_mode():
+        inside = self._inside.get(threading.get_ident())
+        if not inside or not paddle.in_dynamic_mode():
             return call
-        return self._see(self._inside[-1], call) or call
+        return self._see(inside[-1], call) or call
 
     def __deepcopy__(self, memo: dict) -> Watch:
         """What the hooks of a copied model belong to: it shows nothing."""
         twin = object.__new__(Watch)
-        twin._inside, twin._hooks = [], []
+        twin._inside, twin._hooks = collections.defaultdict(list), []
         return twin
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import copy
 import csv
 import math
 import sys
+import threading
 import types
 import warnings
 
@@ -142,6 +143,22 @@ def test_after_an_exception_calls_have_their_names():
         model.training_fails = False
         model(*arguments)
         stranger(arguments[0])
+        assert list(watched.step()) == ["inner"]
+
+
+def test_calls_of_other_threads_are_not_the_models():
+    stranger = DeformConv2DPack(2, 2, 3)
+
+    class Meanwhile(Given):
+        def forward(self, x, offset):
+            other = threading.Thread(target=stranger, args=(x,))
+            other.start()
+            other.join()
+            return super().forward(x, offset)
+
+    model = Meanwhile()
+    with monitor(model) as watched:
+        model(paddle.rand([1, 2, 5, 5]), paddle.zeros([1, 18, 3, 3]))
         assert list(watched.step()) == ["inner"]
 
 
