@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _REGULAR = "#4c78a8"  # the grid of a plain convolution
 _DEFORMED = ("#e4572e", "#2a9d4e", "#8e44ad", "#d4a017")  # the samples, a colour for each point
 _OUTSIDE = (0.1, 0.15, 0.4)  # seen on black and on white
+_DIVISIONS = 32  # of an image's longer side: cells that are kept or left out, arrows that are drawn
+_TINY = 1e-30  # in place of a divisor of 0
+_VISIBLE = 0.01  # samples of less of the largest strength are not drawn
 
 
 class Sampling(NamedTuple):
@@ -250,7 +253,7 @@ def effective_receptive_field(
     if axes is not None:
         _show(_picture(image, data_format), axes)
         # The square root makes the faint outer part of the field visible, whose decay is Gaussian.
-        strength = np.sqrt(field / max(field.max(initial=0), 1e-30))
+        strength = np.sqrt(_share_of_largest(field))
         axes.imshow(strength, cmap="inferno", alpha=np.clip(2 * strength, 0, 0.9))
     return field
 
@@ -331,11 +334,11 @@ def effective_sampling_locations(
     if axes is not None:
         _show(_picture(image, data_format), axes)
         for number, samples in enumerate(found):
-            strength = samples.strength / max(samples.strength.max(initial=0), 1e-30)
-            chosen = strength > 0.01  # a pixel's share of the ink
+            strength = _share_of_largest(samples.strength)
+            chosen = strength > _VISIBLE
             y, x = samples.points[chosen].T
             colour = _DEFORMED[number % len(_DEFORMED)]
-            look = {"s": 3 + 37 * strength[chosen], "alpha": 0.2 + 0.8 * strength[chosen], "lw": 0}
+            look = {**_disc(strength[chosen], (3, 40), 0.2), "lw": 0}
             axes.scatter([], [], color=colour, label=samples.layer or "samples")  # for a legend
             axes.scatter(x, y, color=colour, zorder=3, **look)
     return found
@@ -402,7 +405,7 @@ def error_bounded_saliency(
     _check_image(image, data_format)
     _checks.check_number("bound", bound, positive=True)
     height, width = _planes(image, data_format).shape[1:]
-    cell = -(-max(height, width) // 32) if cell is None else _checks.check_int("cell", cell)
+    cell = -(-max(height, width) // _DIVISIONS) if cell is None else _checks.check_int("cell", cell)
     steps = _checks.check_int("steps", steps)
     x = image.unsqueeze(0).detach()
     with paddle.no_grad():
@@ -423,7 +426,8 @@ def error_bounded_saliency(
         "float32",
         default_initializer=nn.initializer.Constant(1.0),
     )
-    adam = paddle.optimizer.Adam(0.05, parameters=[mask])
+    rate, growth = 0.05, 1.05  # of Adam; of the multiplier in a step
+    adam = paddle.optimizer.Adam(rate, parameters=[mask])
     multiplier, total = 1.0, np.zeros(mask.shape)
     for step in _progress(range(steps), "saliency"):
         with paddle.enable_grad():
@@ -433,7 +437,7 @@ def error_bounded_saliency(
             (mask.grad,) = paddle.grad(loss, mask)
         adam.step()
         mask.set_value(mask.detach().clip(0, 1))
-        multiplier *= 1.05 if float(error) > bound**2 else 1 / 1.05
+        multiplier *= growth if float(error) > bound**2 else 1 / growth
         if 2 * step >= steps:  # it swings around the bound, so its mean tells more than its end
             total += mask.numpy()
 
@@ -505,10 +509,10 @@ def offset_field(
     moved = sampling_points(offset, *sampling[2:]) - regular
     weight = np.abs(mask).reshape(*moved.shape[:4], 1)
     # Where all masks are 0 nothing is sampled, and nothing moves.
-    field = (moved * weight).sum(axis=(0, 1)) / np.maximum(weight.sum(axis=(0, 1)), 1e-30)
+    field = (moved * weight).sum(axis=(0, 1)) / np.maximum(weight.sum(axis=(0, 1)), _TINY)
     if axes is not None:
         axes = _show(image, axes)
-        step = -(-max(field.shape[:2]) // 32)
+        step = -(-max(field.shape[:2]) // _DIVISIONS)
         y, x = np.moveaxis(regular.mean(axis=(0, 1))[::step, ::step], -1, 0) * scale
         down, right = np.moveaxis(field[::step, ::step], -1, 0) * scale
         lengths = {"angles": "xy", "scale_units": "xy", "scale": 1, "cmap": "plasma"}
@@ -557,7 +561,7 @@ def plot_sampling_points(
         start, end = (p[:, :, row, column].reshape(-1, 2) for p in (regular, deformed))
         strength = np.clip(mask[:, row, column], 0, 1)
         axes.plot(*np.stack([start, end]).T[::-1].swapaxes(1, 2), color=colour, lw=0.8, alpha=0.5)
-        style = {"s": 6 + 34 * strength, "color": colour, "alpha": 0.25 + 0.75 * strength}
+        style = {**_disc(strength, (6, 40), 0.25), "color": colour}
         _draw(axes, start, end, style, number == 0)
     return axes
 
@@ -594,8 +598,8 @@ def plot_receptive_field(
     regular, _ = receptive_field([sampling.regular() for sampling in samplings], point)
     regular = np.unique(regular, axis=0) * scale
     deformed, weight = receptive_field(samplings, point)
-    strength = np.clip(weight / max(weight.max(initial=0), 1e-30), 0, 1)
-    style = {"s": 3 + 12 * strength, "color": _DEFORMED[0], "alpha": 0.15 + 0.85 * strength}
+    strength = np.clip(_share_of_largest(weight), 0, 1)
+    style = {**_disc(strength, (3, 15), 0.15), "color": _DEFORMED[0]}
     _draw(axes, regular, deformed * scale, style, True)
     return axes
 
@@ -605,6 +609,20 @@ def _array(values: Tensor | np.ndarray) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().astype("float64").numpy()
     return np.asarray(values, np.float64)
+
+
+def _share_of_largest(values: np.ndarray) -> np.ndarray:
+    """Values over the largest of them; 0 where all are 0."""
+    return values / max(values.max(initial=0), _TINY)
+
+
+def _disc(strength: np.ndarray, areas: tuple[float, float], faintest: float) -> dict[str, Any]:
+    """How matplotlib draws samples by their strength: areas in square points, and opacity."""
+    least, most = areas
+    return {
+        "s": least + (most - least) * strength,
+        "alpha": faintest + (1 - faintest) * strength,
+    }
 
 
 def _arrays(sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
@@ -719,7 +737,7 @@ def _picture(image: Tensor, data_format: str) -> np.ndarray:
     """An image as matplotlib takes it: [H, W, 3] from 0 to 1, grey unless it has 3 channels."""
     planes = _planes(image, data_format)
     planes = planes - planes.min()
-    planes /= max(planes.max(), 1e-30)
+    planes = _share_of_largest(planes)
     if len(planes) != 3:
         planes = planes.mean(axis=0, keepdims=True).repeat(3, axis=0)
     return np.moveaxis(planes, 0, -1)
