@@ -15,7 +15,6 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import geometric_mean
 from typing import Any, NamedTuple
 
@@ -241,31 +240,25 @@ def main(values: list[str] | None = None) -> int:
     if threads is not None:
         _child(options, threads)
         return 0
-    text, rows = [], []
-
-    def show(line: str) -> None:
-        print(line, flush=True)
-        text.append(line + "\n")
-
-    show(contest.heading())
+    report, rows = contest.Report(), []
     for count in options.threads:
         for row in contest.run_child("benchmarks.aggregation", sys.argv[1:], count):
             tables = [each for each in rows if each["threads"] == count]
             if not any(each["training"] == row["training"] for each in tables):
                 columns = " ".join(f"{name:>16}" for name in (V4, V3_BFLOAT16, PYTORCH))
-                show(
+                report.show(
                     f"\n{TRAINING if row['training'] else FORWARD}, {count} thread(s); ms, and the "
                     "time of others, and of moving every tensor once, as multiples\n"
                     f"{'layer':6} {'input':15} group {V3:>9} {columns} {'memory':>9}"
                 )
             rows.append(row)
-            show(line(row))
+            report.show(line(row))
     ratios = [row["ms"][PYTORCH] / row["ms"][V3] for row in rows if PYTORCH in row["ms"]]
     if ratios:
-        show(f"\n{PYTORCH} over {V3}: {geometric_mean(ratios):.2f}x, at least {min(ratios):.2f}x")
+        mean = geometric_mean(ratios)
+        report.show(f"\n{PYTORCH} over {V3}: {mean:.2f}x, at least {min(ratios):.2f}x")
     if options.output:
-        Path(f"{options.output}.txt").write_text("".join(text))
-        Path(f"{options.output}.json").write_text(json.dumps(rows, indent=1))
+        report.write(options.output, rows)
     return 0
 
 

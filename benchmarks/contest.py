@@ -133,6 +133,24 @@ def _stem(text: str) -> Path:
     return path
 
 
+class Report:
+    """Prints lines, under a heading of their own, and keeps them for a file."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self.show(heading())
+
+    def show(self, line: str) -> None:
+        """Print and keep a line."""
+        print(line, flush=True)
+        self._lines.append(line + "\n")
+
+    def write(self, stem: Path, figures: Any) -> None:
+        """Write STEM.txt with the lines and STEM.json with figures."""
+        Path(f"{stem}.txt").write_text("".join(self._lines))
+        Path(f"{stem}.json").write_text(json.dumps(figures, indent=1))
+
+
 def heading() -> str:
     """Return a line on when, where and with what something is measured."""
     import paddle

@@ -396,13 +396,7 @@ def main(values: list[str] | None = None) -> int:
     if threads is not None:
         _child(options, threads)
         return 0
-    text = []
-
-    def show(line: str) -> None:
-        print(line, flush=True)
-        text.append(line + "\n")
-
-    show(contest.heading())
+    report = contest.Report()
     tables, peaks = {}, {}
     for result in _results(options):
         threads = result["threads"]
@@ -412,16 +406,14 @@ def main(values: list[str] | None = None) -> int:
         part = (threads, result["dtype"], result["training"])
         table = tables.setdefault(part, [])
         if not table:
-            show(_header(*part, peaks[threads]))
+            report.show(_header(*part, peaks[threads]))
         table.append(result)
-        show(line(result, peaks[threads]))
+        report.show(line(result, peaks[threads]))
         if len(table) == len(options.layers) and not options.no_peers:
-            show(_means(table))
+            report.show(_means(table))
     if options.output:
         results = [result for table in tables.values() for result in table]
-        Path(f"{options.output}.txt").write_text("".join(text))
-        figures = json.dumps({"peaks": peaks, "results": results}, indent=1)
-        Path(f"{options.output}.json").write_text(figures)
+        report.write(options.output, {"peaks": peaks, "results": results})
         if not options.no_peers:
             draw(results, Path(f"{options.output}.png"))
     return 0

@@ -434,15 +434,14 @@ def main(values: list[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         results = list(_results(options, options.folder or Path(scratch)))
-    text = [contest.heading()]
+    report = contest.Report()
     for table in options.tables:
         for threads in options.threads:
             rows = [r for r in results if (r["table"], r["threads"]) == (table, threads)]
-            text += [header(table, threads), *map(line, rows), means(rows)] if rows else []
-    print("\n".join(text))
+            for text in [header(table, threads), *map(line, rows), means(rows)] if rows else []:
+                report.show(text)
     if options.output:
-        Path(f"{options.output}.txt").write_text("\n".join(text) + "\n")
-        Path(f"{options.output}.json").write_text(json.dumps({"results": results}, indent=1))
+        report.write(options.output, {"results": results})
         if not options.no_peers:
             draw(results, Path(f"{options.output}.png"))
     return 0
