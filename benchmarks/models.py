@@ -432,8 +432,13 @@ def main(values: list[str] | None = None) -> int:
     if threads is not None:
         _child(options, threads)
         return 0
+    results = []
     with tempfile.TemporaryDirectory() as scratch:
-        results = list(_results(options, options.folder or Path(scratch)))
+        try:
+            for result in _results(options, options.folder or Path(scratch)):
+                results.append(result)
+        except KeyboardInterrupt:
+            print("interrupted: of the tables there is what was measured", file=sys.stderr)
     report = contest.Report()
     for table in options.tables:
         for threads in options.threads:
