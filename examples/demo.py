@@ -141,10 +141,10 @@ def draw(model: nn.Layer, images: Tensor, path: Path) -> None:
         points = [
             nearest(end, samplings[0], step) for end in (ink[len(ink) // 8], ink[-len(ink) // 8])
         ]
-        visualize.plot_sampling_points(pixels, samplings[0], points, scale=before, axes=above)
+        visualize.plot_sampling_points(1 - pixels, samplings[0], points, scale=before, axes=above)
         above.set_title(f"read as {digit}")
         point = nearest(ink.mean(axis=0), samplings[-1], int(np.prod(STRIDES)))
-        visualize.plot_receptive_field(pixels, samplings, point, scale=before, axes=below)
+        visualize.plot_receptive_field(1 - pixels, samplings, point, scale=before, axes=below)
     axes[0, 0].set_ylabel("first deformable layer,\ntwo output pixels")
     axes[1, 0].set_ylabel("all three deformable layers,\none output pixel")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=3)

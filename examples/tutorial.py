@@ -59,7 +59,7 @@ def draw_samples(models: dict[str, nn.Layer], images: paddle.Tensor, path: Path)
             sampling = visualize.trace(models[kind], image)[-1]
             ink = np.argwhere(pixels > 0.5)
             point = tuple(np.minimum(ink[len(ink) // 2] // 4, 6))
-            visualize.plot_sampling_points(pixels, sampling, [point], scale=4, axes=axis)
+            visualize.plot_sampling_points(1 - pixels, sampling, [point], scale=4, axes=axis)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=3)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=110)

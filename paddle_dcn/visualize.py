@@ -38,6 +38,7 @@ class Sampling(NamedTuple):
         stride: An int, or (height, width).
         padding: An int, (height, width), or (top, bottom, left, right).
         dilation: An int, or (height, width).
+        input_size: (height, width) of the layer's input; None where it is not known.
     """
 
     offset: Tensor | np.ndarray
@@ -46,6 +47,12 @@ class Sampling(NamedTuple):
     stride: int | Sequence[int] = 1
     padding: int | Sequence[int] = 0
     dilation: int | Sequence[int] = 1
+    input_size: Sequence[int] | None = None
+
+    @property
+    def geometry(self) -> tuple:
+        """Kernel size, stride, padding and dilation."""
+        return self.kernel_size, self.stride, self.padding, self.dilation
 
     def regular(self) -> Sampling:
         """Return the same layer as a plain convolution: offsets 0 and no mask."""
@@ -133,7 +140,7 @@ def receptive_field(
         # The zeros around this layer's output hold nothing that could be followed further.
         share = np.clip(np.minimum(at + 1, offset.shape[1:] - at), 0, 1).prod(axis=1)
         at, weight = at[share > 0], (weight * share)[share > 0]
-        points = _positions(_interpolate(offset, at), at, *sampling[2:])  # [dg, taps, K, 2]
+        points = _positions(_interpolate(offset, at), at, *sampling.geometry)  # [dg, taps, K, 2]
         weight = (_interpolate(mask, at) * weight).reshape(-1)
         at = points.reshape(-1, 2)
     return at, weight
@@ -176,7 +183,9 @@ def _sampling(call: _checks.Call) -> Sampling:
     offset, mask = (None if each is None else _array(each[0]) for each in (call.offset, call.mask))
     kernel = tuple(call.weight.shape[2:])
     stride, padding, dilation, *_ = call.attributes
-    return Sampling(offset, mask, kernel, stride, padding, dilation)
+    last = call.attributes.data_format == "NHWC"
+    size = tuple(call.x.shape[1:3] if last else call.x.shape[2:])
+    return Sampling(offset, mask, kernel, stride, padding, dilation, size)
 
 
 class EffectiveSamples(NamedTuple):
@@ -319,11 +328,9 @@ def effective_sampling_locations(
     size = np.array(_planes(image, data_format).shape[1:])
     found = []
     for (name, call), gradient in zip(calls, gradients):
-        offset, _, *regular = _sampling(call)
-        points = sampling_points(offset, *regular)
-        last = call.attributes.data_format == "NHWC"
-        extent = np.array(call.x.shape[1:3] if last else call.x.shape[2:])
-        scale = size / extent
+        sampling = _sampling(call)
+        points = sampling_points(sampling.offset, *sampling.geometry)
+        scale = size / np.array(sampling.input_size)
         if gradient is None:
             gradient = paddle.zeros_like(call.offset)
         along = _sampling(call._replace(offset=gradient)).offset
@@ -471,7 +478,7 @@ def offset_field(
     sampling: Sampling,
     image: Tensor | np.ndarray | None = None,
     *,
-    scale: float = 1.0,
+    scale: float | None = None,
     axes: Axes | None = None,
 ) -> np.ndarray:
     """Where to the samples of each output pixel move together: the mean of their offsets.
@@ -481,8 +488,10 @@ def offset_field(
 
     Args:
         sampling: The layer's offsets and arguments, from `trace` or made by hand.
-        image: [H, W] or [H, W, 3], drawn below; None draws on what the axes already show.
-        scale: Pixels of the image for each pixel of the layer's input.
+        image: [H, W], in grey, or [H, W, 3], drawn below; None draws on what the axes already
+            show.
+        scale: Pixels of the image for each pixel of the layer's input; by default the image's size
+            over that of the input, or 1 where either is not known.
         axes: Where to draw an arrow for each output pixel (for every second, third, ... of large
             maps), from the middle of its regular grid to where it moves, coloured by its length;
             not drawn where None.
@@ -505,16 +514,17 @@ def offset_field(
         [1.5, 0.0]
     """
     offset, mask = _arrays(sampling)
-    regular = sampling_points(np.zeros_like(offset), *sampling[2:])
-    moved = sampling_points(offset, *sampling[2:]) - regular
+    regular = sampling_points(np.zeros_like(offset), *sampling.geometry)
+    moved = sampling_points(offset, *sampling.geometry) - regular
     weight = np.abs(mask).reshape(*moved.shape[:4], 1)
     # Where all masks are 0 nothing is sampled, and nothing moves.
     field = (moved * weight).sum(axis=(0, 1)) / np.maximum(weight.sum(axis=(0, 1)), _TINY)
     if axes is not None:
         axes = _show(image, axes)
+        scale = _scale(scale, axes, sampling)
         step = -(-max(field.shape[:2]) // _DIVISIONS)
-        y, x = np.moveaxis(regular.mean(axis=(0, 1))[::step, ::step], -1, 0) * scale
-        down, right = np.moveaxis(field[::step, ::step], -1, 0) * scale
+        y, x = np.moveaxis(regular.mean(axis=(0, 1))[::step, ::step] * scale, -1, 0)
+        down, right = np.moveaxis(field[::step, ::step] * scale, -1, 0)
         lengths = {"angles": "xy", "scale_units": "xy", "scale": 1, "cmap": "plasma"}
         arrows = axes.quiver(x, y, right, down, np.hypot(down, right), **lengths, width=0.004)
         axes.figure.colorbar(arrows, ax=axes, label="mean displacement, pixels", shrink=0.8)
@@ -526,7 +536,7 @@ def plot_sampling_points(
     sampling: Sampling,
     points: Iterable[tuple[int, int]],
     *,
-    scale: float = 1.0,
+    scale: float | None = None,
     axes: Axes | None = None,
 ) -> Axes:
     """Draw where chosen output pixels of one layer sample, over an image.
@@ -536,11 +546,12 @@ def plot_sampling_points(
     disc whose size and opacity follow the mask. `axes.legend()` names them.
 
     Args:
-        image: [H, W] or [H, W, 3]; None draws on what the axes already show.
+        image: [H, W], in grey, or [H, W, 3]; None draws on what the axes already show.
         sampling: The layer's offsets, mask and arguments, from `trace` or made by hand.
         points: Output pixels of the layer, (row, column).
-        scale: Pixels of the image for each pixel of the layer's input: the product of the strides
-            that lie in between.
+        scale: Pixels of the image for each pixel of the layer's input, the product of the strides
+            that lie in between; by default the image's size over that of the input, or 1 where
+            either is not known.
         axes: Where to draw; the current axes where None.
 
     Returns:
@@ -554,8 +565,9 @@ def plot_sampling_points(
     """
     axes = _show(image, axes)
     offset, mask = _arrays(sampling)
-    deformed = sampling_points(offset, *sampling[2:]) * scale
-    regular = sampling_points(np.zeros_like(offset), *sampling[2:]) * scale
+    scale = _scale(scale, axes, sampling)
+    deformed = sampling_points(offset, *sampling.geometry) * scale
+    regular = sampling_points(np.zeros_like(offset), *sampling.geometry) * scale
     for number, (row, column) in enumerate(points):
         colour = _DEFORMED[number % len(_DEFORMED)]
         start, end = (p[:, :, row, column].reshape(-1, 2) for p in (regular, deformed))
@@ -571,7 +583,7 @@ def plot_receptive_field(
     samplings: Sequence[Sampling],
     point: tuple[int, int],
     *,
-    scale: float = 1.0,
+    scale: float | None = None,
     axes: Axes | None = None,
 ) -> Axes:
     """Draw where an output pixel of a stack of layers finally samples, over an image.
@@ -580,10 +592,11 @@ def plot_receptive_field(
     deformable ones, their size and opacity following their weight. See `receptive_field`.
 
     Args:
-        image: [H, W] or [H, W, 3]; None draws on what the axes already show.
+        image: [H, W], in grey, or [H, W, 3]; None draws on what the axes already show.
         samplings: The layers from the image to the output, each taking the previous one's output.
         point: The output pixel of the last layer, (row, column).
-        scale: Pixels of the image for each pixel of the first layer's input.
+        scale: Pixels of the image for each pixel of the first layer's input; by default the image's
+            size over that of the input, or 1 where either is not known.
         axes: Where to draw; the current axes where None.
 
     Returns:
@@ -595,9 +608,10 @@ def plot_receptive_field(
         ValueError: as `sampling_points`.
     """
     axes = _show(image, axes)
-    regular, _ = receptive_field([sampling.regular() for sampling in samplings], point)
-    regular = np.unique(regular, axis=0) * scale
     deformed, weight = receptive_field(samplings, point)
+    regular, _ = receptive_field([sampling.regular() for sampling in samplings], point)
+    scale = _scale(scale, axes, samplings[0])
+    regular = np.unique(regular, axis=0) * scale
     strength = np.clip(_share_of_largest(weight), 0, 1)
     style = {**_disc(strength, (3, 15), 0.15), "color": _DEFORMED[0]}
     _draw(axes, regular, deformed * scale, style, True)
@@ -627,6 +641,9 @@ def _disc(strength: np.ndarray, areas: tuple[float, float], faintest: float) -> 
 
 def _arrays(sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
     """Offset and mask of a sampling as arrays, a mask of ones where it has none."""
+    if not isinstance(sampling, Sampling):
+        kind = type(sampling).__name__
+        raise TypeError(f"sampling: expected a Sampling, as trace returns them, got {kind}")
     offset = _array(sampling.offset)
     if offset.ndim != 3:
         raise ValueError(f"offset: expected [channels, Ho, Wo], got {offset.ndim}-D")
@@ -635,6 +652,15 @@ def _arrays(sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
     if mask.shape != shape:
         raise ValueError(f"mask: expected {[*shape]} (half the offset), got {[*mask.shape]}")
     return offset, mask
+
+
+def _scale(scale: float | None, axes: Axes, sampling: Sampling) -> np.ndarray | float:
+    """Pixels of the image shown for each pixel of a layer's input: as given, or (y, x) by sizes."""
+    if scale is not None:
+        return scale
+    if sampling.input_size is None or not axes.images:
+        return 1.0
+    return np.array(axes.images[-1].get_size()) / np.array(sampling.input_size)
 
 
 def _positions(
@@ -753,7 +779,7 @@ def _progress(steps: range, name: str) -> Iterable[int]:
 
 
 def _show(image: Tensor | np.ndarray | None, axes: Axes | None, strength: float = 0.45) -> Axes:
-    """Return the axes, with the image drawn and the view kept to it."""
+    """Return the axes, with the image drawn and the view kept to it, or to what they show."""
     try:
         from matplotlib import pyplot
     except ImportError:
@@ -764,8 +790,12 @@ def _show(image: Tensor | np.ndarray | None, axes: Axes | None, strength: float 
     if image is not None:
         image = _array(image)
         # Paled, so that the points stand out.
-        axes.imshow(image, cmap="gray_r", alpha=strength, interpolation="bilinear")
+        axes.imshow(image, cmap="gray", alpha=strength, interpolation="bilinear")
         axes.set(xticks=[], yticks=[])
+    elif not axes.has_data():  # the view is that of what comes, laid as an image is
+        axes.set(aspect="equal")
+        axes.yaxis.set_inverted(True)
+        return axes
     axes.autoscale(False)
     return axes
 

@@ -179,8 +179,8 @@ def test_trace_records_every_call_in_order():
     np.testing.assert_allclose(samplings[0].mask, 1 / (1 + np.exp(-planes[18:].numpy())), 1e-6)
     assert [s.offset.shape for s in samplings] == [(18, 6, 6), (36, 3, 3), (6, 3, 3), (6, 3, 3)]
     assert [s.mask is None for s in samplings] == [False, True, True, False]
-    assert samplings[1][2:] == ((3, 3), (2, 2), (1, 1, 1, 1), (1, 1))
-    assert samplings[3][2:] == ((1, 3), (1, 1), (0, 0, 1, 1), (1, 1))
+    assert samplings[1].geometry == ((3, 3), (2, 2), (1, 1, 1, 1), (1, 1))
+    assert samplings[3].geometry == ((1, 3), (1, 1), (0, 0, 1, 1), (1, 1))
     assert (samplings[3].mask == 0.25).all()
     assert trace(nn.Sequential(nn.Conv2D(3, 3, 3)), image) == []
     assert len(trace(stranger, image)) == 1
@@ -201,7 +201,7 @@ class Aggregated(nn.Layer):
 def test_trace_of_dcnv3_lies_as_its_image_does():
     """Although its samples count x before y, down the columns, and have no middle."""
     (sampling,) = trace(Aggregated(), paddle.rand([7, 9, 2]))
-    points = sampling_points(*sampling[:1], *sampling[2:])
+    points = sampling_points(sampling.offset, *sampling.geometry)
     assert points.shape == (1, 8, 7, 4, 2)
     taps = {}
     for column, row in [(c, r) for c in range(3) for r in range(3) if (c, r) != (1, 1)]:
@@ -537,6 +537,47 @@ def test_plot_receptive_field_draws_both_clouds(axes):
     np.testing.assert_allclose(deformed[:, ::-1], receptive_field(samplings, (4, 4))[0])
     np.testing.assert_allclose(centre, [[4, 4]])
     assert not axes.images
+
+
+@pytest.mark.parametrize("draw", ["samples", "fields", "arrows"])
+def test_the_scale_is_that_of_the_image_unless_given(draw):
+    pytest.importorskip("matplotlib").use("Agg")
+    from matplotlib import pyplot
+
+    model = paddle.nn.Sequential(
+        paddle.nn.Conv2D(1, 2, (3, 2), stride=(3, 2)), DeformConv2DPack(2, 2, 3, padding=1)
+    )
+    image = paddle.rand([1, 24, 12])
+    samplings = trace(model, image)
+    assert samplings[0].input_size == (8, 6)
+    found = []
+    for scale in ({}, {"scale": np.array([3, 2])}, {"scale": 1}):
+        figure, axes = pyplot.subplots()
+        if draw == "samples":
+            plot_sampling_points(image[0], samplings[0], [(2, 3)], axes=axes, **scale)
+        elif draw == "fields":
+            plot_receptive_field(image[0], samplings, (2, 3), axes=axes, **scale)
+        else:
+            offset_field(samplings[0], image[0], axes=axes, **scale)
+        found.append(np.concatenate(drawn(axes)))
+        pyplot.close(figure)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2] * [2, 3])
+
+
+def test_without_an_image_all_arrows_are_in_view(axes):
+    offset_field(Sampling(np.ones((18, 9, 7)), padding=1), axes=axes)
+    (arrows,) = (each for each in axes.collections if hasattr(each, "U"))
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert left <= 0 < 6 <= right and top <= 0 < 8 <= bottom  # rows go down
+    assert len(arrows.get_offsets()) == 63 and axes.get_aspect() == 1
+
+
+@pytest.mark.parametrize("call", [offset_field, lambda s: receptive_field(s, (0, 0))])
+def test_many_samplings_are_not_one(call):
+    samplings = [Sampling(np.zeros((18, 4, 4)))]
+    with pytest.raises(TypeError, match="sampling: expected a Sampling, .* got list"):
+        call(samplings if call is offset_field else [samplings])
 
 
 def test_missing_matplotlib_is_one_sentence(monkeypatch):
