@@ -25,9 +25,11 @@ FIGURES = ROOT / "docs" / "figures"
 
 
 def save(source: Path, name: str) -> None:
-    """Write a picture with 256 colours, which makes it small."""
+    """Write a picture with 256 colours, dithered, which makes it small."""
     picture = Image.open(source).convert("RGB")
-    picture = picture.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    # This method keeps rare colours; what dithers takes the colours of another picture.
+    colours = picture.quantize(method=Image.Quantize.FASTOCTREE)
+    picture = picture.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)
     picture.save(FIGURES / name, optimize=True)
     print(f"{name}: {(FIGURES / name).stat().st_size / 1000:.0f} kB")
 
