@@ -6,7 +6,8 @@
 The processes average their gradients (`paddle.DataParallel`), over gloo on CPUs and over NCCL on
 GPUs, so the parameters are the same but for rounding, however many there are. A checkpoint is
 written every few steps; the same command goes on from there after a process was killed, and ends
-with the bits of a run that was not.
+with the bits of a run that was not. A run that comes to its end keeps the parameters alone, and
+the next one begins anew.
 
     python examples/distributed.py --check
 
@@ -101,11 +102,12 @@ def train(steps: int, folder: Path) -> None:
         optimizer.clear_grad()
         schedule.step()
         times.append(time.perf_counter() - start)
-        if rank == 0 and (step + 1) % STEPS_PER_CHECKPOINT == 0:
+        if rank == 0 and (step + 1) % STEPS_PER_CHECKPOINT == 0 and step + 1 < steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             save({**state, "step": step + 1}, folder / CHECKPOINT)
     if rank == 0:
         save(model.state_dict(), folder / RESULT)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
         cost = f"{1e3 * np.median(times):.1f} ms a step of {BATCH} digits in {loss.dtype}"
         print(f"loss {loss.item():.3f}, {cost}, {processes} process(es)", flush=True)
 

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("GLOG_minloglevel", "2")  # the executor's progress
 
 import numpy as np
 import onnxruntime

@@ -10,8 +10,11 @@ saved as an inference model, read back, and classifies digits that it was not tr
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from typing import Any
+
+os.environ.setdefault("GLOG_minloglevel", "2")  # the executor's progress
 
 import numpy as np
 import paddle

@@ -14,6 +14,8 @@ import os
 import tempfile
 from typing import Any
 
+os.environ.setdefault("GLOG_minloglevel", "2")  # the executor's progress
+
 import numpy as np
 import paddle
 from sklearn.datasets import load_digits

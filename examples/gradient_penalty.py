@@ -2,8 +2,10 @@
 
     python examples/gradient_penalty.py
 
-The critic learns to tell blurred noise from noise; the penalty (arXiv 1704.00028) holds the length
-of its gradient in x at 1, so its own gradient is made of second derivatives of the operator.
+The critic learns to tell blurred noise from noise; the penalty (arXiv 1704.00028) draws the length
+of its gradient in x towards 1, so its own gradient is made of second derivatives of the operator.
+The distance that it puts between the two kinds grows until the penalty balances it: at some 20,
+with a slope of about 1.5. Without the penalty both would grow on.
 """
 
 import argparse
