@@ -55,7 +55,7 @@ def expected(offset, mask, size, stride, padding, dilation, pick):
         ({}, 1, (7, 9), (5, 7), (1, 1)),
         ({"stride": 2, "padding": (2, 1, 0, 3), "dilation": 2}, 3, (9, 8), (4, 4), (1, 1)),
         ({"data_format": "NHWC", "deformable_groups": 2}, 2, (6, 5), (4, 3), (1, 1)),
-        ({"padding": 1}, 17, (20, 24), (20, 24), (3, 2)),
+        ({"padding": 1}, 17, (20, 24), (20, 24), (3, 3)),
     ],
     ids=["plain", "attributes", "NHWC", "thinned"],
 )
