@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -145,7 +146,9 @@ def deform_conv(call: Call) -> Tensor:
             top = left = 0
         if mask is None:
             fields = call.attributes.deformable_groups * math.prod(call.weight.shape[2:])
-            mask = paddle.ones_like(call.offset[:, :fields])
+            with warnings.catch_warnings():  # of Paddle, at what it does itself here
+                warnings.filterwarnings("ignore", "Tensor do not have 'place' interface")
+                mask = paddle.ones_like(call.offset[:, :fields])
         return _builtin(call._replace(x=x, mask=mask), (top, left))
 
     return _in_builtins_terms(convolve, call)
