@@ -18,6 +18,7 @@ import math
 import sys
 import threading
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import geometric_mean
@@ -298,6 +299,29 @@ def peak_bandwidth(threads: int) -> float:
     return best
 
 
+def smallest_calls() -> dict[str, float]:
+    """Return microseconds of calls with next to nothing to compute.
+
+    They are the least of many, since other processes only add.
+    """
+    import paddle
+
+    from paddle_dcn import deform_conv2d
+
+    x, weight, bias = (paddle.ones(shape) for shape in ([1, 1, 3, 3], [1, 1, 3, 3], [1]))
+    offset, mask = paddle.zeros([1, 18, 3, 3]), paddle.ones([1, 9, 3, 3])
+    calls = {
+        OURS: lambda: deform_conv2d(x, offset, weight, bias, padding=1, mask=mask),
+        "ours without a bias": lambda: deform_conv2d(x, offset, weight, padding=1, mask=mask),
+        "Paddle's conv2d": lambda: paddle.nn.functional.conv2d(x, weight, bias, padding=1),
+    }
+    count = 50
+    return {
+        name: 1e6 / count * min(timeit.repeat(call, number=count, repeat=100))
+        for name, call in calls.items()
+    }
+
+
 def floors(
     layer: Layer, dtype: str, training: bool, gflops: float, gbytes: float
 ) -> dict[str, float]:
@@ -316,7 +340,8 @@ def _child(options: argparse.Namespace, threads: int) -> None:
 
     paddle.base.core.set_num_threads(threads)
     peak = {"gflops": peak_gflops(), "gbytes": peak_bandwidth(threads)}
-    print(json.dumps({"threads": threads, "peak": peak}), flush=True)
+    begin = {"threads": threads, "peak": peak, "calls": smallest_calls()}
+    print(json.dumps(begin), flush=True)
     for dtype in options.dtypes:
         for training in (False, True):
             for name in options.layers:
@@ -397,11 +422,13 @@ def main(values: list[str] | None = None) -> int:
         _child(options, threads)
         return 0
     report = contest.Report()
-    tables, peaks = {}, {}
+    tables, peaks, calls = {}, {}, {}
     for result in _results(options):
         threads = result["threads"]
         if "peak" in result:
-            peaks[threads] = result["peak"]
+            peaks[threads], calls[threads] = result["peak"], result["calls"]
+            times = ", ".join(f"{name} {time:.1f}" for name, time in calls[threads].items())
+            report.show(f"\nthe smallest calls, {threads} thread(s), microseconds: {times}")
             continue
         part = (threads, result["dtype"], result["training"])
         table = tables.setdefault(part, [])
@@ -413,7 +440,7 @@ def main(values: list[str] | None = None) -> int:
             report.show(_means(table))
     if options.output:
         results = [result for table in tables.values() for result in table]
-        report.write(options.output, {"peaks": peaks, "results": results})
+        report.write(options.output, {"peaks": peaks, "calls": calls, "results": results})
         if not options.no_peers:
             draw(results, Path(f"{options.output}.png"))
     return 0

@@ -23,6 +23,7 @@ def test_tables(tmp_path):
     assert not stem.with_suffix(".png").exists()
     written = json.loads(stem.with_suffix(".json").read_text())
     assert written["peaks"]["1"]["gflops"] > 0 and written["peaks"]["1"]["gbytes"] > 0
+    assert written["calls"]["1"]["ours"] > 0 and "the smallest calls, 1 thread(s)" in done.stdout
     parts = [(d, t) for d in ("float32", "bfloat16") for t in (False, True)]
     assert [(r["dtype"], r["training"]) for r in written["results"]] == parts
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(SMALL.name)]
