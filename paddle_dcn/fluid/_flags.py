@@ -11,12 +11,13 @@ from .. import _checks
 
 
 def check_flags(function: Callable) -> Callable:
-    """Have a function refuse what is no bool where its signature says `bool`.
+    """Have a function refuse what is no bool where its signature has one.
 
     None is False, as it is in Paddle 1.x.
     """
     signature = inspect.signature(function)
-    flags = {name for name, each in signature.parameters.items() if each.annotation == "bool"}
+    kinds = ("bool", "bool | None")
+    flags = {name for name, each in signature.parameters.items() if each.annotation in kinds}
     if not flags:
         return function
 

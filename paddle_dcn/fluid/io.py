@@ -10,6 +10,7 @@ import paddle
 
 from ..static import _operators
 from . import _programs
+from ._flags import check_flags
 from ._moved import module_getattr
 from .executor import CompiledProgram
 from .reader import DataLoader, PyReader
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 
+@check_flags
 def save_inference_model(
     dirname: str,
     feeded_var_names: str | Sequence[str],

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .. import _checks
 from . import layers
+from ._flags import check_flags
 from ._moved import module_getattr
 
 __all__ = ["glu", "img_conv_group", "scaled_dot_product_attention", "simple_img_conv_pool"]
 
 
+@check_flags
 def simple_img_conv_pool(
     input: Any,
     num_filters: int,
@@ -46,6 +49,7 @@ def simple_img_conv_pool(
     return layers.pool2d(out, pool_size, pool_type, pool_stride, pool_padding, global_pooling)
 
 
+@check_flags
 def img_conv_group(
     input: Any,
     conv_num_filter: Sequence[int],
@@ -79,6 +83,8 @@ def img_conv_group(
         per_layer[name] = given if isinstance(given, (list, tuple)) else [given] * count
         if len(per_layer[name]) != count:
             raise ValueError(f"{name}: expected {count} of them, got {len(per_layer[name])}")
+    for each in per_layer["conv_with_batchnorm"]:
+        _checks.check_flag("conv_with_batchnorm", each, optional=True)
     out = input
     for filters, padding, size, attr, normalized, rate in zip(conv_num_filter, *per_layer.values()):
         act = None if normalized else conv_act

@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 from paddle.utils import unique_name
 
+from .. import _checks
 from ..static import _operators
 from . import _programs
 from ._flags import check_flags
@@ -57,6 +58,9 @@ def _with_old_arguments(modern: type, order: str) -> type:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             given = signature.bind(*args, **kwargs).arguments
+            for name in given:
+                if isinstance(signature.parameters[name].default, bool):
+                    given[name] = _checks.check_flag(name, given[name], optional=True)
             if "parameter_list" in given:
                 given["parameter_list"] = _parameters(given["parameter_list"])
             rate = given.get("learning_rate")

@@ -601,12 +601,13 @@ def test_current_block():
 def flags():
     """Yield a row for each function or method of fluid with bools in its signature."""
     homes = [fluid.layers, fluid.input, fluid.Executor, fluid.ParallelExecutor, fluid.PyReader]
-    homes += [fluid.optimizer.ExponentialMovingAverage]
+    homes += [fluid.optimizer.ExponentialMovingAverage, fluid.layers.While, fluid.nets, fluid.io]
     for home in homes:
         for name, function in vars(home).items():
             if inspect.isfunction(function):
                 parameters = inspect.signature(function).parameters
-                wanted = [p.name for p in parameters.values() if p.annotation == "bool"]
+                kinds = ("bool", "bool | None")
+                wanted = [p.name for p in parameters.values() if p.annotation in kinds]
                 needed = [p.name for p in parameters.values() if p.default is p.empty]
                 if wanted:
                     yield pytest.param(function, needed, wanted, id=f"{home.__name__}.{name}")
@@ -618,3 +619,19 @@ def test_flags_are_bools(function, needed, wanted):
         for wrong in ("False", 0.0):
             with pytest.raises(TypeError, match=f"^{flag}: expected a bool, got "):
                 function(**{**dict.fromkeys(needed), flag: wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("use_nesterov", lambda flag: fluid.optimizer.Momentum(0.1, 0.9, use_nesterov=flag)),
+        ("lazy_mode", lambda flag: fluid.optimizer.Adam(0.1, lazy_mode=flag)),
+        (
+            "conv_with_batchnorm",
+            lambda flag: fluid.nets.img_conv_group(None, [2, 2], 2, conv_with_batchnorm=[0, flag]),
+        ),
+    ],
+)
+def test_flags_without_a_word_in_the_signature(name, call):
+    with pytest.raises(TypeError, match=f"^{name}: expected a bool, got 'False'"):
+        call("False")

@@ -14,6 +14,7 @@ from paddle.utils import map_structure
 
 from ...static import _operators
 from .. import _programs
+from .._flags import check_flags
 from ._common import at_least_1d
 from .tensor import create_global_var
 
@@ -205,6 +206,7 @@ class While:
     One of them is the condition: `less_than(i, n, cond=condition)` at the end of the body.
     """
 
+    @check_flags
     def __init__(self, cond: Any, is_test: bool = False, name: str | None = None) -> None:
         """Take the condition, a bool [1]. The other arguments are not used."""
         self._condition = cond
