@@ -401,19 +401,24 @@ class _Depthwise(nn.Conv2D):
         return _compute(x, self.weight, self.bias, function=self._function)
 
 
+_EPSILON = 1e-6  # of the originals' normalisation
+
+
+def _normalize(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return functional.layer_norm(x, [*weight.shape], weight, bias, _EPSILON)
+
+
+_NORMALIZE = Constant(_normalize)
+
+
 class _LayerNorm(nn.LayerNorm):
     """A normalisation over channels, the last axis."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, epsilon := 1e-6)
-
-        def normalize(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-            return functional.layer_norm(x, channels, weight, bias, epsilon)
-
-        self._function = Constant(normalize)
+        super().__init__(channels, _EPSILON)
 
     def forward(self, input: Tensor) -> Tensor:
-        return _compute(input, self.weight, self.bias, function=self._function)
+        return _compute(input, self.weight, self.bias, function=_NORMALIZE)
 
 
 class _BatchNorm(nn.BatchNorm2D):

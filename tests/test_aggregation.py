@@ -1,6 +1,7 @@
 """dcnv3, dcnv4 and their layers: values, gradients, modes, dtypes, refusals."""
 
 import copy
+import pickle
 
 import numpy as np
 import paddle
@@ -424,6 +425,14 @@ def test_layers_are_traced(kind, keywords):
     for full_graph in (True, False):
         traced = paddle.jit.to_static(copy.deepcopy(layer), full_graph=full_graph)
         np.testing.assert_array_equal(traced(x, *arguments).numpy(), wanted)
+
+
+@pytest.mark.parametrize(("kind", "keywords"), LAYERS, ids=str)
+def test_layers_are_pickled(kind, keywords):
+    layer, x = build(kind, keywords), features(kind)
+    again = pickle.loads(pickle.dumps(layer))
+    again.set_state_dict(layer.state_dict())
+    np.testing.assert_array_equal(call_layer(again, x).numpy(), call_layer(layer, x).numpy())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
