@@ -110,7 +110,9 @@ def _find() -> tuple[Path, str]:
 
 
 def _warn_of_others(path: Path) -> None:
-    """Say that a checkout's library was not built from its sources as they are now."""
+    """Say that a checkout's library was not built from its sources, if any, as they are now."""
+    if not sources().is_dir():
+        return
     if bytes.fromhex(_build.source_digest(sources())) not in path.read_bytes():
         warnings.warn(
             f"paddle_dcn: {path} was built from other sources than {sources()} holds now: run "

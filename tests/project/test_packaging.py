@@ -149,6 +149,9 @@ def test_library_of_other_sources(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _library._warn_of_others(_library.PATH)
+        with monkeypatch.context() as patch:
+            patch.setattr(_library, "sources", lambda: tmp_path / "none")
+            _library._warn_of_others(_library.PATH)
     shutil.copytree(_library.sources(), tmp_path, dirs_exist_ok=True)
     (tmp_path / "kernels" / "problem.h").write_text("// other")
     monkeypatch.setattr(_library, "sources", lambda: tmp_path)
