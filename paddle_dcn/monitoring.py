@@ -177,7 +177,7 @@ def _thin(planes: Tensor, images: int, apart: int) -> np.ndarray | Tensor:
     planes = planes.detach()
     every = (slice(None, None, images), slice(None), *[slice(None, None, apart)] * 2)
     if not planes.place.is_cpu_place():
-        return planes[every].contiguous()
+        return planes[every].clone()  # a slice of everything is no copy
     if planes.dtype == paddle.bfloat16:  # which NumPy does not have
         return planes[every].astype("float32").numpy()
     # Without a copy of it all, where Paddle can show it to NumPy.
