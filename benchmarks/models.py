@@ -359,7 +359,8 @@ def draw(results: list[dict], path: Path) -> None:
             threads = each["threads"]
             title = f"{each['table']}, {threads} thread{'s' * (threads > 1)}"
             panels.setdefault(title, {})[each["network"]] = each["ms"]
-    contest.draw(panels, OURS, colors, path)
+    if panels:
+        contest.draw(panels, OURS, colors, path)
 
 
 # --- command -------------------------------------------------------------------------------------
@@ -426,18 +427,19 @@ def _results(options: argparse.Namespace, folder: Path) -> Iterator[dict]:
 
 
 def main(values: list[str] | None = None) -> int:
-    """Print the tables, and write them if asked for."""
+    """Print the tables, and write them if asked for; the status of an interrupted run is 130."""
     options = arguments(values)
     threads = contest.threads_of_child()
     if threads is not None:
         _child(options, threads)
         return 0
-    results = []
+    results, status = [], 0
     with tempfile.TemporaryDirectory() as scratch:
         try:
             for result in _results(options, options.folder or Path(scratch)):
                 results.append(result)
         except KeyboardInterrupt:
+            status = 130  # as shells have it
             print("interrupted: of the tables there is what was measured", file=sys.stderr)
     report = contest.Report()
     for table in options.tables:
@@ -445,11 +447,11 @@ def main(values: list[str] | None = None) -> int:
             rows = [r for r in results if (r["table"], r["threads"]) == (table, threads)]
             for text in [header(table, threads), *map(line, rows), means(rows)] if rows else []:
                 report.show(text)
-    if options.output:
+    if options.output and results:
         report.write(options.output, {"results": results})
         if not options.no_peers:
             draw(results, Path(f"{options.output}.png"))
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -75,6 +75,23 @@ ROW = {"table": "inference", "network": SMALL, "threads": 1}
 TIMES = {bench.OURS: 2.0, bench.STOCK: 8.0, bench.ORT: 3.0, bench.OPENVINO_GRID: 2.5}
 
 
+@pytest.mark.parametrize("measured", [0, 1])
+def test_interrupted(measured, tmp_path, monkeypatch):
+    """What was measured is written; if that is nothing, older files stay as they are."""
+
+    def interrupt(*_):
+        yield from [{**ROW, "ms": TIMES}][:measured]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "_results", interrupt)
+    stem = tmp_path / "figures"
+    stem.with_suffix(".json").write_text("older")
+    arguments = ["--networks", SMALL, "--tables", "inference", "--threads", "1"]
+    assert bench.main([*arguments, "--output", str(stem)]) == 130
+    assert (stem.with_suffix(".json").read_text() == "older") == (not measured)
+    assert stem.with_suffix(".png").exists() == bool(measured)
+
+
 def test_lines():
     found = bench.line({**ROW, "ms": TIMES}).split()
     assert found == [SMALL, *"2.0 8.0 4.00x 3.0 1.50x - - 2.5 1.25x -".split()]
