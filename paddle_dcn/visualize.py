@@ -478,7 +478,7 @@ def offset_field(
     sampling: Sampling,
     image: Tensor | np.ndarray | None = None,
     *,
-    scale: float | None = None,
+    scale: float | Sequence[float] | None = None,
     axes: Axes | None = None,
 ) -> np.ndarray:
     """Where to the samples of each output pixel move together: the mean of their offsets.
@@ -490,8 +490,8 @@ def offset_field(
         sampling: The layer's offsets and arguments, from `trace` or made by hand.
         image: [H, W], in grey, or [H, W, 3], drawn below; None draws on what the axes already
             show.
-        scale: Pixels of the image for each pixel of the layer's input; by default the image's size
-            over that of the input, or 1 where either is not known.
+        scale: Pixels of the image for each pixel of the layer's input, or (height, width); by
+            default the image's size over that of the input, or 1 where either is not known.
         axes: Where to draw an arrow for each output pixel (for every second, third, ... of large
             maps), from the middle of its regular grid to where it moves, coloured by its length;
             not drawn where None.
@@ -521,7 +521,7 @@ def offset_field(
     field = (moved * weight).sum(axis=(0, 1)) / np.maximum(weight.sum(axis=(0, 1)), _TINY)
     if axes is not None:
         axes = _show(image, axes)
-        scale = _scale(scale, axes, sampling)
+        scale = _scale(scale, axes, sampling.input_size)
         step = -(-max(field.shape[:2]) // _DIVISIONS)
         y, x = np.moveaxis(regular.mean(axis=(0, 1))[::step, ::step] * scale, -1, 0)
         down, right = np.moveaxis(field[::step, ::step] * scale, -1, 0)
@@ -536,7 +536,7 @@ def plot_sampling_points(
     sampling: Sampling,
     points: Iterable[tuple[int, int]],
     *,
-    scale: float | None = None,
+    scale: float | Sequence[float] | None = None,
     axes: Axes | None = None,
 ) -> Axes:
     """Draw where chosen output pixels of one layer sample, over an image.
@@ -550,8 +550,8 @@ def plot_sampling_points(
         sampling: The layer's offsets, mask and arguments, from `trace` or made by hand.
         points: Output pixels of the layer, (row, column).
         scale: Pixels of the image for each pixel of the layer's input, the product of the strides
-            that lie in between; by default the image's size over that of the input, or 1 where
-            either is not known.
+            that lie in between, or (height, width) of them; by default the image's size over that
+            of the input, or 1 where either is not known.
         axes: Where to draw; the current axes where None.
 
     Returns:
@@ -565,7 +565,7 @@ def plot_sampling_points(
     """
     axes = _show(image, axes)
     offset, mask = _arrays(sampling)
-    scale = _scale(scale, axes, sampling)
+    scale = _scale(scale, axes, sampling.input_size)
     deformed = sampling_points(offset, *sampling.geometry) * scale
     regular = sampling_points(np.zeros_like(offset), *sampling.geometry) * scale
     for number, (row, column) in enumerate(points):
@@ -583,7 +583,7 @@ def plot_receptive_field(
     samplings: Sequence[Sampling],
     point: tuple[int, int],
     *,
-    scale: float | None = None,
+    scale: float | Sequence[float] | None = None,
     axes: Axes | None = None,
 ) -> Axes:
     """Draw where an output pixel of a stack of layers finally samples, over an image.
@@ -595,8 +595,8 @@ def plot_receptive_field(
         image: [H, W], in grey, or [H, W, 3]; None draws on what the axes already show.
         samplings: The layers from the image to the output, each taking the previous one's output.
         point: The output pixel of the last layer, (row, column).
-        scale: Pixels of the image for each pixel of the first layer's input; by default the image's
-            size over that of the input, or 1 where either is not known.
+        scale: Pixels of the image for each pixel of the first layer's input, or (height, width);
+            by default the image's size over that of the input, or 1 where either is not known.
         axes: Where to draw; the current axes where None.
 
     Returns:
@@ -610,7 +610,7 @@ def plot_receptive_field(
     axes = _show(image, axes)
     deformed, weight = receptive_field(samplings, point)
     regular, _ = receptive_field([sampling.regular() for sampling in samplings], point)
-    scale = _scale(scale, axes, samplings[0])
+    scale = _scale(scale, axes, samplings[0].input_size if samplings else None)
     regular = np.unique(regular, axis=0) * scale
     strength = np.clip(_share_of_largest(weight), 0, 1)
     style = {**_disc(strength, (3, 15), 0.15), "color": _DEFORMED[0]}
@@ -654,13 +654,15 @@ def _arrays(sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
     return offset, mask
 
 
-def _scale(scale: float | None, axes: Axes, sampling: Sampling) -> np.ndarray | float:
+def _scale(scale: Any, axes: Axes, input_size: Sequence[int] | None) -> np.ndarray | float:
     """Pixels of the image shown for each pixel of a layer's input: as given, or (y, x) by sizes."""
+    if isinstance(scale, (list, tuple, np.ndarray)) and np.shape(scale) == (2,):
+        return np.array([_checks.check_number("scale", each, positive=True) for each in scale])
     if scale is not None:
-        return scale
-    if sampling.input_size is None or not axes.images:
+        return _checks.check_number("scale", scale, positive=True)
+    if input_size is None or not axes.images:
         return 1.0
-    return np.array(axes.images[-1].get_size()) / np.array(sampling.input_size)
+    return np.array(axes.images[-1].get_size()) / np.array(input_size)
 
 
 def _positions(

@@ -565,6 +565,24 @@ def test_the_scale_is_that_of_the_image_unless_given(draw):
     np.testing.assert_array_equal(found[0], found[2] * [2, 3])
 
 
+@pytest.mark.parametrize("draw", [plot_sampling_points, plot_receptive_field, offset_field])
+@pytest.mark.parametrize("scale", ["2", [1, 2, 3], 0.0, (2, float("nan"))], ids=str)
+def test_what_no_scale_is(draw, scale, axes):
+    sampling = Sampling(np.zeros((18, 4, 4)), padding=1)
+    arguments = {
+        plot_sampling_points: (None, sampling, [(1, 1)]),
+        plot_receptive_field: (None, [sampling], (1, 1)),
+        offset_field: (sampling,),
+    }
+    with pytest.raises((TypeError, ValueError), match="^scale: expected a (finite )?number"):
+        draw(*arguments[draw], scale=scale, axes=axes)
+
+
+def test_no_layers_see_the_point_itself(axes):
+    plot_receptive_field(None, [], (3, 2), axes=axes)
+    assert all((points == [2, 3]).all() for points in drawn(axes))
+
+
 def test_without_an_image_all_arrows_are_in_view(axes):
     offset_field(Sampling(np.ones((18, 9, 7)), padding=1), axes=axes)
     (arrows,) = (each for each in axes.collections if hasattr(each, "U"))
