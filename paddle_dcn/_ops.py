@@ -60,9 +60,9 @@ def _in_order(attributes: Attributes, gradient_mask: int = 0) -> tuple:
     return attributes[:-1] + (gradient_mask,)
 
 
-def has_weight(mask: int) -> bool:
+def has_weight(gradient_mask: int) -> bool:
     """Tell by the last attribute whether there is a weight, and not only ones."""
-    return not mask & _UNIT_WEIGHT
+    return not gradient_mask & _UNIT_WEIGHT
 
 
 def deform_conv2d(call: Call) -> Tensor:
