@@ -190,6 +190,9 @@ def untraced(model: Any) -> Any:
         return _with_forward(owner, model.__func__)
     if isinstance(model, nn.Layer) and isinstance(model.forward, StaticFunction):
         return _with_forward(model, model.forward.dygraph_function.__func__)
+    if isinstance(model, nn.Layer) and type(model.forward).__name__ == "WeakMethod":
+        # What Paddle 3.0 makes of the forward of a layer inside another stays there.
+        return _with_forward(model, model._original_funcs["forward"])
     return model
 
 

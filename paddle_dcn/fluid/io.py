@@ -296,11 +296,8 @@ def _prefix(dirname: str, model_filename: str | None) -> str:
 
 def _input(program: Any, name: str) -> Any:
     """Return the input of a program that has this name."""
-    if hasattr(program, "get_output_value_by_name"):
-        found = program.get_output_value_by_name(name)
-        found = found if found.initialized() else None
-    else:  # Paddle 2.6
-        found = program.global_block().vars.get(name)
+    pir = _programs.is_pir(program)
+    found = (_programs.inputs(program) if pir else program.global_block().vars).get(name)
     if found is None:
         raise ValueError(f"feeded_var_names: expected inputs of the program, got {name!r}")
     return found
