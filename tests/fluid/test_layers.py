@@ -338,7 +338,7 @@ CASES = {
         lambda x, y: sigmoid(x / y),
     ),
     "elementwise_max": (layers.elementwise_max, [X, Y], np.maximum),
-    "elementwise_min": (layers.elementwise_min, [X, X[:, :, :, :1]], np.minimum),
+    "elementwise_min": (layers.elementwise_min, [X, Y[:, :, :, :1]], np.minimum),
     "elementwise_pow": (layers.elementwise_pow, [P, Y], np.power),
     "elementwise_mod": (layers.elementwise_mod, [INTS, np.full_like(INTS, 4)], np.mod),
     "elementwise_floordiv": (

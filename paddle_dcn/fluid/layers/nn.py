@@ -701,7 +701,18 @@ def group_norm(
     one = paddle.ones([channels], input.dtype)
     scale = parameters.weight(param_attr, [channels], Constant(1.0)) if param_attr else one
     shift = parameters.bias(bias_attr, [channels]) if bias_attr else None
-    return activated(F.group_norm(input, groups, epsilon, scale, shift, data_layout), act)
+    if not input.stop_gradient:
+        out = F.group_norm(input, groups, epsilon, scale, shift, data_layout)
+        return activated(out, act)
+    # Paddle 3.0 cannot compute gradients of the scale and the shift alone.
+    out = F.group_norm(input, groups, epsilon, one, None, data_layout)
+    shape = [
+        channels if axis == channel_axis % len(input.shape) else 1
+        for axis in range(len(input.shape))
+    ]
+    for given, combine in ((scale, paddle.multiply), (shift, paddle.add)):
+        out = out if given is None or given is one else combine(out, given.reshape(shape))
+    return activated(out, act)
 
 
 def instance_norm(
@@ -1019,7 +1030,8 @@ def image_resize(
         size = [item if is_tensor(item) else int(item) for item in size]
     if mode == "nearest" and align_corners:
         for i, axis in enumerate(axes):
-            input = paddle.gather(input, _nearest(input, axis, size[i]), axis)
+            # Not gather, whose gradient along other axes than the first is wrong in Paddle 3.0.
+            input = paddle.index_select(input, _nearest(input, axis, size[i]), axis)
         return input
     channel_last = data_format.endswith("C")
     formats = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}

@@ -483,6 +483,8 @@ def scatter(
     input: Any, index: Any, updates: Any, name: str | None = None, overwrite: bool = True
 ) -> Any:
     """Put `updates` at places `index` of the first dimension, or add them up there."""
+    if updates.shape[0] < 0 <= index.shape[0]:  # which Paddle 3.0 takes for too few updates
+        updates = paddle.reshape(updates, [index.shape[0]] + [0] * (len(updates.shape) - 1))
     return paddle.scatter(input, index, updates, overwrite)
 
 
