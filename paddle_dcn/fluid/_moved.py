@@ -132,8 +132,8 @@ _OLD_ONLY = {
     *(
         f"paddle.static.nn.{name}"
         for name in (
-            "continuous_value_model nce row_conv sequence_conv sequence_expand sequence_first_step "
-            "sequence_last_step sequence_pool sequence_softmax"
+            "continuous_value_model data_norm nce row_conv sequence_conv sequence_expand "
+            "sequence_first_step sequence_last_step sequence_pool sequence_softmax"
         ).split()
     ),
 }

