@@ -703,15 +703,11 @@ def group_norm(
     shift = parameters.bias(bias_attr, [channels]) if bias_attr else None
     if not input.stop_gradient:
         out = F.group_norm(input, groups, epsilon, scale, shift, data_layout)
-        return activated(out, act)
-    # Paddle 3.0 cannot compute gradients of the scale and the shift alone.
-    out = F.group_norm(input, groups, epsilon, one, None, data_layout)
-    shape = [
-        channels if axis == channel_axis % len(input.shape) else 1
-        for axis in range(len(input.shape))
-    ]
-    for given, combine in ((scale, paddle.multiply), (shift, paddle.add)):
-        out = out if given is None or given is one else combine(out, given.reshape(shape))
+    else:  # Paddle 3.0 cannot compute the gradients of scale and shift alone
+        out = F.group_norm(input, groups, epsilon, one, None, data_layout)
+        trailing = [1] * (len(input.shape) - 2 if channel_axis == 1 else 0)
+        out = out if scale is one else out * scale.reshape([channels, *trailing])
+        out = out if shift is None else out + shift.reshape([channels, *trailing])
     return activated(out, act)
 
 
