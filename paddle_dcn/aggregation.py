@@ -17,6 +17,8 @@ from ._checks import Aggregation, Attributes, check_aggregation
 from ._to_static import Constant, opaque
 from .functional import amp_dtype, convolve
 
+_PADDLE_3_0 = paddle.__version__.startswith("3.0.")
+
 # --- on the operator -----------------------------------------------------------------------------
 #
 # It is a convolution with as many groups as channels and a weight of ones, which the operator knows
@@ -126,6 +128,8 @@ def _planes(tensor: Tensor, name: str, how: Aggregation) -> Tensor:
     """Return the planes [N, planes, Ho, Wo] of a tensor [N, Ho, Wo, planes], in order."""
     (tensor,) = _widened(tensor)  # for sums of positions; and Paddle gathers no float16
     order = _constant(name, how, "int64", tensor)
+    if _PADDLE_3_0:  # where gather's gradient is right along the first axis only
+        return paddle.gather(tensor.transpose([3, 0, 1, 2]), order).transpose([1, 0, 2, 3])
     return paddle.gather(_transposed(tensor, [0, 3, 1, 2]), order, axis=1)
 
 
@@ -145,7 +149,10 @@ def _aggregate(input: Tensor, sampling: tuple[Tensor, ...], how: Aggregation) ->
         if len(sampling) == 1:
             samples = how.group * how.taps
             planes = _planes(*sampling, "packed", how)
-            offset, mask = paddle.split(planes, [2 * samples, samples], axis=1)
+            if _PADDLE_3_0 and 0 in planes.shape:  # of whose parts split has no gradient there
+                offset, mask = planes[:, : 2 * samples], planes[:, 2 * samples :]
+            else:
+                offset, mask = paddle.split(planes, [2 * samples, samples], axis=1)
         else:
             offset, mask = (_planes(each, n, how) for each, n in zip(sampling, ("offset", "mask")))
         if how.offset_scale != 1:

@@ -195,6 +195,8 @@ REFUSED = {
         r"cannot run the operator repeat_interleave of layer 1 \(Call\): ",
     ),
 }
+if paddle.__version__.startswith("3.0."):
+    del REFUSED["fft2"]  # which it cannot trace with an open size
 SIZES = [(2, 4, 16, 20), (4, 4, 24, 14)]
 
 

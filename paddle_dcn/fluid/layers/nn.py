@@ -1025,9 +1025,12 @@ def image_resize(
     if not is_tensor(size):
         size = [item if is_tensor(item) else int(item) for item in size]
     if mode == "nearest" and align_corners:
+        rank = len(input.shape)
         for i, axis in enumerate(axes):
-            # Not gather, whose gradient along other axes than the first is wrong in Paddle 3.0.
-            input = paddle.index_select(input, _nearest(input, axis, size[i]), axis)
+            # Along the first axis, as along others gather's gradient is wrong in Paddle 3.0.
+            order = [axis if each == 0 else 0 if each == axis else each for each in range(rank)]
+            pixels = paddle.gather(input.transpose(order), _nearest(input, axis, size[i]))
+            input = pixels.transpose(order)
         return input
     channel_last = data_format.endswith("C")
     formats = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
