@@ -259,8 +259,8 @@ __attribute__((noinline)) void scatter_run(Shape shape, const SamplingPlan<T>& p
                                image.stride, grad_image.outside};
   const T* row = grad_columns + run.column;
   for (int64_t t = 0; t < pixels; ++t) {
-    Corners<const Pixel> from = find_corners(channels, plan.corner[t], plan.inside[t]);
-    Corners<T> to = find_corners(grad_channels, plan.corner[t], plan.inside[t]);
+    Corners<const Pixel> from = find_corners(channels, plan, t);
+    Corners<T> to = find_corners(grad_channels, plan, t);
     const CornerWeights<T> weights{plan.w00[t], plan.w01[t], plan.w10[t], plan.w11[t]};
     const T* source = row;
     if constexpr (Shape::kGathers) {
@@ -696,7 +696,7 @@ struct BackwardPass : BackwardPhases<Product, BackwardBuffers<Product>> {
       const Image<const Pixel> x = this->x_image(slab, d);
       const Image<T> grad_x = this->grad_x_image(slab, d);
       for (int64_t tap = 0; tap < p.taps(); ++tap) {
-        plan_samples(p, this->offset, this->mask, tile, d, tap, x, *own.plan);
+        plan_samples(p, this->offset, this->mask, tile, d, tap, *own.plan);
         scatter_tap(*own.plan, tile.count, x, grad_x, find_runs(p, slab, columns, d, tap),
                     own.grad_columns, buffers.column_stride, sums);
         if (!buffers.coordinates_wanted) continue;

@@ -187,7 +187,7 @@ __attribute__((noinline)) void backpropagate_samples(
     for (int64_t k = 0; k < taps; ++k) {
       const SamplingPlan<T>& plan = plans[k];
       T* const sum = sums[k * kDirectTile + t];
-      const Corners<T> corners = find_corners(image, plan.corner[t], plan.inside[t]);
+      const Corners<T> corners = find_corners(image, plan, t);
       const Corners<const T> from{corners.p00, corners.p01, corners.p10, corners.p11};
       const CornerWeights<T> weights{plan.w00[t], plan.w01[t], plan.w10[t], plan.w11[t]};
       const auto masked = MaskedWeights<T>::template of<!kAll>(plan, t);
@@ -358,7 +358,7 @@ struct DirectBackwardPass : BackwardPhases<VectorProduct<T>, DirectBackwardBuffe
       for (int64_t tap = 0; tap < p.taps(); tap += buffers.plans) {
         const int64_t taps = smaller(buffers.plans, p.taps() - tap);
         for (int64_t k = 0; k < taps; ++k) {
-          plan_samples(p, this->offset, this->mask, tile, d, tap + k, x, own.plan[k]);
+          plan_samples(p, this->offset, this->mask, tile, d, tap + k, own.plan[k]);
         }
         if (buffers.wanted.coordinates) {
           __builtin_memset(own.sums, 0, taps * kDirectTile * sizeof(own.sums[0]));

@@ -279,7 +279,7 @@ __attribute__((noinline)) void sum_samples(const SamplingPlan<T>* plans, int64_t
     const T* row = weight;
     for (int64_t k = 0; k < taps; ++k) {
       const SamplingPlan<T>& plan = plans[k];
-      const Corners<const T> corner = find_corners(image, plan.corner[t], plan.inside[t]);
+      const Corners<const T> corner = find_corners(image, plan, t);
       const auto weights_of_corners = MaskedWeights<T>::template of<kInfinite>(plan, t);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
@@ -356,7 +356,7 @@ struct DirectPass : ForwardPhases<VectorProduct<T>, DirectBuffers<T>> {
 
   void compute_slabs(int64_t first, int64_t end) {
     const int64_t taps = p.taps(), step = buffers.plans;
-    int64_t planned = -1, planned_stride = -1;  // deformable group, and stride of its image
+    int64_t planned = -1;  // deformable group
     for (int64_t s = first; s < end; ++s) {
       const Slab slab = buffers.slabs[s];
       const GroupRange range = deformable_range(p, slab);
@@ -365,12 +365,11 @@ struct DirectPass : ForwardPhases<VectorProduct<T>, DirectBuffers<T>> {
         const Image<const T> image = this->x_image(slab, d);
         for (int64_t tap = 0; tap < taps; tap += step) {
           const int64_t count = smaller(step, taps - tap);
-          if (d != planned || image.stride != planned_stride || step < taps) {
+          if (d != planned || step < taps) {
             for (int64_t k = 0; k < count; ++k) {
-              plan_samples(p, offset, mask, tile, d, tap + k, image, own.plan[k]);
+              plan_samples(p, offset, mask, tile, d, tap + k, own.plan[k]);
             }
             planned = d;
-            planned_stride = image.stride;
           }
           sum_taps(slab, d, tap, count, image, target);
         }

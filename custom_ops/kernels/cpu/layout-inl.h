@@ -59,6 +59,15 @@ void write_row(const T* row, int64_t count, void* data, DataType dtype, int64_t 
   });
 }
 
+// Asks for what is read or written next: short rows, far apart, that no processor foresees.
+template <bool kWrites = false>
+DCN_INLINE void prefetch_row(const void* data, DataType dtype, int64_t index, int64_t count) {
+  const char* const row = static_cast<const char*>(element(data, dtype, index));
+  for (int64_t i = 0; i < count * element_size(dtype); i += 64) {
+    __builtin_prefetch(row + i, kWrites);
+  }
+}
+
 // target[j * target_stride + i] = source(i)[j], i < rows, j < columns. `source` gives row pointers.
 // Blocks are one cache line long on the side that a power-of-two stride maps to few cache sets.
 template <int kRowBlock, int kColumnBlock, typename T, typename Source>
@@ -141,6 +150,9 @@ void to_channels_last(const ImageTensor<const void>& x, const Region& r, T* targ
   Number converted[kChannelBlock][kPixelBlock];
   for (int64_t c = 0; c < r.channels; c += kChannelBlock) {
     const int64_t rows = smaller(kChannelBlock, r.channels - c);
+    for (int64_t i = c + kChannelBlock; i < smaller(c + 2 * kChannelBlock, r.channels); ++i) {
+      prefetch_row(x.data, x.dtype, x.index(r.image, r.channel + i, r.pixel), r.pixels);
+    }
     const Number* source[kChannelBlock];
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t index = x.index(r.image, r.channel + c + i, r.pixel);
@@ -173,24 +185,28 @@ void from_channels_last(const T* source, int64_t source_stride, const Region& r,
     }
     return;
   }
-  const int64_t index = target.index(r.image, r.channel, r.pixel);
-  if (target.dtype == kDataType<T>) {
-    transpose<16, 8>(
-        r.pixels, r.channels, [&](int64_t i) { return source + i * source_stride; },
-        static_cast<T*>(target.data) + index, target.pixels);
-    return;
-  }
   constexpr int64_t kChannelBlock = 8;
   T block[kChannelBlock][kPixelBlock];
-  for (int64_t i = 0; i < r.pixels; i += kPixelBlock) {
-    const int64_t pixels = smaller(kPixelBlock, r.pixels - i);
-    for (int64_t c = 0; c < r.channels; c += kChannelBlock) {
-      const int64_t rows = smaller(kChannelBlock, r.channels - c);
-      transpose<16, 8>(
-          pixels, rows, [&](int64_t j) { return source + (i + j) * source_stride + c; }, block[0],
+  for (int64_t c = 0; c < r.channels; c += kChannelBlock) {
+    const int64_t channels = smaller(kChannelBlock, r.channels - c);
+    const int64_t index = target.index(r.image, r.channel + c, r.pixel);
+    for (int64_t j = kChannelBlock; j < smaller(2 * kChannelBlock, r.channels - c); ++j) {
+      prefetch_row<true>(target.data, target.dtype, index + j * target.pixels, r.pixels);
+    }
+    const T* const from = source + c;
+    if (target.dtype == kDataType<T>) {
+      transpose<16, kChannelBlock>(
+          r.pixels, channels, [&](int64_t i) { return from + i * source_stride; },
+          static_cast<T*>(target.data) + index, target.pixels);
+      continue;
+    }
+    for (int64_t i = 0; i < r.pixels; i += kPixelBlock) {
+      const int64_t pixels = smaller(kPixelBlock, r.pixels - i);
+      transpose<16, kChannelBlock>(
+          pixels, channels, [&](int64_t j) { return from + (i + j) * source_stride; }, block[0],
           kPixelBlock);
-      for (int64_t j = 0; j < rows; ++j) {
-        write_row(block[j], pixels, target.data, target.dtype, index + (c + j) * target.pixels + i);
+      for (int64_t j = 0; j < channels; ++j) {
+        write_row(block[j], pixels, target.data, target.dtype, index + j * target.pixels + i);
       }
     }
   }

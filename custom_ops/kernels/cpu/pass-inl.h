@@ -127,7 +127,7 @@ struct Pass {
     for (int64_t d = range.first; d <= range.last; ++d) {
       const Image<const Pixel> image = x_image(slab, d);
       for (int64_t tap = 0; tap < count; ++tap) {
-        plan_samples(p, offset, mask, tile, d, first + tap, image, *own.plan);
+        plan_samples(p, offset, mask, tile, d, first + tap, *own.plan);
         sample_columns(*own.plan, tile.count, image, find_runs(p, slab, layout, d, tap), columns);
       }
     }

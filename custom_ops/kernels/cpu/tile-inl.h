@@ -149,7 +149,7 @@ Image<T> block_image(const Problem& p, const ChannelBlocks& blocks, T* data, con
 // Where and with which weights each pixel of a tile samples for one tap and deformable group.
 template <typename T>
 struct SamplingPlan {
-  int64_t corner[kMaxTile];  // element of the image where the top-left corner's channels start
+  int64_t corner[kMaxTile];  // pixel of the image that is the top-left corner
   int32_t inside[kMaxTile];  // which sides of the corners' square lie inside the image
   T ly[kMaxTile], lx[kMaxTile], mask[kMaxTile];
   T w00[kMaxTile], w01[kMaxTile], w10[kMaxTile], w11[kMaxTile];  // corner weights times mask
@@ -158,12 +158,6 @@ struct SamplingPlan {
 };
 
 enum Side : int32_t { kTop = 1, kBottom = 2, kLeft = 4, kRight = 8, kAllSides = 15 };
-
-// Asks for what the next call reads: short rows, far apart, that no processor foresees.
-inline void prefetch_row(const void* data, DataType dtype, int64_t index, int64_t count) {
-  const char* const row = static_cast<const char*>(element(data, dtype, index));
-  for (int64_t i = 0; i < count * element_size(dtype); i += 64) __builtin_prefetch(row + i);
-}
 
 // Offsets or masks: planes of output pixels, image after image.
 struct Planes {
@@ -191,10 +185,9 @@ DCN_INLINE bool is_infinite(T v) {
   return (v > kLargest) | (v < -kLargest);
 }
 
-template <typename T, typename I>
+template <typename T>
 void plan_samples(const Problem& p, const Planes& offset, const Planes& mask, const Tile<T>& tile,
-                  int64_t deformable_group, int64_t tap, const Image<I>& image,
-                  SamplingPlan<T>& plan) {
+                  int64_t deformable_group, int64_t tap, SamplingPlan<T>& plan) {
   T converted_y[kMaxTile], converted_x[kMaxTile], converted_mask[kMaxTile];
   const int64_t count = tile.count;
   const int64_t plane = deformable_group * p.taps() + tap;
@@ -224,16 +217,16 @@ void plan_samples(const Problem& p, const Planes& offset, const Planes& mask, co
     origin_x = exact_x;
     tap_y = tap_x = 0;
   }
-  const T height = static_cast<T>(image.height), width = static_cast<T>(image.width);
-  const int64_t row = image.width * image.stride;
+  // At most 2^31 - 2 of them. With 64 bits the loop would take a third longer.
+  const int32_t rows = static_cast<int32_t>(p.height), columns = static_cast<int32_t>(p.width);
+  const T height = static_cast<T>(rows), width = static_cast<T>(columns);
   int32_t infinite = 0;
   for (int64_t t = 0; t < count; ++t) {
     const Sample<T> s =
         locate(origin_y[t] + tap_y + dy[t], origin_x[t] + tap_x + dx[t], height, width);
-    plan.corner[t] = s.y0 * row + s.x0 * image.stride;
-    plan.inside[t] =
-        (s.y0 >= 0 ? kTop : 0) | (((s.y0 >= -1) & (s.y0 + 1 < image.height)) ? kBottom : 0) |
-        (s.x0 >= 0 ? kLeft : 0) | (((s.x0 >= -1) & (s.x0 + 1 < image.width)) ? kRight : 0);
+    plan.corner[t] = static_cast<int64_t>(s.y0) * columns + s.x0;
+    plan.inside[t] = (s.y0 >= 0 ? kTop : 0) | (((s.y0 >= -1) & (s.y0 + 1 < rows)) ? kBottom : 0) |
+                     (s.x0 >= 0 ? kLeft : 0) | (((s.x0 >= -1) & (s.x0 + 1 < columns)) ? kRight : 0);
     plan.ly[t] = s.ly;
     plan.lx[t] = s.lx;
     // What samples nothing contributes 0 whatever its mask value is: NaN must not come through.
@@ -263,9 +256,10 @@ struct Corners {
   }
 };
 
-template <typename T>
-DCN_INLINE Corners<T> find_corners(const Image<T>& image, int64_t corner, int32_t inside) {
-  T* const above = image.data + corner;
+template <typename T, typename P>
+DCN_INLINE Corners<T> find_corners(const Image<T>& image, const SamplingPlan<P>& plan, int64_t t) {
+  const int32_t inside = plan.inside[t];
+  T* const above = image.data + plan.corner[t] * image.stride;
   T* const below = above + image.width * image.stride;
   Corners<T> c{above, above + image.stride, below, below + image.stride};
   if (__builtin_expect(inside != kAllSides, 0)) {
@@ -407,7 +401,7 @@ __attribute__((noinline)) void sample_run(Shape shape, const SamplingPlan<T>& pl
   [[maybe_unused]] GatheredRow<Element, Shape::kGathers ? Product::kTerms : 0> gathered;
   Element* row = columns.data + run.column;
   for (int64_t t = 0; t < pixels; ++t) {
-    Corners<const Pixel> corner = find_corners(channels, plan.corner[t], plan.inside[t]);
+    Corners<const Pixel> corner = find_corners(channels, plan, t);
     const T w00 = plan.w00[t], w01 = plan.w01[t], w10 = plan.w10[t], w11 = plan.w11[t];
     Element* target = row;
     if constexpr (Shape::kGathers) target = gathered.data;
