@@ -20,7 +20,7 @@ try:
 except ModuleNotFoundError:  # without build isolation, which reads pyproject.toml
     raise SystemExit(
         "paddle_dcn: setuptools 64 or later and wheel are needed to build it, found setuptools "
-        f"{setuptools.__version__}: pip install --upgrade setuptools wheel"
+        f"{setuptools.__version__} or no wheel: pip install --upgrade setuptools wheel"
     ) from None
 
 ROOT = Path(__file__).resolve().parent

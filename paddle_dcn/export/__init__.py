@@ -46,9 +46,9 @@ TARGETS = {
 # Versions of ONNX's operators: from the first with what the form needs to the last that is tested.
 _OPSETS = {"onnx": range(19, 23), "grid_sample": range(16, 23)}
 _PACKAGES = {
-    "onnx": ("export", ("onnx", "paddle2onnx")),
-    "grid_sample": ("export", ("onnx", "paddle2onnx")),
-    "openvino": ("openvino", ("onnx", "openvino", "paddle2onnx")),
+    "onnx": ("export", ("onnx", "packaging", "paddle2onnx")),
+    "grid_sample": ("export", ("onnx", "packaging", "paddle2onnx")),
+    "openvino": ("openvino", ("onnx", "openvino", "packaging", "paddle2onnx")),
 }
 
 

@@ -130,13 +130,17 @@ def load(path: Path) -> Callable[[dict], list]:
 def _run_paddle2onnx(prefixes: Sequence[Path], opset: int) -> None:
     """Run paddle2onnx on saved programs, in a process of its own."""
     script = Path(__file__).with_name("_paddle2onnx.py")
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, script, str(opset), *map(str, prefixes)],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
+    if done.returncode != 0:  # models are converted in forks of it, so it was not even imported
+        why = done.stderr.strip().rpartition("\n")[2]
+        raise ImportError(f"paddle2onnx does not start ({why}): pip install 'paddle_dcn[export]'")
 
 
 def _narrow_attributes(program: Path) -> None:

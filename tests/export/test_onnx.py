@@ -573,3 +573,12 @@ def test_paddles_own_export(tmp_path, monkeypatch, layer):
         paddle.onnx.export(paddle.nn.ReLU(), str(tmp_path / "model"), SPEC)
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     assert len(nodes(tmp_path / "model.onnx")) == (layer != "without")
+
+
+def test_a_converter_that_does_not_start_is_told(tmp_path, monkeypatch):
+    """As where a package is missing that paddle2onnx imports."""
+    (tmp_path / "paddle2onnx.py").write_text("import missing_here")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = r"^paddle2onnx does not start \(.*No module named 'missing_here'\): pip install"
+    with pytest.raises(ImportError, match=message):
+        export.onnx(paddle_dcn.DeformConv2DPack(3, 4, 3), str(tmp_path / "model"), SPEC)
