@@ -286,6 +286,19 @@ def convert(state: Any, model: paddle.nn.Layer | None, transposes: bool) -> Stat
     return _convert(state, targets, linear, transposes)
 
 
+def _hint(values: Mapping[str, Any], targets: Mapping[str, Any]) -> str:
+    """What the names of a checkpoint have before those of the model, if that is one thing."""
+    first, target = next(iter(targets.items()))
+    before = {
+        name[: -len(first)]
+        for name, value in values.items()
+        if name.endswith(f".{first}") and tuple(getattr(value, "shape", ())) == tuple(target.shape)
+    }
+    if len(before) != 1:
+        return ""
+    return f"; take those that begin with {before.pop()!r}, and cut that off"
+
+
 def _convert(
     state: Any, targets: Mapping[str, Any] | None, linear: set[str] | None, transposes: bool
 ) -> StateDict:
@@ -326,7 +339,7 @@ def _convert(
     if not converted:
         raise ValueError(
             f"state: expected entries of the model, {_some(targets)}, in its shapes, got "
-            f"{_some(values)}"
+            f"{_some(values)}{_hint(values, targets)}"
         )
     if converted.left_over or converted.missing:
         warnings.warn(f"convert_state_dict: {converted.report()}", stacklevel=4)

@@ -177,6 +177,11 @@ NOTHING = [
     ({"state": {}, "param_groups": []}, None, "got an optimizer's state$"),
     ({"a.weight": np.ones(3)}, DeformConv2dPack, "entries of the model, 'weight', .*'a.weight'$"),
     ({"weight": np.ones(3)}, DeformConv2dPack, "in its shapes, got 'weight'$"),
+    (
+        {"neck.dcn.weight": np.ones([6, 4, 3, 3]), "head.weight": np.ones(3)},
+        DeformConv2dPack,
+        "got .*'head.weight'; take those that begin with 'neck.dcn.', and cut that off$",
+    ),
 ]
 
 
