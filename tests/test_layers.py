@@ -156,6 +156,7 @@ def test_forward_passes_every_argument_on(monkeypatch):
         "groups": 2,
         "im2col_step": 8,
         "data_format": "NHWC",
+        "weighted": True,
     }
 
 
