@@ -429,6 +429,7 @@ def test_layers_are_traced(kind, keywords):
         np.testing.assert_array_equal(traced(x, *arguments).numpy(), wanted)
 
 
+@pytest.mark.skipif(paddle.__version__ < "3.3", reason="its parameters cannot be pickled")
 @pytest.mark.parametrize(("kind", "keywords"), LAYERS, ids=str)
 def test_layers_are_pickled(kind, keywords):
     layer, x = build(kind, keywords), features(kind)
