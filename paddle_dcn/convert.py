@@ -15,7 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a folder with a saved model, or its path or prefix")
     parser.add_argument("--to", choices=export.TARGETS, help="what to make of it")
     parser.add_argument(
-        "-o", "--out", help="the files to write, without suffix (default: MODEL_TO, in this folder)"
+        "-o",
+        "--out",
+        help="the files to write, without suffix (default: the model's name and the target, such "
+        "as model_onnx, in this folder)",
     )
     parser.add_argument("--opset", type=int, default=19, help="version of ONNX's operators")
     parser.add_argument(
