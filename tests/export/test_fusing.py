@@ -434,6 +434,36 @@ def test_plain_convolutions(plain_model, tmp_path, name):
         assert "paddle_dcn_plain" not in operators(tmp_path / "back")
 
 
+def test_sizes_that_change(tmp_path):
+    """Weights that were packed for one size are those of every other."""
+    paddle.seed(7)
+    pack = paddle_dcn.ModulatedDeformConv2DPack
+    model = nn.Sequential(
+        nn.Conv2D(3, 16, 3, padding=1),
+        nn.Conv2D(16, 32, 3),
+        nn.LeakyReLU(0.1),
+        pack(32, 16, 3, padding=1, deformable_groups=2),
+        nn.BatchNorm2D(16),
+        nn.ReLU(),
+        pack(16, 16, 3, padding=1, groups=16),
+    )
+    for name, tensor in model.state_dict().items():
+        if "conv_offset" in name:
+            tensor.set_value(0.1 * paddle.randn(tensor.shape))
+    model.eval()
+    spec = [InputSpec([None, 3, None, None], name="x")]
+    done = export.convert(model, tmp_path / "fast", "fast", spec, verify=False)
+    assert done.fused == {"fold": 1, "activation": 1, "joined": 2, "constant": 2, "plain": 3}
+    feeds = [paddle.randn(shape) for shape in ([2, 3, 9, 12], [1, 3, 23, 7], [3, 3, 3, 3])]
+    with paddle.no_grad():
+        wanted = [model(x).numpy() for x in feeds]
+    depth = 9 * (3 + 16 + 2 * 32 + 2 * 16)
+    found = run(ROUTES[2:], tmp_path / "fast", [{"x": x.numpy()} for x in feeds])
+    for route, outputs in found.items():
+        for (one,), other in zip(outputs, wanted):
+            assert_close(one, other, "float32", depth, f"{route}, {other.shape}")
+
+
 def test_a_sum_that_may_broadcast_images(tmp_path):
     class Sum(nn.Layer):
         def __init__(self):

@@ -41,18 +41,24 @@ def convolution(case: Case, dtype: str, joined: bool) -> np.ndarray:
     return operators.run(deform_conv2d_reference, case, arrays, backward=False)["out"]
 
 
-def check(library: Library, job: Job) -> None:
-    dtype, form = job.dtypes[0], job.inference
-    out = convolution(job.case, "float32" if dtype in FULL_BITS else "bfloat16", form.joined)
-    wanted = np.minimum(np.where(out < 0, form.negative_slope * out, out), form.upper_bound)
-    assert_close(run(library, job)["out"], wanted, dtype, job.case.depth["out"], f"{job}")
+def check(job: Job, out: np.ndarray) -> None:
+    """Hold what a job has given against the reference."""
+    case, dtype, form = job.case, job.dtypes[0], job.inference
+    wanted = convolution(case, "float32" if dtype in FULL_BITS else "bfloat16", form.joined)
+    wanted = wanted + job.arrays.get("addend", 0)
+    wanted = np.minimum(
+        np.where(wanted < 0, form.negative_slope * wanted, wanted), form.upper_bound
+    )
+    depth = case.depth["out"] * (amplification() if form.plain else 1)
+    assert_close(out, wanted, dtype, depth, f"{job}")
 
 
 @pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
 @pytest.mark.parametrize("engine", NATIVE)
 def test_table(engine, dtypes):
     for case, form in JOBS:
-        check(SHIPPED, Job(case, dtypes, ("cpu", engine, 2), (), inference=form))
+        job = Job(case, dtypes, ("cpu", engine, 2), (), inference=form)
+        check(job, run(SHIPPED, job)["out"])
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
@@ -61,7 +67,8 @@ def test_table_emulated(engine):
     """One form and one data type for each case, each of them for several."""
     library = Library(build(emulated=True))
     for i, (case, form) in enumerate(JOBS[::3]):
-        check(library, Job(case, DTYPES[i % 7], ("cpu", engine, 2), (), inference=form))
+        job = Job(case, DTYPES[i % 7], ("cpu", engine, 2), (), inference=form)
+        check(job, run(library, job)["out"])
 
 
 # Plain convolutions: one tile and less, parts of tiles, several tasks, outputs that are no multiple
@@ -84,22 +91,19 @@ PLAIN_FORMS = [
 ]
 
 
-def check_plain(library: Library, job: Job) -> None:
-    case, form = job.case, job.inference
+def plain_job(case: Case, form: Inference, device: tuple, shift: int = 0) -> Job:
+    """A plain convolution; of packed weights one with an addend."""
     addend = np.random.default_rng(0).standard_normal((case.batch, case.outputs, *case.out_size))
-    addend = addend.astype("float32").astype("float64")
-    job.arrays = {"addend": addend} if form.packed else {}
-    out = convolution(case, "float32", False) + job.arrays.get("addend", 0)
-    wanted = np.minimum(np.where(out < 0, form.negative_slope * out, out), form.upper_bound)
-    depth = case.depth["out"] * amplification()
-    assert_close(run(library, job)["out"], wanted, "float32", depth, f"{job}")
+    arrays = {"addend": addend.astype("float32").astype("float64")} if form.packed else {}
+    return Job(case, DTYPES[0], device, (), shift=shift, arrays=arrays, inference=form)
 
 
 @pytest.mark.parametrize("engine", NATIVE)
 def test_plain_convolutions(engine):
     for case in PLAIN:
         for form in PLAIN_FORMS:
-            check_plain(SHIPPED, Job(case, DTYPES[0], ("cpu", engine, 2), (), inference=form))
+            job = plain_job(case, form, ("cpu", engine, 2))
+            check(job, run(SHIPPED, job)["out"])
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ was not found")
@@ -107,8 +111,8 @@ def test_plain_convolutions(engine):
 def test_plain_convolutions_emulated(engine):
     library = Library(build(emulated=True))
     for i, case in enumerate(PLAIN):
-        form = PLAIN_FORMS[i % 3]
-        check_plain(library, Job(case, DTYPES[0], ("cpu", engine, 2), (), inference=form))
+        job = plain_job(case, PLAIN_FORMS[i % 3], ("cpu", engine, 2))
+        check(job, run(library, job)["out"])
 
 
 @pytest.mark.parametrize("engine", NATIVE)

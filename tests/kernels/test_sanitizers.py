@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 
+from tests.kernels import test_inference
 from tests.kernels.cpu_emulation.harness import build
 from tests.support.cases import COMPACT, TABLE
 from tests.support.engines import EMULATED, FULL, NATIVE
@@ -37,6 +38,24 @@ def jobs(engine: str, threads: int, cases, dtypes) -> list[Job]:
     ]
 
 
+def inference_jobs(device: tuple) -> list[Job]:
+    """What forward does for inference, plain convolutions too."""
+    plain, others = test_inference.PLAIN, test_inference.JOBS
+    few = [case for case in plain if case.products < 400_000]
+    packed = [(case, form) for case, form in others if case in FEW and form.packed]
+    return [
+        *(
+            test_inference.plain_job(case, form, device, 4)
+            for case in (plain if FULL else few)
+            for form in test_inference.PLAIN_FORMS[0 if FULL else 2 :]
+        ),
+        *(
+            Job(case, DTYPES[0], device, (), shift=4, inference=form)
+            for case, form in (others if FULL else packed[::6])
+        ),
+    ]
+
+
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
 @pytest.mark.parametrize(("engine", "emulated"), ENGINES)
 def test_finds_nothing(sanitizer, engine, emulated, tmp_path):
@@ -48,7 +67,11 @@ def test_finds_nothing(sanitizer, engine, emulated, tmp_path):
         TABLE if FULL else FEW,
         DTYPES if FULL else DTYPES[:4],
     )
+    tasks += inference_jobs(tasks[0].device)
     results, report = run_sanitized(sanitizer, library, tasks, tmp_path)
     assert not report, report[:4000]
     for task, result in zip(tasks, results):
-        check_results(result, task.case, task.dtypes)
+        if task.wanted:
+            check_results(result, task.case, task.dtypes)
+        else:
+            test_inference.check(task, result["out"])
