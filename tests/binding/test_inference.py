@@ -94,20 +94,25 @@ def test_one_weight_in_two_geometries():
 
 
 def test_threads_share_a_packed_weight():
+    """One of them packs it, which takes some time; the others do not wait."""
     form = _checks.Inference(constant=True)
-    call, _ = make_call(*SHAPES[0], DTYPES[0], False)
-    wanted = _ops.deform_conv2d(call).numpy()
-    results = [None] * 8
+    call, _ = make_call((1, 256, 2, 2), 512, 1, 1, "NCHW", DTYPES[0], False)
+    wanted, rounds, threads = _ops.deform_conv2d(call).numpy(), 6, 6
+    calls = [call._replace(weight=call.weight.clone()) for _ in range(rounds)]
+    start, results = threading.Barrier(threads), [[] for _ in range(threads)]
 
-    def work(i):
-        results[i] = [_ops.infer(call, form).numpy() for _ in range(5)]
+    def work(found):
+        for each in calls:
+            start.wait()
+            found.append(_ops.infer(each, form).numpy())
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(results))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(np.array_equal(out, wanted) for outs in results for out in outs)
+    workers = [threading.Thread(target=work, args=(found,)) for found in results]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [len(found) for found in results] == [rounds] * threads
+    assert all(np.array_equal(out, wanted) for found in results for out in found)
 
 
 def test_no_gradients():

@@ -200,21 +200,24 @@ def address_space():
 
 
 def out_of_memory():
-    """However little memory there is: MemoryError or the right result, and the next call works."""
-    shapes = {"x": [1, 64, 256, 256], "offset": [1, 18, 256, 256], "weight": [8, 64, 3, 3]}
+    """However little memory there is: MemoryError or the right result, and the next call works.
+
+    Workspace of backward is of more than the 64 MiB that are kept for the next call.
+    """
+    shapes = {"x": [1, 36, 512, 512], "offset": [1, 2, 512, 512], "weight": [2, 36, 1, 1]}
     tensors = {name: paddle.rand(shape) for name, shape in shapes.items()}
     for tensor in tensors.values():
         tensor.stop_gradient = False
     before = {name: tensor.numpy().copy() for name, tensor in tensors.items()}
 
     def run():
-        out = paddle_dcn.deform_conv2d(**tensors, padding=1)
+        out = paddle_dcn.deform_conv2d(**tensors)
         gradients = paddle.grad([out], list(tensors.values()), [paddle.ones_like(out)])
         return [tensor.numpy() for tensor in (out, *gradients)]
 
     wanted, failed = run(), 0
     unlimited = resource.getrlimit(resource.RLIMIT_AS)
-    for mebibytes in (1, 4, 10, 20, 40, 60, 80, 100, 150, 300):
+    for mebibytes in (1, 20, 60, 90, 130, 400):
         gc.collect()
         limit = address_space() + (mebibytes << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, unlimited[1]))
@@ -229,7 +232,7 @@ def out_of_memory():
         for name, tensor in tensors.items():
             assert np.array_equal(tensor.numpy(), before[name]), name
         assert all(map(np.array_equal, run(), wanted))
-    assert 0 < failed < 10, failed
+    assert 0 < failed < 6, failed
 
 
 def end_while_a_call_runs():

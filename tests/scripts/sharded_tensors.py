@@ -127,15 +127,17 @@ def check_second_derivatives():
     mesh = dist.ProcessMesh([0, 1], ["d0"])
     shapes = ([4, 4, 6, 7], [4, 18, 6, 7], [6, 4, 3, 3])
     tensors = [dist.shard_tensor(paddle.ones(each), mesh, [dist.Replicate()]) for each in shapes]
+    mask = dist.shard_tensor(paddle.ones([4, 9, 6, 7]), mesh, [dist.Replicate()])
     tensors[0].stop_gradient = False
-    out = deform_conv2d(*tensors, padding=1)
-    (gradient,) = paddle.grad(out.sum(), tensors[:1], create_graph=True)
-    try:
-        (gradient**2).sum().backward()
-    except NotImplementedError as error:
-        assert "no second derivatives of distributed tensors" in str(error), error
-    else:
-        raise AssertionError("second derivatives of distributed tensors were not refused")
+    for each in (None, mask):
+        out = deform_conv2d(*tensors, padding=1, mask=each)
+        (gradient,) = paddle.grad(out.sum(), tensors[:1], create_graph=True)
+        try:
+            (gradient**2).sum().backward()
+        except NotImplementedError as error:
+            assert "no second derivatives of distributed tensors" in str(error), error
+        else:
+            raise AssertionError("second derivatives of distributed tensors were not refused")
 
 
 def main():
