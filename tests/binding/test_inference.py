@@ -85,7 +85,7 @@ def test_a_constant_weight_is_packed_once():
 
 def test_one_weight_in_two_geometries():
     form = _checks.Inference(constant=True)
-    call, _ = make_call((2, 32, 9, 9), 32, 1, 1, "NCHW", DTYPES[0], False)
+    call, _ = make_call((2, 32, 9, 9), 42, 1, 1, "NCHW", DTYPES[0], False)  # 42, or twice 21
     grouped = call._replace(
         x=paddle.randn([2, 64, 9, 9]), attributes=call.attributes._replace(groups=2)
     )

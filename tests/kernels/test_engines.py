@@ -84,7 +84,8 @@ def test_infinite_masks(emulated, dtypes):
 @pytest.mark.parametrize("outputs", [1, 2, 3, 7, 15])
 def test_weights_of_few_outputs_are_packed_as_they_are(emulated, outputs):
     """Not padded to a vector of outputs, which can be 16 times as much."""
-    problem = Job(Case(1, 64, (40, 40), 64 * outputs, 31, groups=64), DTYPES[0], ("cpu",)).problem()
+    case = Case(1, 64, (40, 40), 64 * outputs, 31, groups=64)
+    problem = Job(case, DTYPES[0], ("cpu",), path=COLUMNS).problem()
     for engine in emulated.engines():
         weight = 64 * outputs * 31 * 31 * 4
         limit = weight if outputs < 4 else 2 * weight
