@@ -34,8 +34,9 @@ clients: $(VENV)/.clients
 # The CUDA kernels without a GPU: compiled with nvcc, run on the CPU, under sanitizers too; their
 # benchmark with PyTorch on the CPU.
 cuda-check: $(VENV)/.test $(VENV)/.bench $(VENV)/.volta
-	PADDLE_DCN_CUDA_CHECK=1 $(PYTHON) -m pytest -q -s -rs tests/kernels/test_cuda_compile.py \
-		tests/kernels/test_cuda_emulation.py tests/benchmarks/test_gpu.py $(ARGS)
+	PADDLE_DCN_CUDA_CHECK=1 $(PYTHON) -m pytest -q -rs -n auto --dist loadfile \
+		tests/kernels/test_cuda_compile.py tests/kernels/test_cuda_emulation.py \
+		tests/benchmarks/test_gpu.py $(ARGS)
 
 # The CPU kernels under sanitizers, every engine on the whole table, and seeded faults.
 sanitize: $(VENV)/.test
