@@ -117,6 +117,8 @@ def _arrays(layer: Layer) -> dict[str, np.ndarray]:
     arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in layer.shapes.items()}
     logits = np.exp(arrays["mask"].reshape(*arrays["mask"].shape[:3], -1, 9))
     arrays["mask"] = (logits / logits.sum(-1, keepdims=True)).reshape(arrays["mask"].shape)
+    # No sample lies on an integer coordinate, where rounding decides on which side it is.
+    arrays["offset"] = (np.floor(4 * arrays["offset"]) + np.float32(0.5)) / 4
     return arrays
 
 
