@@ -348,10 +348,13 @@ def test_model_is_not_below_the_floor(dtype, direction):
 
 
 def test_model_beside_a_run():
-    """What is off is named, with both times."""
-    run = {"ceilings": CEILINGS, "results": [ROW, {"layer": "big", "failed": "status 1"}]}
-    _, row, mean = gpu_model.lines(run)
+    """What is off is named, with both times; rows of a kind are put together."""
+    few = {**ROW, "layer": "depthwise"}
+    run = {"ceilings": CEILINGS, "results": [ROW, few, {"layer": "big", "failed": "status 1"}]}
+    _, row, _, half, direct, mean = gpu_model.lines(run)
     assert row.startswith("big             float16  forward")
     assert row.split()[4] == "0.500" and "forward_kernel" in row
-    assert mean.startswith("predicted over measured: mean")
+    assert half.startswith("predicted over measured, half types, forward: mean")
+    assert direct.startswith("predicted over measured, few channels per group, forward: mean")
+    assert mean.startswith("predicted over measured, all: mean") and " of 2, " in mean
     assert len(list(gpu_model.lines(run, "another"))) == 1
