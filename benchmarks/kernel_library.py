@@ -46,6 +46,8 @@ class Problem(ctypes.Structure):
         ("negative_slope", ctypes.c_double),
         ("upper_bound", ctypes.c_double),
         ("plain", ctypes.c_bool),
+        ("offset_bound", ctypes.c_double),
+        ("flows", ctypes.c_int64),
         ("weighted", ctypes.c_bool),
         ("path", ctypes.c_int),
     ]
@@ -70,6 +72,8 @@ class Problem(ctypes.Structure):
         negative_slope: float = 1.0,
         upper_bound: float = float("inf"),
         plain: bool = False,
+        offset_bound: float = 0.0,
+        flows: int = 0,
         weighted: bool = True,
         path: int = FASTEST,
     ) -> Problem:
@@ -92,6 +96,8 @@ class Problem(ctypes.Structure):
             negative_slope,
             upper_bound,
             plain,
+            offset_bound,
+            flows,
             weighted,
             path,
         )
@@ -110,6 +116,7 @@ class Problem(ctypes.Structure):
             "x": x,
             "offset": (n, (3 if self.joined else 2) * planes, *out_image),
             "mask": (n, planes, *out_image),
+            "flow": (n, 2 * self.flows, *out_image),
             "weight": (self.out_channels, self.channels // self.groups, *kernel),
             "bias": (self.out_channels,),
             "out": out,
@@ -127,7 +134,7 @@ class ForwardTensors(_Tensors):
     _fields_ = [
         *((n, ctypes.c_void_p) for n in "x offset mask weight bias out packed".split()),
         ("packs", ctypes.c_bool),
-        ("addend", ctypes.c_void_p),
+        *((n, ctypes.c_void_p) for n in ("addend", "flow")),
     ]
 
 

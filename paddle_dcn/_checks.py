@@ -97,6 +97,7 @@ class Inference(NamedTuple):
     """What the operator for inference does besides: its further attributes, in their order."""
 
     joined: bool = False  # offset holds offsets, then the mask's logits; there is no mask
+    offset_bound: float = 0.0  # offsets are offset_bound * tanh(offset), unless it is 0
     negative_slope: float = 1.0  # the activation min(y < 0 ? negative_slope * y : y, upper_bound)
     upper_bound: float = 0.0  # none
     constant: bool = False  # the weight never changes, so it is packed once

@@ -101,11 +101,15 @@ def _of_one_process(call: Call) -> Attributes:
     return attributes
 
 
-def infer(call: Call, inference: Inference) -> Tensor:
-    """Add the operator for inference, which has no gradients, to the program, or run it."""
+def infer(call: Call, inference: Inference, flow: Tensor | None = None) -> Tensor:
+    """Add the operator for inference, which has no gradients, to the program, or run it.
+
+    `flow`, [N, 2 * flows, Ho, Wo], is added to offsets: each y and x to those of as many
+    deformable groups as the others.
+    """
     x, offset, mask, weight, bias, attributes = call
     bias = _no_bias(call) if bias is None else bias
-    inputs = (x, offset, mask, weight, bias)
+    inputs = (x, offset, mask, weight, bias, flow)
     return run_raw("paddle_dcn_inference", *inputs, *_in_order(attributes), *inference)
 
 
@@ -113,7 +117,7 @@ def plain_conv2d(call: Call, inference: Inference, addend: Tensor | None) -> Ten
     """Add the plain 3x3 convolution for inference to the program, or run it."""
     bias = _no_bias(call) if call.bias is None else call.bias
     inputs = (call.x, call.weight, bias, addend)
-    return run_raw("paddle_dcn_plain", *inputs, call.attributes.padding, *inference[1:])
+    return run_raw("paddle_dcn_plain", *inputs, call.attributes.padding, *inference[2:])
 
 
 @functools.lru_cache(maxsize=64)

@@ -257,7 +257,7 @@ GUARDS = [
     Guard(
         "Of an image that may be one for all others, a sum is left to Paddle in fast models.",
         "paddle_dcn/export/_fusing.py",
-        "same = out.shape[0] >= 0 or",
+        "same = one.shape[0] >= 0 or",
         "same = True or",
         "tests/export/test_fusing.py::test_a_sum_that_may_broadcast_images",
         "an error when the model runs",

@@ -50,6 +50,10 @@ struct Problem {
   // A plain convolution: there are no tensors `offset` and `mask`. 3x3 only, float32, without
   // strides, dilations and groups.
   bool plain = false;
+  // Offsets are offset_bound * tanh(offset), unless it is 0, plus `flow`, if there are any flows:
+  // each is for the same number of deformable groups, which follow one another.
+  double offset_bound = 0;
+  int64_t flows = 0;
 
   // Without weights, out is bias plus the sum over taps of mask * S, channel by channel: groups and
   // out_channels are the channels. The CPU reads no weight; CUDA is given one of ones.
@@ -81,6 +85,7 @@ struct ForwardTensors {
   bool packs = false;
   // Of a plain convolution: null, or what is added to it before the activation, like out.
   const void* addend = nullptr;
+  const void* flow = nullptr;  // [N, 2 * flows, Ho, Wo], of offset's type: of each y, then x
 };
 
 // A null gradient is not wanted and costs nothing. Wanted ones are overwritten, not added to.

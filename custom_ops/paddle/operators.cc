@@ -76,6 +76,9 @@ Inputs read_inputs(const Context& context, const Attributes& attributes, Operato
   result.weight = input("weight", next);
   const bool backward = of == Operator::kBackward;
   (backward ? result.grad_out : result.bias) = input(backward ? "out@GRAD" : "bias", next + 1);
+  if (of == Operator::kInference && context.OptionalInputAt(5).get_ptr() != nullptr) {
+    result.flow = input("flow", 5);
+  }
   require_supported(result.x, of);
   return result;
 }
@@ -106,6 +109,7 @@ void compute(Context* context, Operator of, bool modulated) {
     tensors.weight = in.weight.data();
     tensors.bias = in.bias.data();
     tensors.addend = data(in.addend);
+    tensors.flow = data(in.flow);
     tensors.out = out.data();
     if (of != Operator::kForward) {
       infer(problem, tensors, in.weight, attributes.constant);
@@ -343,9 +347,10 @@ PD_BUILD_DOUBLE_GRAD_OP(paddle_dcn_v2)
     .SetInferShapeFn(binding::double_backward_shape<true>)
     .SetInferDtypeFn(binding::double_backward_dtype<true>) DCN_SPMD(binding::double_backward_spmd);
 
-// Forward alone, with what the layers around a convolution do: see Problem. The mask may be absent.
+// Forward alone, with what the layers around a convolution do: see Problem. Mask and flow may be
+// absent.
 PD_BUILD_OP(paddle_dcn_inference)
-    .Inputs({"x", "offset", paddle::Optional("mask"), "weight", "bias"})
+    .Inputs({"x", "offset", paddle::Optional("mask"), "weight", "bias", paddle::Optional("flow")})
     .Outputs({"out"})
     .Attrs(Attributes::declarations(Operator::kInference))
     .SetKernelFn(binding::inference_kernel)

@@ -83,6 +83,7 @@ void check_attributes(const Attributes& a) {
   check_int("im2col_step", a.im2col_step, 0);
   require(a.data_format == "NCHW" || a.data_format == "NHWC",
           "data_format: expected \"NCHW\" or \"NHWC\", got \"", a.data_format, "\"");
+  require(a.offset_bound >= 0, "offset_bound: expected 0 or more, got ", a.offset_bound);
   require(a.upper_bound >= 0, "upper_bound: expected 0 or more, got ", a.upper_bound);
 }
 
@@ -171,6 +172,7 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   p.plain = !in.offset.defined();
   p.modulated = a.joined || in.mask.defined();
   p.joined = a.joined;
+  p.offset_bound = a.offset_bound;
   p.negative_slope = a.negative_slope;
   if (a.upper_bound > 0) p.upper_bound = a.upper_bound;
   require(!a.joined || !in.mask.defined(), "mask: expected none beside joined offsets");
@@ -231,12 +233,21 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   const phi::DataType offset_dtype = mixed ? phi::DataType::FLOAT32 : dtype;
   p.dtype = element_type("x", dtype);
   p.offset_dtype = mixed ? DataType::kFloat32 : p.dtype;
-  const auto field = [&](int64_t planes) {
-    return std::array{p.batch, product({planes, p.deformable_groups, p.kernel_h, p.kernel_w}),
-                      p.out_height, p.out_width};
+  const auto planes = [&](int64_t count) {
+    return std::array{p.batch, count, p.out_height, p.out_width};
+  };
+  const auto field = [&](int64_t count) {
+    return planes(product({count, p.deformable_groups, p.kernel_h, p.kernel_w}));
   };
   if (!p.plain) check_tensor("offset", in.offset, place, offset_dtype, field(p.joined ? 3 : 2));
   if (in.mask.defined()) check_tensor("mask", in.mask, place, offset_dtype, field(1));
+  if (in.flow.defined()) {
+    p.flows = in.flow.dims().size() == 4 ? in.flow.dims()[1] / 2 : 0;
+    require(p.flows > 0 && p.deformable_groups % p.flows == 0,
+            "flow: expected 4 sizes, the second twice a divisor of ", p.deformable_groups,
+            " deformable groups, got ", shape_of(in.flow));
+    check_tensor("flow", in.flow, place, offset_dtype, planes(2 * p.flows));
+  }
   check_tensor("weight", in.weight, place, dtype,
                std::array{p.out_channels, p.group_channels(), p.kernel_h, p.kernel_w});
   if (in.bias.defined()) check_tensor("bias", in.bias, place, dtype, std::array{p.out_channels});

@@ -25,8 +25,9 @@ struct Attributes {
   int im2col_step = 0;               // 0: chosen by the kernels
   std::string data_format = "NCHW";  // or "NHWC"
   int gradient_mask = 0;  // a bit of Gradient for each gradient that backward computes; kUnitWeight
-  // Of paddle_dcn_inference, all but the first also of paddle_dcn_plain; see Problem.
+  // Of paddle_dcn_inference, all but the first two also of paddle_dcn_plain; see Problem.
   bool joined = false;
+  float offset_bound = 0;                     // 0: none
   float negative_slope = 1, upper_bound = 0;  // 0: none, since JSON has no infinity
   bool constant = false;                      // the weight never changes
 
@@ -46,6 +47,7 @@ struct Attributes {
       f("wanted", gradient_mask);
       if (of != Operator::kInference) return;
       f("joined", joined);
+      f("offset_bound", offset_bound);
     }
     f("negative_slope", negative_slope);
     f("upper_bound", upper_bound);
@@ -66,9 +68,9 @@ constexpr int kUnitWeight = 32;
 
 // Inputs of one call. There is no `mask` in v1 or where it is joined, no `bias` in backward, no
 // `grad_out` in forward. A plain convolution has neither `offset` nor `mask`, but may have
-// `addend`.
+// `addend`. There may be `flow` for inference only.
 struct Inputs {
-  Tensor x, offset, mask, weight, bias, grad_out, addend;
+  Tensor x, offset, mask, weight, bias, grad_out, addend, flow;
 };
 
 // The tensor, dense in its logical order and with memory. A predictor with oneDNN hands over

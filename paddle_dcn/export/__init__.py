@@ -272,9 +272,10 @@ def convert(
 
         fuse: For `"fast"`: whether to use the operator for inference, which has no gradients and
             runs on the CPU. It takes in a bias, BatchNorm and relu, relu6 or leaky_relu behind the
-            convolution, reads offset and mask from the tensor that they are parts of, and reorders
-            weights once: they must not change after the first run. Where an output has other users
-            or weights are computed, that is left as it is. Where Paddle's relu makes 0 of NaN, NaN
+            convolution, reads offset and mask from the tensor that they are parts of, bounds
+            offsets by a tangent and adds flow to them as BasicVSR++ does, and reorders weights
+            once: they must not change after the first run. Where an output has other users or
+            weights are computed, that is left as it is. Where Paddle's relu makes 0 of NaN, NaN
             stays NaN. Ordinary convolutions of 3x3 in float32, without stride, dilation and groups,
             of 16 channels or more, are computed by Winograd's minimal filtering, with the same
             behind them and the addition of a tensor of the same sizes; a NaN or infinite pixel

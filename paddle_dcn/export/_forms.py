@@ -20,7 +20,7 @@ from ._programs import Program, layer_of, replace, size_of
 OPERATORS = {
     "custom_op.paddle_dcn_v1": ("x", "offset", "weight", "bias"),
     "custom_op.paddle_dcn_v2": ("x", "offset", "mask", "weight", "bias"),
-    "custom_op.paddle_dcn_inference": ("x", "offset", "mask", "weight", "bias"),
+    "custom_op.paddle_dcn_inference": ("x", "offset", "mask", "weight", "bias", "flow"),
 }
 BUILTIN = "pd_op.deformable_conv"
 PLAIN = "custom_op.paddle_dcn_plain"
@@ -30,7 +30,7 @@ def describe(program: Program) -> list[str]:
     """Return a line for people on each deformable convolution of a program."""
     lines = []
     for operator in deformable(program):
-        (x, _, mask, weight, _, attributes), inference = read(operator)
+        (x, _, mask, weight, _, attributes), inference, _ = read(operator)
         version = "v2" if inference.joined or mask is not None else "v1"
         height, width = weight.shape[2:]
         parts = [
@@ -66,13 +66,21 @@ def rewrite(program: Program, form: Callable[[Call], Tensor]) -> None:
                 replace(operator, functools.partial(_emit_plain, operator))
 
 
-def _emit(form: Callable[[Call], Tensor], call: Call, inference: Inference) -> Tensor:
+def _emit(
+    form: Callable[[Call], Tensor], call: Call, inference: Inference, flow: Tensor | None
+) -> Tensor:
     """Emit a form of a convolution, and around it what the operator for inference does besides."""
+    fields = call.attributes.deformable_groups * math.prod(call.weight.shape[2:])
     if inference.joined:
-        planes, (height, width) = call.offset, call.weight.shape[2:]
-        offsets = 2 * call.attributes.deformable_groups * height * width
-        mask = nn.functional.sigmoid(planes[:, offsets:])
-        call = call._replace(offset=planes[:, :offsets], mask=mask)
+        planes = call.offset
+        mask = nn.functional.sigmoid(planes[:, 2 * fields :])
+        call = call._replace(offset=planes[:, : 2 * fields], mask=mask)
+    if inference.offset_bound:
+        call = call._replace(offset=inference.offset_bound * paddle.tanh(call.offset))
+    if flow is not None:
+        flows = paddle.split(flow, flow.shape[1] // 2, axis=1)
+        repeated = [each.tile([1, fields // len(flows), 1, 1]) for each in flows]
+        call = call._replace(offset=call.offset + paddle.concat(repeated, axis=1))
     return _activate(form(call), inference)
 
 
@@ -206,8 +214,9 @@ def grid_sample(call: Call) -> Tensor:
     return _in_builtins_terms(convolve, call)
 
 
-def read(operator: Any) -> tuple[Call, Inference]:
-    """Return what an operator is told to do."""
+def read(operator: Any) -> tuple[Call, Inference, Any]:
+    """Return what an operator is told to do: at last the flow, or None."""
+    flow = None
     operands = [each if each.initialized() else None for each in operator.operands_source()]
     attributes = operator.attrs()
     if operator.name() in OPERATORS:
@@ -216,6 +225,7 @@ def read(operator: Any) -> tuple[Call, Inference]:
         if zeros.name() == "pd_op.full" and zeros.attrs()["value"] == 0:
             tensors["bias"] = None
         tensors.setdefault("mask", None)
+        flow = tensors.pop("flow", None)
         paddings = attributes["paddings"]
         chosen = {name: attributes[name] for name in ("im2col_step", "data_format")}
         chosen["weighted"] = _ops.has_weight(attributes["wanted"])
@@ -235,7 +245,7 @@ def read(operator: Any) -> tuple[Call, Inference]:
             **chosen,
         ),
     )
-    return call, _inference(attributes)
+    return call, _inference(attributes), flow
 
 
 def _in_builtins_terms(convolve: Callable[[Call], Tensor], call: Call) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import paddle
 
 from .. import _ops
 from .._checks import Attributes, Call, Inference, dtype_name
@@ -21,6 +22,7 @@ class _Site:
     operator: Any
     call: Call
     inference: Inference
+    flows: Sequence[Any] = ()  # that are added to offsets of a deformable convolution
     addend: Any = None  # of a plain convolution
 
 
@@ -34,12 +36,13 @@ def fuse(program: Program, savings: Sequence[str] | None = None) -> dict[str, in
     counts = dict.fromkeys(savings, 0)
     with program.building():
         for operator in _forms.deformable(program):
-            site = _Site(operator, *_forms.read(operator))
+            call, inference, flow = _forms.read(operator)
+            site = _Site(operator, call, inference, () if flow is None else (flow,))
             taken = [name for name in savings if name != PLAIN and _AROUND[name](program, site)]
             for name in taken:
                 counts[name] += 1
             if taken:
-                _put(operator, site, lambda site=site: _ops.infer(site.call, site.inference))
+                _put(operator, site, lambda site=site: _infer(site))
         convolutions = [each for each in program.operators if each.name() == "pd_op.conv2d"]
         for operator in convolutions if PLAIN in savings else ():
             site = _plain(program, operator)
@@ -51,6 +54,12 @@ def fuse(program: Program, savings: Sequence[str] | None = None) -> dict[str, in
                     lambda site=site: _ops.plain_conv2d(site.call, site.inference, site.addend),
                 )
     return counts
+
+
+def _infer(site: _Site) -> Any:
+    *others, flow = site.flows or (None,)
+    flow = paddle.concat([*others, flow], axis=1) if others else flow
+    return _ops.infer(site.call, site.inference, flow)
 
 
 def _put(operator: Any, site: _Site, emit: Callable[[], Any]) -> None:
@@ -100,11 +109,16 @@ def _residual(program: Program, site: _Site) -> None:
         return
     out = site.operator.result(0)
     (addend,) = [each for each in user.operands_source() if not each.is_same(out)]
-    known = len(addend.shape) == 4 and min(addend.shape[1:]) >= 0
-    # Of two batches that are left open one may turn out to be 1, and be broadcast.
-    same = out.shape[0] >= 0 or sum(each.shape[:1] == (-1,) for each in program.inputs) == 1
-    if known and same and addend.shape == out.shape and addend.dtype == out.dtype:
+    if _same_sizes(program, addend, out):
         site.operator, site.addend = user, addend
+
+
+def _same_sizes(program: Program, one: Any, other: Any) -> bool:
+    """Return whether two tensors with four axes surely have the same sizes, and dtype."""
+    known = len(one.shape) == 4 and min(one.shape[1:]) >= 0
+    # Of two batches that are left open one may turn out to be 1, and be broadcast.
+    same = one.shape[0] >= 0 or sum(each.shape[:1] == (-1,) for each in program.inputs) == 1
+    return known and same and one.shape == other.shape and one.dtype == other.dtype
 
 
 def _fold(program: Program, site: _Site) -> bool:
@@ -154,9 +168,12 @@ def _activation(program: Program, site: _Site) -> bool:
 
 
 def _joined(program: Program, site: _Site) -> bool:
-    """Read offset and mask from the planes that they are parts of, all of them in mmcv's order."""
+    """Read offset and mask from the planes that they are parts of, all of them in mmcv's order.
+
+    Offsets may be bounded by a tangent, and be added to flow, as BasicVSR++ has it.
+    """
     call = site.call
-    if call.mask is None:
+    if call.mask is None or site.flows or site.inference.offset_bound:
         return False
     sigmoid = call.mask.get_defining_op()
     if _kind(sigmoid) != "sigmoid" or call.mask.dtype != call.offset.dtype:
@@ -166,14 +183,67 @@ def _joined(program: Program, site: _Site) -> bool:
     logits = sigmoid.operand_source(0)
     if call.offset.shape[1] != 2 * fields or logits.shape[1] != fields:
         return False  # a size that is open, or a mask with one channel for all
-    (planes, start, stop), *more = _merged(
-        [*_parts(program, call.offset), *_parts(program, logits)]
-    )
+    pieces, flows = _flowing(program, site)
+    parts = _merged([part for piece in pieces for part in _parts(program, piece)])
+    bounded, bound = _bounded(program, parts[0].of)
+    if bound:
+        if len(parts) > 1 or parts[0].start > 0 or bounded.shape[1] != 2 * fields:
+            return False
+        parts = _parts(program, bounded)
+    (planes, start, stop), *more = _merged([*parts, *_parts(program, logits)])
     if more or start != 0 or stop != planes.shape[1]:
         return False
     site.call = call._replace(offset=planes, mask=None)
-    site.inference = site.inference._replace(joined=True)
+    site.inference = site.inference._replace(joined=True, offset_bound=bound)
+    site.flows = flows
     return True
+
+
+def _flowing(program: Program, site: _Site) -> tuple[list[Any], list[Any]]:
+    """Return what offsets consist of, and the flow, [N, 2, ...], that is added to each of these.
+
+    Where no flow is, offsets are one piece, and there are none.
+    """
+    offset = site.call.offset
+    operator = offset.get_defining_op()
+    pieces = [offset]
+    if _kind(operator) == "concat" and _is_channels(program, operator):
+        pieces = _sources(operator)[0].operands_source()
+    sums = [_sum_with_flow(program, piece) for piece in pieces]
+    even = site.call.attributes.deformable_groups % len(pieces) == 0
+    if None in sums or not even or len({piece.shape[1] for piece in pieces}) > 1:
+        return [offset], []
+    return [piece for piece, _ in sums], [flow for _, flow in sums]
+
+
+def _sum_with_flow(program: Program, value: Any) -> tuple[Any, Any] | None:
+    """Return the terms of a sum whose second is two channels, repeated."""
+    operator = value.get_defining_op()
+    if _kind(operator) != "add":
+        return None
+    terms = operator.operands_source()
+    for term, repeated in (terms, reversed(terms)):
+        tile = repeated.get_defining_op()
+        if _kind(tile) == "tile" and _same_sizes(program, term, repeated):
+            flow, times = tile.operands_source()
+            times = _known(program, times)
+            if times is not None and [*times] == [1, repeated.shape[1] // 2, 1, 1]:
+                return (term, flow) if flow.shape[1] == 2 else None
+    return None
+
+
+def _bounded(program: Program, value: Any) -> tuple[Any, float]:
+    """Return of bound * tanh(x) x and the bound, or 0 if that is not what a value is."""
+    operator, bound = value.get_defining_op(), 1.0
+    if _kind(operator) == "scale" and operator.attrs()["bias"] == 0:
+        factor = _known(program, operator.operand_source(1))
+        bound = 0.0 if factor is None else factor.item()
+        operator = operator.operand_source(0).get_defining_op()
+    # The operator's attributes are float32, which may not be enough beside float64.
+    exact = dtype_name(value.dtype) != "float64" or bound == np.float32(bound)
+    if _kind(operator) != "tanh" or bound <= 0 or not exact:
+        return value, 0.0
+    return operator.operand_source(0), bound
 
 
 def _constant(program: Program, site: _Site) -> bool:

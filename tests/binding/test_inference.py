@@ -132,6 +132,12 @@ def test_no_gradients():
             r"offset: expected float32 \[2, 54, 13, 17\]",
         ),
         ({}, {"joined": True}, "mask: expected none beside joined offsets"),
+        ({}, {"flow": [2, 3, 13, 17]}, r"flow: expected float32 \[2, 2, 13, 17\]"),
+        ({}, {"flow": [2, 8, 13, 17]}, "flow: expected 4 sizes, the second twice a divisor of 2"),
+        ({}, {"flow": [2, 1, 13, 17]}, "flow: expected 4 sizes"),
+        ({}, {"flow": [2, 2]}, "flow: expected 4 sizes"),
+        ({}, {"flow": [1, 2, 13, 17]}, r"flow: expected float32 \[2, 2, 13, 17\]"),
+        ({}, {"offset_bound": -1.0}, "offset_bound: expected 0 or more, got -1"),
         ({}, {"upper_bound": -1.0}, "upper_bound: expected 0 or more, got -1"),
         ({}, {"upper_bound": float("nan")}, "upper_bound: expected 0 or more, got nan"),
     ],
@@ -140,8 +146,9 @@ def test_errors(changed, form, message):
     call, _ = make_call(*SHAPES[0], DTYPES[0], False)
     changed = {name: paddle.zeros(shape) for name, shape in changed.items()}
     changed |= {name: form.pop(name) for name in ("mask",) if name in form}
+    flow = paddle.zeros(form.pop("flow")) if "flow" in form else None
     with pytest.raises(ValueError, match=message):
-        _ops.infer(call._replace(**changed), _checks.Inference(**form))
+        _ops.infer(call._replace(**changed), _checks.Inference(**form), flow)
 
 
 WRONG = {  # sizes of x, weight, bias and addend, and what is said

@@ -100,8 +100,7 @@ def check_results(
     inference: Inference = TRAINING,
 ) -> None:
     """Hold output and gradients against the formula, by the size of the terms of each number."""
-    if inference.joined:
-        arrays = {**arrays, "mask": 1 / (1 + np.exp(-arrays["mask"]))}
+    arrays = kernel_jobs.prepared(case, arrays, inference)
     wanted, terms = formula(case, arrays), absolute_terms(case, arrays)
     out, slope = wanted["out"], inference.negative_slope
     out = out + arrays.get("addend", 0.0)
@@ -111,6 +110,11 @@ def check_results(
         terms["out"] = terms["out"].max((2, 3), keepdims=True, initial=0.0)
         terms["out"] = terms["out"] + np.abs(arrays.get("addend", 0.0))
         depth = {"out": depth["out"] * amplification()}
+    if inference.offset_bound:  # samples beside an edge change by as much as any other
+        weights = np.abs(arrays["weight"]).sum((1, 2, 3)).reshape(1, -1, 1, 1)
+        mask = 1.0 if arrays["mask"] is None else np.abs(arrays["mask"]).max(initial=0)
+        terms["out"] = terms["out"] + np.abs(arrays["x"]).max(initial=0) * mask * weights
+        depth = {"out": depth["out"] * kernel_jobs.rounded_positions(case, inference)}
     largest = max(1.0, *(np.abs(arrays[n]).max(initial=0) for n in ("x", "weight", "grad")))
     for name, result in results.items():
         among = dtypes if name in ("offset", "mask") else dtypes[:1]
@@ -147,18 +151,20 @@ class Kernels:
         shift = 0 if self.aligned else max(sizes[dtype] for dtype in self.dtypes)
         device = ("cpu", self.engine, self.threads)
         arrays = kernel_jobs.remembered_problem(self.case, self.dtypes[0])
-        addend = {"addend": arrays["grad"]} if self.added else {}
+        added = {"addend": arrays["grad"]} if self.added else {}
+        if self.inference.flows:
+            added["flow"] = kernel_jobs.random_flow(self.case, self.inference.flows)
         job = kernel_jobs.Job(
             self.case,
             self.dtypes,
             device,
             self.wanted,
             shift=shift,
-            arrays=addend,
+            arrays=added,
             inference=self.inference,
         )
         results = kernel_jobs.run(SHIPPED, job)
-        check_results(self.case, arrays | addend, results, self.dtypes, self.inference)
+        check_results(self.case, arrays | added, results, self.dtypes, self.inference)
 
 
 def _to_leaf(array: np.ndarray, dtype: str, wanted: bool, strided: bool):
@@ -692,7 +698,8 @@ def draw(
             form = Inference(False, slope, bound, plain=True, packed=packed)
             added = rng.choice([True, False])
             return Kernels(plain(case), DTYPES[0], engine, threads, (), aligned, form, added)
-        form = Inference(joined, slope, bound, packed=packed)
+        reach, flows = rng.choice([0.0, 0.0, 2.5]), rng.choice([0, 0, 1, case.deformable_groups])
+        form = Inference(joined, slope, bound, False, reach, flows, packed)
         return Kernels(case, dtypes, engine, threads, (), aligned, form)
     title = "deform_conv2d" if sort < 5 else rng.choice(list(ENTRIES))
     entry = ENTRIES[title]

@@ -13,7 +13,14 @@ from tests.support import operators
 from tests.support.cases import COMPACT, Case
 from tests.support.comparison import assert_close
 from tests.support.engines import EMULATED, NATIVE, SHIPPED
-from tests.support.kernel_jobs import Inference, Job, run
+from tests.support.kernel_jobs import (
+    Inference,
+    Job,
+    prepared,
+    random_flow,
+    rounded_positions,
+    run,
+)
 from tests.support.problems import DTYPE_IDS, DTYPES, FULL_BITS, random_problem
 from tests.support.winograd import amplification
 
@@ -25,31 +32,47 @@ FORMS = [
 ]
 # Whose images are not copied, but taken a few at a time where the mask is computed.
 CHUNKED = Case(3, 4, (5, 6), 6, padding=1, data_format="NHWC", im2col_step=2)
-JOBS = [
-    (case, form)
-    for case in [*COMPACT, CHUNKED]
-    for form in FORMS
-    if case.modulated or not form.joined
-]
+FLOWING = [Inference(flows=1), Inference(joined=True, offset_bound=2.5, flows=-1)]
+
+
+def fitting(case: Case, forms: list[Inference]) -> list[tuple[Case, Inference]]:
+    """A case with the forms that it can have; -1 flows are one for each deformable group."""
+    return [
+        (case, form._replace(flows=form.flows if form.flows >= 0 else case.deformable_groups))
+        for form in forms
+        if case.modulated or not form.joined
+    ]
+
+
+JOBS = [job for case in [*COMPACT, CHUNKED] for job in fitting(case, FORMS)]
+JOBS += [job for case in COMPACT[::4] for job in fitting(case, FLOWING)]
 
 
 @functools.cache
-def convolution(case: Case, dtype: str, joined: bool) -> np.ndarray:
+def convolution(case: Case, dtype: str, form: Inference) -> np.ndarray:
     arrays = dict(random_problem(case, dtype))
-    if joined:
-        arrays["mask"] = 1 / (1 + np.exp(-arrays["mask"]))
+    if form.flows:
+        arrays["flow"] = random_flow(case, form.flows)
+    arrays = prepared(case, arrays, form)
     return operators.run(deform_conv2d_reference, case, arrays, backward=False)["out"]
+
+
+def job_of(case: Case, form: Inference, dtypes: tuple[str, str], engine: int) -> Job:
+    arrays = {"flow": random_flow(case, form.flows)} if form.flows else {}
+    return Job(case, dtypes, ("cpu", engine, 2), (), arrays=arrays, inference=form)
 
 
 def check(job: Job, out: np.ndarray) -> None:
     """Hold what a job has given against the reference."""
     case, dtype, form = job.case, job.dtypes[0], job.inference
-    wanted = convolution(case, "float32" if dtype in FULL_BITS else "bfloat16", form.joined)
+    key = Inference(form.joined, offset_bound=form.offset_bound, flows=form.flows)
+    wanted = convolution(case, "float32" if dtype in FULL_BITS else "bfloat16", key)
     wanted = wanted + job.arrays.get("addend", 0)
     wanted = np.minimum(
         np.where(wanted < 0, form.negative_slope * wanted, wanted), form.upper_bound
     )
     depth = case.depth["out"] * (amplification() if form.plain else 1)
+    depth *= rounded_positions(case, form)
     assert_close(out, wanted, dtype, depth, f"{job}")
 
 
@@ -57,7 +80,7 @@ def check(job: Job, out: np.ndarray) -> None:
 @pytest.mark.parametrize("engine", NATIVE)
 def test_table(engine, dtypes):
     for case, form in JOBS:
-        job = Job(case, dtypes, ("cpu", engine, 2), (), inference=form)
+        job = job_of(case, form, dtypes, engine)
         check(job, run(SHIPPED, job)["out"])
 
 
@@ -67,7 +90,7 @@ def test_table_emulated(engine):
     """One form and one data type for each case, each of them for several."""
     library = Library(build(emulated=True))
     for i, (case, form) in enumerate(JOBS[::3]):
-        job = Job(case, DTYPES[i % 7], ("cpu", engine, 2), (), inference=form)
+        job = job_of(case, form, DTYPES[i % 7], engine)
         check(job, run(library, job)["out"])
 
 

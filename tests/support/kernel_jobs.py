@@ -75,7 +75,42 @@ class Inference(NamedTuple):
     negative_slope: float = 1.0
     upper_bound: float = float("inf")
     plain: bool = False  # without the case's offsets and mask
+    offset_bound: float = 0.0
+    flows: int = 0  # of the job's array "flow"
     packed: bool = False  # a first call packs the weight, whose memory is NaN in the second
+
+
+def prepared(case: Case, arrays: dict[str, np.ndarray], form: Inference) -> dict[str, np.ndarray]:
+    """The offsets and the mask that a form makes of what it is given, to convolve with."""
+    prepared = dict(arrays)
+    offset, mask = arrays["offset"], arrays["mask"]
+    if form.joined:
+        prepared["mask"] = 1 / (1 + np.exp(-mask))
+    if form.offset_bound:
+        offset = form.offset_bound * np.tanh(offset)
+    if form.flows:
+        each = case.batch, form.flows, -1, 2, *case.out_size
+        offset = (offset.reshape(each) + arrays["flow"].reshape(each)).reshape(offset.shape)
+    return prepared | {"offset": offset}
+
+
+def rounded_positions(case: Case, form: Inference) -> float:
+    """How many times more terms the rounding of positions is worth, to `comparison.tolerance`.
+
+    A sample changes by up to twice the largest pixel from one pixel to the next.
+    """
+    if not form.offset_bound:
+        return 1.0  # what is added is a multiple of 1/64, and exact
+    return (2 * (max(case.size) + form.offset_bound + LARGEST_FLOW)) ** 2
+
+
+LARGEST_FLOW = 3.0
+
+
+def random_flow(case: Case, flows: int) -> np.ndarray:
+    """Multiples of 1/8, which every dtype has."""
+    bound, shape = int(8 * LARGEST_FLOW), (case.batch, 2 * flows, *case.out_size)
+    return np.random.default_rng(1).integers(-bound, bound, shape, endpoint=True) / 8
 
 
 @dataclass
@@ -133,6 +168,8 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
         del shapes["mask"]
     if p.plain:
         del shapes["offset"]
+    if not p.flows:
+        del shapes["flow"]
     if not p.weighted and kind == "cpu":
         del shapes["weight"], shapes["bias"]
     arrays = dict(remembered_problem(job.case, job.dtypes[0]))
@@ -147,7 +184,7 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
     def memory(name: str, like: str) -> np.ndarray:
         """Room for a tensor, filled with NaN patterns, or with the case's values."""
         values = arrays.get(name)
-        dtype = job.dtypes[like in ("offset", "mask")]
+        dtype = job.dtypes[like in ("offset", "mask", "flow")]
         array = aligned_empty(shapes[like], to_memory(np.zeros(0), dtype).dtype, job.shift)
         array.view(np.uint8)[...] = 0xFF
         if values is not None:

@@ -696,7 +696,7 @@ struct BackwardPass : BackwardPhases<Product, BackwardBuffers<Product>> {
       const Image<const Pixel> x = this->x_image(slab, d);
       const Image<T> grad_x = this->grad_x_image(slab, d);
       for (int64_t tap = 0; tap < p.taps(); ++tap) {
-        plan_samples(p, this->offset, this->mask, tile, d, tap, *own.plan);
+        plan_samples(p, this->offset, this->mask, this->flow, tile, d, tap, *own.plan);
         scatter_tap(*own.plan, tile.count, x, grad_x, find_runs(p, slab, columns, d, tap),
                     own.grad_columns, buffers.column_stride, sums);
         if (!buffers.coordinates_wanted) continue;

@@ -358,7 +358,7 @@ struct DirectBackwardPass : BackwardPhases<VectorProduct<T>, DirectBackwardBuffe
       for (int64_t tap = 0; tap < p.taps(); tap += buffers.plans) {
         const int64_t taps = smaller(buffers.plans, p.taps() - tap);
         for (int64_t k = 0; k < taps; ++k) {
-          plan_samples(p, this->offset, this->mask, tile, d, tap + k, own.plan[k]);
+          plan_samples(p, this->offset, this->mask, this->flow, tile, d, tap + k, own.plan[k]);
         }
         if (buffers.wanted.coordinates) {
           __builtin_memset(own.sums, 0, taps * kDirectTile * sizeof(own.sums[0]));

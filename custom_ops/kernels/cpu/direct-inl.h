@@ -367,7 +367,7 @@ struct DirectPass : ForwardPhases<VectorProduct<T>, DirectBuffers<T>> {
           const int64_t count = smaller(step, taps - tap);
           if (d != planned || step < taps) {
             for (int64_t k = 0; k < count; ++k) {
-              plan_samples(p, offset, mask, tile, d, tap + k, own.plan[k]);
+              plan_samples(p, offset, mask, this->flow, tile, d, tap + k, own.plan[k]);
             }
             planned = d;
           }

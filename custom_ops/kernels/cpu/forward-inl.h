@@ -263,14 +263,8 @@ struct ForwardPhases : Pass<Product, ForwardTensors, Buffers> {
       const int64_t logits =
           offset.index(p, first_image + task / planes, 2 * planes + task % planes, 0);
       const T* source = read_row(offset.data, offset.dtype, logits, pixels, row);
-      for (int64_t i = 0; i < pixels; ++i) row[i] = sigmoid(source[i]);
+      for (int64_t i = 0; i < pixels; ++i) row[i] = 1 / (1 + exponential(-source[i]));
     });
-  }
-
- private:
-  static T sigmoid(T v) {
-    if constexpr (sizeof(T) == sizeof(double)) return 1 / (1 + __builtin_exp(-v));
-    return 1 / (1 + __builtin_expf(-v));
   }
 };
 

@@ -43,6 +43,9 @@ struct Largest {
   Magnitude x, mask, weight, grad_out;
 };
 
+inline const void* flow_of(const ForwardTensors& tensors) { return tensors.flow; }
+inline const void* flow_of(const BackwardTensors&) { return nullptr; }
+
 // One thread's way through a pass. A phase is a method that all threads of the team enter together.
 template <typename Product, typename Tensors, typename Buffers>
 struct Pass {
@@ -58,6 +61,7 @@ struct Pass {
   const typename Buffers::ThreadBuffers own;
   const Planes offset;
   Planes mask;
+  const Planes flow;
   Tile<T> tile;
   int64_t first_image = 0, images = 0;  // that are at hand
   const Pixel* x = nullptr;  // theirs: arranged in buffers.blocks, or as they are in the tensor
@@ -72,6 +76,7 @@ struct Pass {
         own(own_buffers(buffers, workspace, team.thread())),
         offset(like_offset(p, tensors.offset)),
         mask(like_mask(p, tensors.mask)),
+        flow(like_flow(p, flow_of(tensors))),
         tile{0, 0, 0, own.origins, own.origins + kMaxTile} {
     own.plan->largest_mask = 0;
     __builtin_memset(own.zeros, 0, buffers.slabs[0].channels * sizeof(Pixel));
@@ -127,7 +132,7 @@ struct Pass {
     for (int64_t d = range.first; d <= range.last; ++d) {
       const Image<const Pixel> image = x_image(slab, d);
       for (int64_t tap = 0; tap < count; ++tap) {
-        plan_samples(p, offset, mask, tile, d, first + tap, *own.plan);
+        plan_samples(p, offset, mask, flow, tile, d, first + tap, *own.plan);
         sample_columns(*own.plan, tile.count, image, find_runs(p, slab, layout, d, tap), columns);
       }
     }

@@ -2,6 +2,7 @@
 // (tap, deformable group) over the pixels of a tile.
 #pragma once
 
+#include "exponential-inl.h"
 #include "layout-inl.h"
 #include "magnitude-inl.h"
 
@@ -159,7 +160,7 @@ struct SamplingPlan {
 
 enum Side : int32_t { kTop = 1, kBottom = 2, kLeft = 4, kRight = 8, kAllSides = 15 };
 
-// Offsets or masks: planes of output pixels, image after image.
+// Offsets, masks or flow: planes of output pixels, image after image.
 struct Planes {
   const void* data;
   DataType dtype;
@@ -179,15 +180,40 @@ DCN_INLINE Planes like_mask(const Problem& p, const void* data) {
   return {data, p.offset_dtype, mask_planes(p) * p.out_pixels()};
 }
 
+DCN_INLINE Planes like_flow(const Problem& p, const void* data) {
+  return {data, p.offset_dtype, 2 * p.flows * p.out_pixels()};
+}
+
 template <typename T>
 DCN_INLINE bool is_infinite(T v) {
   constexpr T kLargest = std::numeric_limits<T>::max();
   return (v > kLargest) | (v < -kLargest);
 }
 
+// What inference makes of offsets along an axis (0: y, 1: x): either these or `refined`.
 template <typename T>
-void plan_samples(const Problem& p, const Planes& offset, const Planes& mask, const Tile<T>& tile,
-                  int64_t deformable_group, int64_t tap, SamplingPlan<T>& plan) {
+const T* refine(const Problem& p, const Planes& flow, const Tile<T>& tile, int64_t deformable_group,
+                int64_t axis, const T* offset, T* refined) {
+  if (p.offset_bound > 0) {
+    const T bound = static_cast<T>(p.offset_bound);
+    for (int64_t t = 0; t < tile.count; ++t) refined[t] = bound * hyperbolic_tangent(offset[t]);
+    offset = refined;
+  }
+  if (p.flows > 0) {
+    T converted[kMaxTile];
+    const int64_t plane = 2 * (deformable_group * p.flows / p.deformable_groups) + axis;
+    const int64_t index = flow.index(p, tile.image, plane, tile.pixel);
+    const T* const added = read_row(flow.data, flow.dtype, index, tile.count, converted);
+    for (int64_t t = 0; t < tile.count; ++t) refined[t] = offset[t] + added[t];
+    offset = refined;
+  }
+  return offset;
+}
+
+template <typename T>
+void plan_samples(const Problem& p, const Planes& offset, const Planes& mask, const Planes& flow,
+                  const Tile<T>& tile, int64_t deformable_group, int64_t tap,
+                  SamplingPlan<T>& plan) {
   T converted_y[kMaxTile], converted_x[kMaxTile], converted_mask[kMaxTile];
   const int64_t count = tile.count;
   const int64_t plane = deformable_group * p.taps() + tap;
@@ -196,6 +222,8 @@ void plan_samples(const Problem& p, const Planes& offset, const Planes& mask, co
   const T* dx = read_row(offset.data, offset.dtype, index + p.out_pixels(), count, converted_x);
   prefetch_row(offset.data, offset.dtype, index + 2 * p.out_pixels(), count);
   prefetch_row(offset.data, offset.dtype, index + 3 * p.out_pixels(), count);
+  dy = refine(p, flow, tile, deformable_group, 0, dy, converted_y);
+  dx = refine(p, flow, tile, deformable_group, 1, dx, converted_x);
   const T* m = converted_mask;
   if (p.modulated) {
     const int64_t mask_index = mask.index(p, tile.image, plane, tile.pixel);
