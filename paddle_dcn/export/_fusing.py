@@ -94,12 +94,24 @@ def _plain(program: Program, operator: Any) -> _Site | None:
     _fold(program, site)
     _residual(program, site)
     _activation(program, site)
-    # oneDNN pools what is not in its own layout many times more slowly.
-    if any(_kind(user) == "pool2d" for user in site.operator.result(0).all_used_ops()):
+    # oneDNN pools what is not in its own layout many times more slowly, but not for a mean.
+    pools = [user for user in site.operator.result(0).all_used_ops() if _kind(user) == "pool2d"]
+    if not all(_averages_images(program, pool) for pool in pools):
         parameters = (site.call.weight, site.call.bias)
         remove_unused([each.get_defining_op() for each in parameters if each is not None])
         return None
+    for pool in pools:
+        replace(pool, lambda pool=pool: pool.operand_source(0).mean([2, 3], keepdim=True))
     return site
+
+
+def _averages_images(program: Program, pool: Any) -> bool:
+    """Return whether pooling makes a pixel of each image, the mean of all."""
+    attributes = pool.attrs()
+    size = _known(program, pool.operand_source(1))
+    one = attributes["adaptive"] and size is not None and [*size] == [1, 1]
+    whole = one or attributes["global_pooling"]
+    return whole and (attributes["pooling_type"], attributes["data_format"]) == ("avg", "NCHW")
 
 
 def _residual(program: Program, site: _Site) -> None:

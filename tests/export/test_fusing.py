@@ -448,6 +448,7 @@ PLAIN_ROWS = {
     "broadcast": (lambda n, x: n.first(x) + x.mean([1, 2, 3], keepdim=True), 1, {"add", "mean"}),
     "two users": (lambda n, x: (lambda y: [F.relu(y), y])(n.first(x)), 1, {"relu"}),
     "pooled": (lambda n, x: F.max_pool2d(F.relu(n.first(x)), 2), 0, {"conv2d", "relu", "pool2d"}),
+    "mean": (lambda n, x: F.relu(F.adaptive_avg_pool2d(n.first(x), 1)), 1, {"mean", "relu"}),
     "computed weight": (lambda n, x: F.conv2d(x, 2 * n.first.weight), 0, {"conv2d", "scale"}),
     **{
         kind: (lambda n, x, kind=kind: getattr(n, kind)(x), 0, {"conv2d"})
