@@ -48,6 +48,7 @@ class Problem(ctypes.Structure):
         ("plain", ctypes.c_bool),
         ("offset_bound", ctypes.c_double),
         ("flows", ctypes.c_int64),
+        ("x_channels_last", ctypes.c_bool),
         ("weighted", ctypes.c_bool),
         ("path", ctypes.c_int),
     ]
@@ -74,6 +75,7 @@ class Problem(ctypes.Structure):
         plain: bool = False,
         offset_bound: float = 0.0,
         flows: int = 0,
+        x_channels_last: bool = False,
         weighted: bool = True,
         path: int = FASTEST,
     ) -> Problem:
@@ -98,6 +100,7 @@ class Problem(ctypes.Structure):
             plain,
             offset_bound,
             flows,
+            x_channels_last,
             weighted,
             path,
         )
@@ -107,10 +110,11 @@ class Problem(ctypes.Structure):
         n, taps = self.batch, self.kernel_h * self.kernel_w
         planes = self.deformable_groups * taps
         image, out_image = (self.height, self.width), (self.out_height, self.out_width)
+        x, out = (n, self.channels, *image), (n, self.out_channels, *out_image)
+        if self.channels_last or self.x_channels_last:
+            x = n, *image, self.channels
         if self.channels_last:
-            x, out = (n, *image, self.channels), (n, *out_image, self.out_channels)
-        else:
-            x, out = (n, self.channels, *image), (n, self.out_channels, *out_image)
+            out = n, *out_image, self.out_channels
         kernel = (self.kernel_h, self.kernel_w)
         return {
             "x": x,

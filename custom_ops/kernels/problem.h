@@ -54,6 +54,7 @@ struct Problem {
   // each is for the same number of deformable groups, which follow one another.
   double offset_bound = 0;
   int64_t flows = 0;
+  bool x_channels_last = false;  // x is NHWC, whatever out is
 
   // Without weights, out is bias plus the sum over taps of mask * S, channel by channel: groups and
   // out_channels are the channels. The CPU reads no weight; CUDA is given one of ones.
@@ -62,6 +63,7 @@ struct Problem {
   // stands here rather than in every call's arguments. kFastest: chosen here.
   Path path = Path::kFastest;
 
+  bool reads_channels_last() const { return channels_last || x_channels_last; }
   int64_t taps() const { return kernel_h * kernel_w; }
   int64_t in_pixels() const { return height * width; }
   int64_t out_pixels() const { return out_height * out_width; }

@@ -61,7 +61,10 @@ Inputs read_inputs(const Context& context, const Attributes& attributes, Operato
     return undo_onednn_layout(name, context.InputAt(index), attributes);
   };
   Inputs result;
-  result.x = input("x", 0);
+  const Tensor& x = context.InputAt(0);
+  const bool infers = of == Operator::kInference || of == Operator::kPlain;
+  result.x_channels_last = infers && attributes.data_format == "NCHW" && has_channels_last(x);
+  result.x = result.x_channels_last ? x : input("x", 0);
   if (of == Operator::kPlain) {
     result.weight = input("weight", 1);
     result.bias = input("bias", 2);

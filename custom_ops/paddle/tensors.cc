@@ -169,6 +169,7 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   check_attributes(a);
   Problem p;
   p.channels_last = a.data_format == "NHWC";
+  p.x_channels_last = in.x_channels_last;
   p.plain = !in.offset.defined();
   p.modulated = a.joined || in.mask.defined();
   p.joined = a.joined;

@@ -71,7 +71,11 @@ constexpr int kUnitWeight = 32;
 // `addend`. There may be `flow` for inference only.
 struct Inputs {
   Tensor x, offset, mask, weight, bias, grad_out, addend, flow;
+  bool x_channels_last = false;  // see Problem
 };
+
+// Whether a predictor with oneDNN has the tensor, of sizes [N, C, H, W], as [N, H, W, C] in memory.
+bool has_channels_last(const Tensor& tensor);
 
 // The tensor, dense in its logical order and with memory. A predictor with oneDNN hands over
 // tensors in its blocked layouts, which are copied; any other is returned as it is.

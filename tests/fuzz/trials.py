@@ -695,11 +695,13 @@ def draw(
         joined, packed = case.modulated and rng.choice([True, False]), rng.choice([True, False])
         slope, bound = rng.choice([1.0, 0.1, 0.0]), rng.choice([inf, 6.0, 0.5])
         if rng.choice([True, False]):
-            form = Inference(False, slope, bound, plain=True, packed=packed)
+            last = rng.choice([True, False])
+            form = Inference(False, slope, bound, plain=True, x_channels_last=last, packed=packed)
             added = rng.choice([True, False])
             return Kernels(plain(case), DTYPES[0], engine, threads, (), aligned, form, added)
         reach, flows = rng.choice([0.0, 0.0, 2.5]), rng.choice([0, 0, 1, case.deformable_groups])
-        form = Inference(joined, slope, bound, False, reach, flows, packed)
+        last = rng.choice([True, False])
+        form = Inference(joined, slope, bound, False, reach, flows, last, packed)
         return Kernels(case, dtypes, engine, threads, (), aligned, form)
     title = "deform_conv2d" if sort < 5 else rng.choice(list(ENTRIES))
     entry = ENTRIES[title]

@@ -27,7 +27,7 @@ from tests.support.winograd import amplification
 FORMS = [
     Inference(joined=True, negative_slope=0.0),
     Inference(joined=True, packed=True),
-    Inference(negative_slope=0.1, packed=True),
+    Inference(negative_slope=0.1, packed=True, x_channels_last=True),
     Inference(negative_slope=0.0, upper_bound=0.5, packed=True),
 ]
 # Whose images are not copied, but taken a few at a time where the mask is computed.
@@ -110,7 +110,7 @@ PLAIN = [
 PLAIN_FORMS = [
     Inference(plain=True),
     Inference(plain=True, packed=True, negative_slope=0.0),
-    Inference(plain=True, packed=True, negative_slope=0.1, upper_bound=1.5),
+    Inference(plain=True, packed=True, negative_slope=0.1, upper_bound=1.5, x_channels_last=True),
 ]
 
 

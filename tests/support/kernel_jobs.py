@@ -77,6 +77,7 @@ class Inference(NamedTuple):
     plain: bool = False  # without the case's offsets and mask
     offset_bound: float = 0.0
     flows: int = 0  # of the job's array "flow"
+    x_channels_last: bool = False
     packed: bool = False  # a first call packs the weight, whose memory is NaN in the second
 
 
@@ -188,7 +189,7 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
         array = aligned_empty(shapes[like], to_memory(np.zeros(0), dtype).dtype, job.shift)
         array.view(np.uint8)[...] = 0xFF
         if values is not None:
-            if p.channels_last and like in ("x", "out"):
+            if (p.channels_last and like in ("x", "out")) or (p.x_channels_last and like == "x"):
                 values = values.transpose(0, 2, 3, 1)
             array[...] = to_memory(values, dtype)
         return array

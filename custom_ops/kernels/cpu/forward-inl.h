@@ -42,7 +42,7 @@ struct ForwardImages {
 
   ForwardImages(const Problem& p, const Slabs& slabs)
       : slabs(slabs),
-        copies_x(!p.channels_last || p.dtype != kDataType<Pixel>),
+        copies_x(!p.reads_channels_last() || p.dtype != kDataType<Pixel>),
         blocks(p, slabs, copies_x),
         copied_(copies_x ? blocks.image_size() : 0),
         masks_(p.joined ? mask_planes(p) * p.out_pixels() : 0) {

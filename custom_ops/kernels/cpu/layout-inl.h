@@ -125,7 +125,7 @@ struct ImageTensor {
 };
 template <typename Void>
 ImageTensor<Void> like_x(const Problem& p, Void* data) {
-  return {data, p.dtype, p.channels_last, p.channels, p.in_pixels()};
+  return {data, p.dtype, p.reads_channels_last(), p.channels, p.in_pixels()};
 }
 template <typename Void>
 ImageTensor<Void> like_out(const Problem& p, Void* data) {
