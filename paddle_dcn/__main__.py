@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from importlib import import_module
 
@@ -26,9 +28,20 @@ def main() -> int:
         except ModuleNotFoundError as error:
             command.error(f"{name} needs {error.name}, which is not installed")
         module.add_arguments(command)
-        command.set_defaults(main=module.main)
+        command.set_defaults(main=module.main, error=command.error)
     arguments = parser.parse_args()
-    return arguments.main(arguments)
+    for name, value in vars(arguments).items():
+        if "" in (value if isinstance(value, list) else [value]):  # a shell's unset variable
+            arguments.error(f"{name}: expected some text, got none")
+    try:
+        status = arguments.main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # what they still hold is written at exit
+            os.dup2(nowhere, stream.fileno())
+        return 128 + signal.SIGPIPE
+    return status
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="only tell what the model has; write nothing"
     )
-    parser.set_defaults(error=parser.error)
 
 
 def main(arguments: argparse.Namespace) -> int:

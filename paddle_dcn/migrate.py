@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths",
         nargs="+",
-        type=Path,
         metavar="PATH",
         help="a file, or a folder: all *.py and *.ipynb below it but hidden folders and virtual "
         "environments",
@@ -69,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     except ModuleNotFoundError:
         print('migrate needs libcst: pip install "paddle_dcn[migrate]"', file=sys.stderr)
         return 2
-    files, errors, notes = _find(args.paths)
+    files, errors, notes = _find(map(Path, args.paths))
     outcomes = {path: _migrate(path, args, named) for path, named in _with_progress(files)}
     for outcome in outcomes.values():
         sys.stdout.buffer.write(outcome.shown)  # bytes: a diff holds the file's own encoding
@@ -116,6 +115,8 @@ def _find(paths: Iterable[Path]) -> tuple[dict[Path, bool], list[str], list[str]
         for file in found:
             if file.is_symlink() and file != path:
                 notes.append(f"{file}: note: a symbolic link, not followed")
+            elif not file.is_file():  # a named pipe would be waited for
+                notes.append(f"{file}: note: not a regular file, not read")
             elif (real := file.resolve()) not in seen:
                 seen.add(real)
                 files[file] = file == path

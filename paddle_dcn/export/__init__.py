@@ -312,6 +312,8 @@ def convert(
         opset = _check_opset(opset, to)
     out = _files.file_path(out)
     if isinstance(model, (str, os.PathLike)):
+        if not os.fspath(model):  # pathlib takes it for the current folder
+            raise ValueError("model: expected the path of a model, got ''")
         sources = _programs.find(Path(model))
         for file in _targets(out, to):
             if any(each is not None and file.resolve() == each.resolve() for each in sources):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from paddle_dcn import migrate
+from paddle_dcn import export, migrate
+from paddle_dcn.__main__ import main
 from tests.support.process import run_python
 
 pytest.importorskip("libcst", reason="pip install libcst")
@@ -536,6 +537,7 @@ def test_links_and_skipped_folders(files, capsysbinary):
         Path(folder).mkdir()
         shutil.copy("plain.py", f"{folder}/code.py" if folder != "empty" else "empty/code.txt")
     Path("environment/pyvenv.cfg").touch()
+    os.mkfifo("folder/pipe.py")  # reading it would not end
     links = {"folder/loop": "..", "folder/link.py": "../plain.py", "folder/broken.py": "nothing"}
     for link, to in links.items():
         Path(link).symlink_to(to)
@@ -543,7 +545,11 @@ def test_links_and_skipped_folders(files, capsysbinary):
     shown = capsysbinary.readouterr()
     assert shown.out.decode().split() == ["environment/code.py", "folder/open.py"]
     notes = {f"{link}: note: a symbolic link, not followed" for link in links}
-    assert notes | {"empty: note: no Python files in it"} < set(shown.err.decode().splitlines())
+    notes |= {
+        "empty: note: no Python files in it",
+        "folder/pipe.py: note: not a regular file, not read",
+    }
+    assert notes < set(shown.err.decode().splitlines())
     assert command(".", "--check") == 1
     assert set(capsysbinary.readouterr().out.decode().splitlines()) == set(files)
 
@@ -577,6 +583,43 @@ def test_module(files):
     done = run_python("-m", "paddle_dcn", "migrate", "plain.py")
     assert done.returncode == 0
     assert "+y = paddle_dcn.deform_conv2d(x, offset, weight)" in done.stdout
+
+
+# An unset variable of the shell in place of a path, which pathlib takes for the current folder.
+EMPTY = {
+    "migrate": ["migrate", "--write", ""],
+    "migrate, among others": ["migrate", "--write", "plain.py", ""],
+    "convert": ["convert", "", "--to", "portable"],
+    "convert --out": ["convert", ".", "--to", "portable", "--out", ""],
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_empty_path(name, files, capsys, monkeypatch):
+    before = contents(files)
+    monkeypatch.setattr(sys, "argv", ["paddle_dcn", *EMPTY[name]])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert ": expected some text, got none" in capsys.readouterr().err
+    assert contents(files) == before
+
+
+def test_empty_path_of_a_model():
+    with pytest.raises(ValueError, match="model: expected the path of a model, got ''"):
+        export.convert("", "out", "portable")
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["migrate", "plain.py"]], ids=" ".join)
+def test_nobody_reads(arguments, files, monkeypatch):
+    """`| head` ends a command without a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    monkeypatch.setattr(sys, "argv", ["paddle_dcn", *arguments])
+    with open(write, "w") as closed, open("errors", "w") as errors:
+        monkeypatch.setattr(sys, "stdout", closed)
+        monkeypatch.setattr(sys, "stderr", errors)
+        assert main() == 141
+    assert "Traceback" not in Path("errors").read_text()
 
 
 # What is reached by no import of ours: it stays, and is listed.
