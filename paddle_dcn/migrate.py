@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a file, or a folder: all *.py and *.ipynb below it but hidden folders and virtual "
+        help="a file, or a folder: all *.py and *.ipynb below it but what is hidden and virtual "
         "environments",
     )
     parser.add_argument(
@@ -102,7 +102,7 @@ def _find(paths: Iterable[Path]) -> tuple[dict[Path, bool], list[str], list[str]
     """List the files, with whether the user named them, the errors and the notes on the way."""
     files: dict[Path, bool] = {}
     errors, notes = [], []
-    seen = set()
+    seen: dict[Path, Path] = {}
     for path in paths:
         found = [path] if path.is_file() else []
         if path.is_dir():
@@ -117,9 +117,9 @@ def _find(paths: Iterable[Path]) -> tuple[dict[Path, bool], list[str], list[str]
                 notes.append(f"{file}: note: a symbolic link, not followed")
             elif not file.is_file():  # a named pipe would be waited for
                 notes.append(f"{file}: note: not a regular file, not read")
-            elif (real := file.resolve()) not in seen:
-                seen.add(real)
-                files[file] = file == path
+            else:
+                first = seen.setdefault(file.resolve(), file)
+                files[first] = files.get(first, False) or file == path
     return files, errors, notes
 
 
@@ -155,14 +155,13 @@ def _with_progress(files: dict[Path, bool]) -> Iterable[tuple[Path, bool]]:
 
 def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
     """Rewrite one file, as the arguments have it."""
-    from ._rewrite import WORDS, rewrite
+    from ._rewrite import concerns, rewrite
     from ._rewrite.notebook import Notebook
 
     book, old = None, ""
     try:
         data = path.read_bytes()
-        # Files found in a folder that have none of the words are not parsed: it is the slow part.
-        if not named and not any(word.encode() in data for word in WORDS):
+        if not named and not concerns(data):  # parsing is the slow part
             return _Outcome()
         if path.suffix == ".ipynb":
             encoding = "utf-8"

@@ -16,15 +16,19 @@ another time and under other names, and saved parameters would no longer fit.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import libcst as cst
 
-from .names import Names, Remark
+from .names import BY_STRING, MODULES, Names, Remark
 from .plan import Plan
-from .raw import WORDS, list_raw
+from .raw import list_raw
 
-__all__ = ["WORDS", "Remark", "Rewritten", "rewrite"]
+__all__ = ["Remark", "Rewritten", "concerns", "rewrite"]
+
+_OPERATOR = re.compile(rb"deform(able)?_?conv|dcn", re.IGNORECASE)
+_BY_STRING = re.compile(rf"\b({'|'.join(BY_STRING)})\b".encode())
 
 
 class Rewritten(NamedTuple):
@@ -32,6 +36,14 @@ class Rewritten(NamedTuple):
 
     code: str
     remarks: list[Remark]
+
+
+def concerns(data: bytes) -> bool:
+    """Whether `rewrite` may have to do with a file, by the words in it, which is quick to tell."""
+    if _OPERATOR.search(data):
+        return True
+    modules = ["paddle.fluid", *(MODULES if _BY_STRING.search(data) else ())]
+    return any(all(part.encode() in data for part in module.split(".")) for module in modules)
 
 
 def rewrite(source: str, target: str = "modern") -> Rewritten:

@@ -54,8 +54,13 @@ _MODULES = (
     ("DCNv4.functions", _INTERNIMAGE, ("DCNv4Function",)),
 )
 MOVES = {f"{old}.{name}": f"{new}.{name}" for old, new, names in _MODULES for name in names}
+MODULES = {old for old, _, _ in _MODULES}
 # What a star import of these binds is known.
-_STARS = {"paddle.fluid"} | {old for old, _, _ in _MODULES}
+_STARS = {"paddle.fluid"} | MODULES
+# What finds a part of a module, or a module, by a string.
+_ATTRIBUTE_BY_STRING = ("getattr", "setattr", "delattr", "vars")
+_MODULE_BY_STRING = ("import_module", "__import__")
+BY_STRING = (*_ATTRIBUTE_BY_STRING, "__dict__", *_MODULE_BY_STRING)
 # Packages and modules that an operator is reached through.
 _PREFIXES = {path[: dot.start()] for path in MOVES for dot in re.finditer(r"\.", path)}
 # The last two parts of their names, which give them away on an object that is not known.
@@ -454,20 +459,20 @@ class Names:
 
     def _look_elsewhere(self) -> None:
         """List what reaches a deformable convolution by its name in a string."""
-        modules = {path.rpartition(".")[0] for path in MOVES}
         for call in self.scan.calls:
             words = words_of(call.func)
             values = [arg.value for arg in call.args]
             if not words or not values:
                 continue
             texts = [v.evaluated_value if isinstance(v, cst.SimpleString) else None for v in values]
-            if words in (["getattr"], ["setattr"], ["delattr"]) and len(values) > 1:
+            name = texts[1] if len(texts) > 1 else None
+            if len(words) == 1 and words[0] in _ATTRIBUTE_BY_STRING:
                 base = words_of(values[0])
                 meaning = self._meaning(base[0], self.scopes[call]) if base else Meaning()
                 path = ".".join([meaning.path, *base[1:]]) if meaning.group else ""
-                if f"{path}.{texts[1]}" in MOVES or (path in modules and texts[1] is None):
+                if f"{path}.{name}" in MOVES or (path in MODULES and name is None):
                     self.left(call, f"it is reached by {words[0]} on {path}")
-            elif words[-1] in ("import_module", "__import__") and texts[0] in modules:
+            elif words[-1] in _MODULE_BY_STRING and texts[0] in MODULES:
                 self.left(call, f"{texts[0]} is imported by a call")
         for string in self.scan.strings:
             if string.evaluated_value in MOVES:
@@ -475,6 +480,9 @@ class Names:
         for use in (use for group in self.all_groups() for use in group.uses):
             if use.new is None and not self.defines_alias(use):
                 self.fled.add(use.path)
+            module, found, _ = use.path.partition(".__dict__")
+            if found and module in MODULES:
+                self.left(use.mention.node, f"it is reached by __dict__ on {module}")
         fled = self.fled & _PREFIXES
         for node, words in self.strange:
             tails = [".".join(words[i:]) for i in range(len(words))]

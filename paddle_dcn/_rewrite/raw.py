@@ -9,9 +9,6 @@ import libcst as cst
 
 from .names import Names, words_of
 
-# Words that a file has which holds any of these.
-WORDS = ("deformable_conv", "DCN", "DeformConv", "deform_conv")
-
 _OPERATORS = ("deformable_conv", "deformable_conv_v1")
 _RAW_MODULES = ("_C_ops", "_legacy_C_ops", "ops", "_ops")
 _FUNCTION = "paddle_dcn.deform_conv2d takes the same tensors"

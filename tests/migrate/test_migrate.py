@@ -26,11 +26,12 @@ def source(folder, name):
 
 
 def rewrite(code, target="modern"):
-    """Rewrite code and check that doing it again changes nothing more."""
-    from paddle_dcn._rewrite import rewrite
+    """Rewrite code; check that doing it again changes nothing more, and that folders are told."""
+    from paddle_dcn._rewrite import concerns, rewrite
 
     result = rewrite(code, target)
     assert rewrite(result.code, target).code == result.code
+    assert concerns(code.encode()) or (result.code == code and not result.remarks)
     return result
 
 
@@ -305,6 +306,8 @@ LEFT = {
         "ops.DeformConv2D is reached through something unknown",
     ),
     "getattr": (OPS + "getattr(ops, x)", "it is reached by getattr on paddle.vision.ops"),
+    "vars": (OPS + "vars(ops)[x]", "it is reached by vars on paddle.vision.ops"),
+    "__dict__": (OPS + "ops.__dict__.get(x)", "it is reached by __dict__ on paddle.vision.ops"),
     "import_module": (
         "import importlib\nimportlib.import_module('mmcv.ops').deform_conv2d(x)",
         "mmcv.ops is imported by a call",
@@ -570,6 +573,34 @@ def test_remarks_and_status(files, capsysbinary):
     assert b"left.py:4: left: it is reached by getattr" in capsysbinary.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         command("--write", "--check", "left.py")
+
+
+# Files without an operator's name, and what is said of them.
+NAMELESS = {
+    "mmcv": ("import mmcv.ops as o\ngetattr(o, x)\n", "left: it is reached by getattr on mmcv.ops"),
+    "InternImage": (
+        "from ops_dcnv3 import modules as o\ngetattr(o, x)\n",
+        "left: it is reached by getattr on ops_dcnv3.modules",
+    ),
+    "import_module": (
+        "import importlib\nimportlib.import_module('torchvision.ops')\n",
+        "left: torchvision.ops is imported by a call",
+    ),
+    "fluid": ("x = 1\nimport paddle.fluid\n", f"note: {FAILS}"),
+}
+
+
+@pytest.mark.parametrize("name", NAMELESS)
+def test_folder_tells_what_a_file_tells(name, tmp_path, capsys):
+    code, text = NAMELESS[name]
+    Path(tmp_path, "code.py").write_text(code)
+    Path(tmp_path, "book.ipynb").write_text(notebook([[code]]))
+    for paths in [[tmp_path], tmp_path.iterdir(), [tmp_path, *tmp_path.iterdir()]]:
+        assert command(*map(str, paths)) == text.startswith("left")
+        errors = capsys.readouterr().err
+        assert f"code.py:2: {text}" in errors
+        assert f"book.ipynb:cell 2, line 2: {text}" in errors
+        assert "2 files, 0 to be rewritten" in errors
 
 
 def test_libcst_is_an_extra(files, capsysbinary, monkeypatch):
