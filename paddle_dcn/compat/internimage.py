@@ -55,9 +55,9 @@ class DCNv4Function:
 def convert_state_dict(state: Any, model: nn.Layer | None = None) -> StateDict:
     """Convert a checkpoint of InternImage or FlashInternImage for `set_state_dict` of a model.
 
-    Does what `paddle_dcn.compat.mmcv.convert_state_dict` does, and transposes the weights of Linear
-    layers, [out, in] in PyTorch and [in, out] in Paddle: those of the model's `paddle.nn.Linear`
-    layers, or without a model all entries called `weight` that have two dimensions.
+    With a model it is `paddle_dcn.compat.mmcv.convert_state_dict`. Without one it does what that
+    does and transposes all entries called `weight` that have two dimensions and are no Paddle
+    tensors: the weights of Linear layers are [out, in] in PyTorch and [in, out] in Paddle.
 
     Args:
         state: As there: a mapping of names to arrays, a checkpoint that holds one, a model of
@@ -69,7 +69,7 @@ def convert_state_dict(state: Any, model: nn.Layer | None = None) -> StateDict:
 
     Raises:
         TypeError: as there.
-        ValueError: as there, save for layers of DCNv3 and DCNv4.
+        ValueError: as there, but layers of DCNv3 and DCNv4 are converted without a model, too.
         ImportError: the safetensors package is needed and missing.
 
     Source: the names of `DCNv3` in https://github.com/OpenGVLab/InternImage and of `DCNv4` in
