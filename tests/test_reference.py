@@ -7,13 +7,13 @@ import pytest
 from paddle_dcn import deform_conv2d_reference
 from tests.support.cases import COMPACT, TABLE, Case, pair
 from tests.support.comparison import assert_close, assert_results_close
-from tests.support.operators import EMPTY_REFERENCE, expected, loss, run
+from tests.support.operators import expected, loss, run
 from tests.support.oracle import loop
 from tests.support.problems import DTYPE_IDS, DTYPES, TENSORS, inside_problem, random_problem
-from tests.support.programs import static_program
+from tests.support.programs import PADDLE_3_1, needs_paddle_3, static_program
 
 DOUBLE = ("float64", "float64")
-REFERENCE_TABLE = [case for case in TABLE if case.batch or EMPTY_REFERENCE]
+REFERENCE_TABLE = [case for case in TABLE if case.batch or PADDLE_3_1]
 
 
 # Without those that are large for the sake of the kernels' blocks, which the reference has none of.
@@ -85,7 +85,7 @@ def test_dtypes(case, dtypes, device):
     assert_results_close(actual, expected(case, dtypes[0]), case, dtypes)
 
 
-@pytest.mark.skipif(not EMPTY_REFERENCE, reason="static programs are tested on Paddle 3")
+@needs_paddle_3
 @pytest.mark.parametrize("modulated", [True, False])
 def test_static_program(modulated):
     """The same numbers from a program that does not know the batch size."""
@@ -114,7 +114,7 @@ def test_static_program(modulated):
     assert_results_close(dict(zip(["out", *names], values)), expected(case), case, DOUBLE)
 
 
-@pytest.mark.skipif(not EMPTY_REFERENCE, reason="static programs are tested on Paddle 3")
+@needs_paddle_3
 @pytest.mark.parametrize("full_graph", [True, False])
 def test_to_static(full_graph):
     def call(x, offset, weight, mask):
@@ -126,7 +126,7 @@ def test_to_static(full_graph):
     np.testing.assert_allclose(traced(*tensors).numpy(), call(*tensors).numpy(), rtol=1e-12)
 
 
-@pytest.mark.skipif(not EMPTY_REFERENCE, reason="static programs are tested on Paddle 3")
+@needs_paddle_3
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
 def test_open_sizes(data_format):
     """A program that leaves N, H and W open computes what dynamic mode does, at two sizes."""
@@ -161,7 +161,7 @@ def test_open_sizes(data_format):
         np.testing.assert_allclose(one, call(*tensors).numpy(), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.skipif(not EMPTY_REFERENCE, reason="static programs are tested on Paddle 3")
+@needs_paddle_3
 def test_open_channels():
     with static_program():
         x = paddle.static.data("x", [2, -1, 8, 8])

@@ -11,6 +11,7 @@ from tests.support.cases import COMPACT, GROUPED, KINDS, Case
 from tests.support.comparison import EPSILON, assert_close
 from tests.support.operators import to_array, to_tensor
 from tests.support.problems import TENSORS, inside_problem, random_problem
+from tests.support.programs import needs_paddle_3_1
 from tests.support.second_derivatives import (
     DOUBLE,
     gradients,
@@ -19,10 +20,7 @@ from tests.support.second_derivatives import (
     second_derivatives,
 )
 
-needs_reference = pytest.mark.skipif(
-    paddle.__version__.startswith(("2.", "3.0.")),
-    reason="what the reference consists of has no second derivatives there",
-)
+needs_reference = needs_paddle_3_1("what the reference consists of has no second derivatives")
 
 INSIDE = [
     Case(2, 6, (9, 8), 4, groups=2, deformable_groups=3),

@@ -16,7 +16,7 @@ from paddle_dcn.export import _fusing, _programs
 from paddle_dcn.functional import convolve
 from tests.support.comparison import assert_close
 from tests.support.export_models import run
-from tests.support.programs import needs_paddle_3
+from tests.support.programs import PADDLE_3_1, needs_paddle_3
 
 pytestmark = needs_paddle_3
 
@@ -405,7 +405,8 @@ def test_without_fusing(models, tmp_path):
             continue
         layer(x).sum().backward()
         trained = [each for each in layer.parameters() if not each.stop_gradient]
-        assert trained and all(parameter.grad is not None for parameter in trained)
+        # Of three layers. Paddle 3.0 saves those that are not called, too.
+        assert sum(parameter.grad is not None for parameter in trained) == 6
 
 
 class Plain(nn.Layer):
@@ -479,7 +480,7 @@ def test_plain_convolutions(plain_model, tmp_path, name):
     assert done.fused["plain"] == count and done.difference < 1e-5
     kinds = operators(tmp_path / "fast")
     assert kinds.count("paddle_dcn_plain") == count
-    if name == "pooled":  # nothing is left of a trial
+    if name == "pooled" and PADDLE_3_1:  # nothing is left of a trial, nor of other layers
         assert kinds.count("parameter") == 2
     if count:
         assert {kind.rstrip("_") for kind in kinds} - HOLDING - {"paddle_dcn_plain"} <= left

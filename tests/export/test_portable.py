@@ -12,7 +12,7 @@ from tests.support.cases import Case
 from tests.support.comparison import assert_close
 from tests.support.export_models import SPEC, Table, assert_same, detector, dynamic, images, run
 from tests.support.problems import DTYPES
-from tests.support.programs import needs_paddle_3, static_program
+from tests.support.programs import needs_paddle_3, needs_paddle_3_1, static_program
 
 pytestmark = needs_paddle_3
 
@@ -57,6 +57,7 @@ def test_every_call_has_a_portable_form(tmp_path, open_sizes):
         table.check(outputs[0])
 
 
+@needs_paddle_3_1("its own operators end the process, as the README says")
 def test_empty_batch(tmp_path):
     table = Table(ROWS)
     export.save_portable(table, tmp_path / "table", table.spec(True), verify=False)

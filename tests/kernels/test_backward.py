@@ -6,8 +6,9 @@ import pytest
 from paddle_dcn import deform_conv2d, deform_conv2d_reference
 from tests.support.cases import COMPACT, TABLE, Case
 from tests.support.comparison import assert_results_close
-from tests.support.operators import EMPTY_REFERENCE, expected, loss, require_precision, run
+from tests.support.operators import expected, loss, require_precision, run
 from tests.support.problems import DTYPE_IDS, DTYPES, TENSORS, grid, inside_problem, random_problem
+from tests.support.programs import PADDLE_3_1, needs_paddle_3_1
 
 DOUBLE = ("float64", "float64")
 
@@ -83,8 +84,8 @@ def test_nan_mask_at_a_nan_coordinate(dtypes, implementation, device):
 @pytest.mark.parametrize("coordinate", [np.nan, 100.0, -1e9])
 def test_what_samples_nothing_has_no_gradient(coordinate, value, name, implementation, device):
     """Not even where the gradient of its column is NaN."""
-    if implementation is deform_conv2d_reference and not EMPTY_REFERENCE:
-        pytest.skip("where() of Paddle 2.6 spreads NaN backward")
+    if implementation is deform_conv2d_reference and not PADDLE_3_1:
+        pytest.skip("where() of Paddle before 3.1 spreads NaN backward")
     case = Case(1, 4, (5, 6), 4, padding=1, deformable_groups=2)
     arrays = random_problem(case)
     arrays["offset"][:, :18] = coordinate
@@ -95,7 +96,7 @@ def test_what_samples_nothing_has_no_gradient(coordinate, value, name, implement
     assert np.isnan(results["offset"][:, 18:]).any()
 
 
-@pytest.mark.skipif(not EMPTY_REFERENCE, reason="where() of Paddle 2.6 spreads NaN backward")
+@needs_paddle_3_1("where() spreads NaN backward")
 @pytest.mark.parametrize("name", ["x", "mask", "weight", "grad"])
 @pytest.mark.parametrize("outputs", [6, 40])
 @pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
@@ -109,7 +110,7 @@ def test_nan_spreads_as_in_a_convolution(name, outputs, dtypes, device):
     assert_results_close(results, wanted, case, dtypes)
 
 
-@pytest.mark.skipif(not EMPTY_REFERENCE, reason="where() of Paddle 2.6 spreads NaN backward")
+@needs_paddle_3_1("where() spreads NaN backward")
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["x", "mask", "weight", "grad"])
 @pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)

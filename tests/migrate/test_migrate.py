@@ -69,7 +69,7 @@ REMARKS = {
         (3, "left", FAILS),
         (3, "left", LACKS.format("dygraph.Conv2D", "paddle.nn")),
         (8, "left", LACKS.format("layers.roll", "paddle.roll")),
-        (9, "left", LACKS.format("layers.clamp", "paddle.clamp")),
+        (9, "left", LACKS.format("layers.nan_to_num", "paddle.nan_to_num")),
         (10, "note", ENABLE),
     ],
     "static_calls": [],

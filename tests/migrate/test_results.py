@@ -51,7 +51,7 @@ def stand_ins(monkeypatch):
     """Provide what the fixtures use of torch, torchvision and the rest of fluid, from Paddle."""
     fluid = types.SimpleNamespace(**{name: getattr(paddle_dcn.fluid, name) for name in FLUID})
     layers = {"data": paddle_dcn.fluid.layers.data, "roll": paddle.roll}
-    fluid.layers = types.SimpleNamespace(**layers, clamp=paddle.clip)
+    fluid.layers = types.SimpleNamespace(**layers, nan_to_num=paddle.nan_to_num)
     ops = types.SimpleNamespace(nms=len, roi_align=len, roi_pool=len)
     modules = {
         "paddle.fluid": fluid,
