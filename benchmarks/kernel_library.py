@@ -50,6 +50,8 @@ class Problem(ctypes.Structure):
         ("flows", ctypes.c_int64),
         ("x_channels_last", ctypes.c_bool),
         ("weighted", ctypes.c_bool),
+        ("planes_last", ctypes.c_bool),
+        ("packed_planes", ctypes.c_int64),
         ("path", ctypes.c_int),
     ]
 
@@ -77,6 +79,8 @@ class Problem(ctypes.Structure):
         flows: int = 0,
         x_channels_last: bool = False,
         weighted: bool = True,
+        planes_last: bool = False,
+        packed_planes: int = 0,
         path: int = FASTEST,
     ) -> Problem:
         """Fill in the output size; ``x_shape`` is NCHW whatever the layout in memory."""
@@ -102,6 +106,8 @@ class Problem(ctypes.Structure):
             flows,
             x_channels_last,
             weighted,
+            planes_last,
+            packed_planes,
             path,
         )
 
@@ -116,10 +122,14 @@ class Problem(ctypes.Structure):
         if self.channels_last:
             out = n, *out_image, self.out_channels
         kernel = (self.kernel_h, self.kernel_w)
+
+        def field(planes: int) -> tuple[int, ...]:
+            return (n, *out_image, planes) if self.planes_last else (n, planes, *out_image)
+
         return {
             "x": x,
-            "offset": (n, (3 if self.joined else 2) * planes, *out_image),
-            "mask": (n, planes, *out_image),
+            "offset": field(self.packed_planes or (3 if self.joined else 2) * planes),
+            "mask": field(planes),
             "flow": (n, 2 * self.flows, *out_image),
             "weight": (self.out_channels, self.channels // self.groups, *kernel),
             "bias": (self.out_channels,),

@@ -56,6 +56,7 @@ class Attributes(NamedTuple):
     im2col_step: int = 0  # chosen by the implementation
     data_format: str = "NCHW"
     weighted: bool = True  # False: the weight is of ones and has no gradient; see `_ops`
+    planes_last: bool = False  # offset and mask are as in DCNv3, or one as in DCNv4; for the CPU
 
 
 class Aggregation(NamedTuple):
@@ -758,6 +759,8 @@ def _check_shapes(
         _check_rank("bias", bias, "[M]")
     if mask is not None:
         _check_rank("mask", mask, f"[N, {names.deformable_groups} * kh * kw, Ho, Wo]")
+    if attributes.planes_last:
+        offset, mask = (each and (each[0], UNKNOWN, each[1], each[2]) for each in (offset, mask))
     batch, channels, height, width = (x[0], x[3], x[1], x[2]) if channels_last else x
     out_channels, group_channels, kernel_h, kernel_w = weight
     for name, what, size in (

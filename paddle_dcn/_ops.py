@@ -50,14 +50,15 @@ def run_raw(name: str, *arguments):
     return _append(name, *arguments)  # where Paddle 3's function would end the process
 
 
-_WEIGHT, _UNIT_WEIGHT = 8, 32  # bits of the operator's last attribute
+_WEIGHT, _UNIT_WEIGHT, _PLANES_LAST = 8, 32, 64  # bits of the operator's last attribute
 
 
 def _in_order(attributes: Attributes, gradient_mask: int = 0) -> tuple:
-    """Return the operator's attributes, of which a bit of the last says that there is no weight."""
-    if not attributes.weighted:
+    """Return the operator's attributes, of which bits of the last tell of weight and planes."""
+    *values, weighted, planes_last = attributes
+    if not weighted:
         gradient_mask = gradient_mask & ~_WEIGHT | _UNIT_WEIGHT
-    return attributes[:-1] + (gradient_mask,)
+    return *values, gradient_mask | planes_last * _PLANES_LAST
 
 
 def has_weight(gradient_mask: int) -> bool:

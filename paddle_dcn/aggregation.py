@@ -15,15 +15,17 @@ from paddle.nn import functional
 from . import _checks
 from ._checks import Aggregation, Attributes, check_aggregation
 from ._to_static import Constant, opaque
-from .functional import amp_dtype, convolve
+from .functional import amp_dtype, convolve, watchers
 
 _PADDLE_3_0 = paddle.__version__.startswith("3.0.")
 
 # --- on the operator -----------------------------------------------------------------------------
 #
 # It is a convolution with as many groups as channels and a weight of ones, which the operator knows
-# to be that and does not read on the CPU. In the originals samples count x before y and go down the
-# columns of the kernel, so their planes are put in order first.
+# to be that and does not read on the CPU. In the originals offsets and masks are channels-last,
+# samples count x before y and go down the columns of the kernel. On the CPU the operator takes them
+# as they are; in programs, which other runtimes read, too, and elsewhere planes are put in order
+# first.
 
 
 class _Plan(NamedTuple):
@@ -32,6 +34,9 @@ class _Plan(NamedTuple):
     kernel: tuple[int, int]
     attributes: Attributes
     moves: np.ndarray | None  # what is added to offsets, [1, planes, 1, 1]
+    moves_last: np.ndarray  # the same in DCNv3's order, [planes]
+    packed_moves: np.ndarray  # and in DCNv4's, [padded planes]
+    packed_scales: np.ndarray  # what that is multiplied with before
     offset: np.ndarray  # where each plane of the operator's is in DCNv3's
     mask: np.ndarray
     packed: np.ndarray  # offset, then mask, in DCNv4's
@@ -57,14 +62,10 @@ def _arrange(how: Aggregation) -> _Plan:
         center = reach // 2
         wanted.append(center + (np.arange(size) * step - center) * how.offset_scale)
         had.append(np.arange(taps) * spread)
-    wanted, had = (
-        np.stack(np.meshgrid(*each, indexing="ij"), -1).reshape(-1, 2) for each in (wanted, had)
-    )
-    number = np.arange(height * width).reshape(width, height).T.flatten()  # down the columns
+    wanted, had = (np.stack(np.meshgrid(*each), -1).reshape(-1, 2) for each in (wanted, had))
     if how.remove_center:
-        middle = len(number) // 2
-        wanted, number = np.delete(wanted, middle, 0), np.delete(number, middle)
-        number = number - (number > middle)
+        wanted = np.delete(wanted, len(wanted) // 2, 0)
+    number = np.arange(len(had)).reshape(kernel[::-1]).T.flatten()
 
     def planes(first: int, of_each: list[int], of_group: int) -> np.ndarray:
         """Return the planes [group * taps * len(of_each)] of what begins with `first`."""
@@ -72,7 +73,15 @@ def _arrange(how: Aggregation) -> _Plan:
         groups = np.arange(how.group)[:, None, None] * of_group * len(number)
         return (first * len(number) + groups + taps).flatten()
 
-    moves = np.tile((wanted - had).flatten(), how.group).reshape(1, -1, 1, 1)
+    offset = planes(0, [1, 0], 2)
+    moves = (wanted - had)[:, ::-1].flatten()  # of a group, in DCNv3's order
+
+    def packed(of_offsets: np.ndarray, of_masks: float) -> np.ndarray:
+        of_group = np.append(of_offsets, np.full(len(number), of_masks))
+        padding = how.packed_planes - how.group * len(of_group)
+        return np.pad(np.tile(of_group, how.group), [0, padding], constant_values=of_masks)
+
+    moves_last = np.tile(moves, how.group)
     attributes = Attributes(
         how.stride,
         tuple(padding),
@@ -83,8 +92,11 @@ def _arrange(how: Aggregation) -> _Plan:
     return _Plan(
         kernel,
         attributes,
-        moves if moves.any() else None,
-        planes(0, [1, 0], 2),
+        moves_last[offset].reshape(1, -1, 1, 1) if moves.any() else None,
+        moves_last,
+        packed(moves, 0.0),
+        packed(np.full(len(moves), how.offset_scale), 1.0),
+        offset,
         planes(0, [0], 1),
         np.concatenate([planes(0, [1, 0], 3), planes(2, [0], 3)]),
     )
@@ -138,30 +150,67 @@ def _without_casts() -> contextlib.AbstractContextManager:
     return paddle.amp.auto_cast(enable=False) if amp_dtype() else contextlib.nullcontext()
 
 
+def _in_planes(sampling: tuple[Tensor, ...], how: Aggregation) -> tuple[Tensor, Tensor]:
+    """Return offset and mask [N, planes, Ho, Wo], in the operator's order."""
+    if len(sampling) == 1:
+        samples = how.group * how.taps
+        planes = _planes(*sampling, "packed", how)
+        if _PADDLE_3_0 and 0 in planes.shape:  # of whose parts split has no gradient there
+            offset, mask = planes[:, : 2 * samples], planes[:, 2 * samples :]
+        else:
+            offset, mask = paddle.split(planes, [2 * samples, samples], axis=1)
+    else:
+        offset, mask = (_planes(each, n, how) for each, n in zip(sampling, ("offset", "mask")))
+    if how.offset_scale != 1:
+        offset = offset * how.offset_scale
+    if _arrange(how).moves is not None:
+        offset = offset + _constant("moves", how, _checks.dtype_name(offset.dtype), offset)
+    return offset, mask
+
+
+def _moved(planes_last: Tensor, how: Aggregation, packed: bool) -> Tensor:
+    """Return the offset of DCNv3, or offset_mask of DCNv4, with offsets as the operator's are."""
+    plan = _arrange(how)
+    if how.offset_scale == 1 and plan.moves is None:
+        return planes_last
+    (moved,) = _widened(planes_last)  # for sums of positions
+
+    def of_planes(name: str) -> Tensor:
+        constant = _constant(name, how, _checks.dtype_name(moved.dtype), moved)
+        return constant if constant.shape[0] == moved.shape[-1] else constant[: moved.shape[-1]]
+
+    if packed:
+        return moved * of_planes("packed_scales") + of_planes("packed_moves")
+    return moved * how.offset_scale + of_planes("moves_last")
+
+
+def _takes_planes_last(*tensors: Tensor) -> bool:
+    """Tell whether the operator takes offsets and masks as they are; watchers expect its order."""
+    here = paddle.in_dynamic_mode() and not watchers
+    return here and all(each.place.is_cpu_place() and not each.is_dist() for each in tensors)
+
+
 def _aggregate(input: Tensor, sampling: tuple[Tensor, ...], how: Aggregation) -> Tensor:
     """Check and run one call, with an offset and a mask or with an offset_mask."""
     channels = _checks.check_aggregated(input, sampling, how, amp_dtype())
     plan = _arrange(how)
     # A predictor of Paddle 3.3 with oneDNN cannot run a program of it in NHWC.
     last = paddle.in_dynamic_mode()
+    planes_last = _takes_planes_last(input, *sampling)
     with _without_casts():
         x = input if last else input.transpose([0, 3, 1, 2])
-        if len(sampling) == 1:
-            samples = how.group * how.taps
-            planes = _planes(*sampling, "packed", how)
-            if _PADDLE_3_0 and 0 in planes.shape:  # of whose parts split has no gradient there
-                offset, mask = planes[:, : 2 * samples], planes[:, 2 * samples :]
-            else:
-                offset, mask = paddle.split(planes, [2 * samples, samples], axis=1)
+        if planes_last:
+            mask = sampling[1] if len(sampling) == 2 else None
+            offset = _moved(sampling[0], how, mask is None)
         else:
-            offset, mask = (_planes(each, n, how) for each, n in zip(sampling, ("offset", "mask")))
-        if how.offset_scale != 1:
-            offset = offset * how.offset_scale
-        if plan.moves is not None:
-            offset = offset + _constant("moves", how, _checks.dtype_name(offset.dtype), offset)
+            offset, mask = _in_planes(sampling, how)
         ones = _ones([channels, 1, *plan.kernel], input)
-    data_format = "NHWC" if last else "NCHW"
-    attributes = plan.attributes._replace(groups=channels, data_format=data_format, weighted=False)
+    attributes = plan.attributes._replace(
+        groups=channels,
+        data_format="NHWC" if last else "NCHW",
+        weighted=False,
+        planes_last=planes_last,
+    )
     out = convolve(x, offset, mask, ones, None, attributes, _checks.DCNV3)
     with _without_casts():
         return out if last else out.transpose([0, 2, 3, 1])

@@ -10,6 +10,7 @@ from paddle.nn import functional
 
 from benchmarks import aggregation as bench
 from paddle_dcn import DCNv3, DCNv4, dcnv3, dcnv4
+from paddle_dcn.functional import watchers
 from tests.support.aggregation import (
     Case,
     call,
@@ -84,6 +85,21 @@ def test_a_center_that_is_left_out_is_not_read():
         out = dcnv3(image, offset, mask, **around, remove_center=removed)
         assert bool(paddle.isnan(out[0, 4, 4, 0])) is not removed
         assert paddle.isnan(out[0, 4, 7, 0])  # another tap's
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", [SCALED, CENTERLESS], ids=["scaled", "centerless"])
+def test_watchers_see_the_order_of_the_operator(case, version):
+    seen = []
+    watchers.append(lambda call: seen.append(call) or call)
+    try:
+        found = run(case, version)
+    finally:
+        watchers.pop()
+    check(case, found)
+    taps = 8 if case.remove_center else 9
+    assert [call.offset.shape for call in seen] == [[2, 2 * taps * case.group, *case.out_size]]
+    assert [call.mask.shape for call in seen] == [[2, taps * case.group, *case.out_size]]
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.batch and not c.nonfinite], ids=str)

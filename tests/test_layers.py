@@ -157,6 +157,7 @@ def test_forward_passes_every_argument_on(monkeypatch):
         "im2col_step": 8,
         "data_format": "NHWC",
         "weighted": True,
+        "planes_last": False,
     }
 
 

@@ -38,7 +38,7 @@ struct Problem {
   int64_t im2col_step;    // images in the workspace at a time; 0: chosen here
   DataType dtype;         // of x, weight, bias, out
   DataType offset_dtype;  // of offset and mask: dtype or kFloat32
-  bool channels_last;     // x and out are NHWC; offset and mask are always NCHW
+  bool channels_last;     // x and out are NHWC; of offset and mask see planes_last
   bool modulated;         // v2: there is a mask
 
   // For inference only, forward on the CPU.
@@ -59,6 +59,12 @@ struct Problem {
   // Without weights, out is bias plus the sum over taps of mask * S, channel by channel: groups and
   // out_channels are the channels. The CPU reads no weight; CUDA is given one of ones.
   bool weighted = true;
+  // On the CPU only: offset and mask are [N, Ho, Wo, planes] in the order of DCNv3: taps go down
+  // the columns of the kernel, x comes before y. If packed_planes is not 0, they are in one tensor
+  // of so many planes, as in DCNv4: of each deformable group the offsets, then the masks, and
+  // padding behind the last. There is no tensor `mask`.
+  bool planes_last = false;
+  int64_t packed_planes = 0;
   // Which kernels, where several are for the problem; like im2col_step it says how, not what, so it
   // stands here rather than in every call's arguments. kFastest: chosen here.
   Path path = Path::kFastest;
@@ -75,7 +81,8 @@ struct Problem {
 // Contiguous tensors in the layouts given at Problem. `mask` is null in v1.
 struct ForwardTensors {
   const void* x;
-  const void* offset;  // [N, deformable_groups * kh * kw * 2, Ho, Wo]: per tap y, then x
+  const void* offset;  // [N, deformable_groups * kh * kw * 2, Ho, Wo]: per tap y, then x, or see
+                       // planes_last
   const void* mask;    // [N, deformable_groups * kh * kw, Ho, Wo]
   const void* weight;
   const void* bias;  // [M], or null without weights: zeros

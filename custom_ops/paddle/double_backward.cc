@@ -32,17 +32,22 @@ struct Operands {
   Tensor x, offset, mask, weight;
 };
 
+// In the shape and dtype of another tensor.
+Tensor fitted(const Tensor& tensor, const Tensor& like) {
+  const Tensor shaped = op::reshape(tensor, like.shape());
+  return shaped.dtype() == like.dtype() ? shaped : op::cast(shaped, like.dtype());
+}
+
 class Sum {
  public:
   void add(const Tensor& term) { total_ = total_.defined() ? op::add(total_, term) : term; }
   void subtract(const Tensor& term) {
     total_ = total_.defined() ? op::subtract(total_, term) : op::scale(term, -1.0);
   }
-  // In the shape and dtype of a tensor.
+  // In the shape and dtype of a tensor; where there is none, nothing.
   Tensor like(const Tensor& tensor) const {
-    if (!total_.defined()) return op::full_like(tensor, 0);
-    const Tensor shaped = op::reshape(total_, tensor.shape());
-    return shaped.dtype() == tensor.dtype() ? shaped : op::cast(shaped, tensor.dtype());
+    if (!tensor.defined()) return Tensor();
+    return total_.defined() ? fitted(total_, tensor) : op::full_like(tensor, 0);
   }
 
  private:
@@ -53,19 +58,21 @@ class DoubleBackward {
  public:
   DoubleBackward(const Inputs& inputs, const Attributes& attributes)
       : given_(inputs),
-        attributes_(weighted(attributes)),
-        problem_(make_problem(inputs, attributes_)) {
+        attributes_(ordinary(attributes)),
+        problem_(make_problem(inputs, attributes)) {
     in_.x = widen(inputs.x);
-    in_.offset = widen(inputs.offset);
-    in_.mask = widen(inputs.mask);
+    const Fields fields = to_planes({widen(inputs.offset), widen(inputs.mask)});
+    in_.offset = fields.offset;
+    in_.mask = fields.mask;
     in_.weight = widen(inputs.weight);
     in_.grad_out = widen(inputs.grad_out);
   }
 
   Derivatives run(const Derivatives& given) {
     if (problem_.batch > 0) {
-      const Derivatives factors{widen(given.x),      widen(given.offset), widen(given.mask),
-                                widen(given.weight), widen(given.bias),   Tensor()};
+      const Fields fields = to_planes({widen(given.offset), widen(given.mask)});
+      const Derivatives factors{widen(given.x),      fields.offset,     fields.mask,
+                                widen(given.weight), widen(given.bias), Tensor()};
       if (factors.x.defined()) {
         include({factors.x, in_.offset, in_.mask, in_.weight}, kOffset | kMask | kWeight);
       }
@@ -85,8 +92,9 @@ class DoubleBackward {
     }
     Derivatives result;
     result.x = x_.like(given_.x);
-    result.offset = offset_.like(given_.offset);
-    if (given_.mask.defined()) result.mask = mask_.like(given_.mask);
+    const Fields fields = from_planes({offset_.like(in_.offset), mask_.like(in_.mask)});
+    result.offset = fitted(fields.offset, given_.offset);
+    if (given_.mask.defined()) result.mask = fitted(fields.mask, given_.mask);
     result.weight = weight_.like(given_.weight);
     result.grad_out = out_.like(given_.grad_out);
     return result;
@@ -100,6 +108,52 @@ class DoubleBackward {
     const bool wide = problem_.dtype == DataType::kFloat64;
     const auto dtype = wide ? phi::DataType::FLOAT64 : phi::DataType::FLOAT32;
     return !tensor.defined() || tensor.dtype() == dtype ? tensor : op::cast(tensor, dtype);
+  }
+
+  // Offsets and masks as the caller has them to planes, and back; see Problem::planes_last.
+  struct Fields {
+    Tensor offset, mask;
+  };
+  Fields to_planes(const Fields& given) const {
+    const Problem& p = problem_;
+    if (!p.planes_last || p.batch == 0) return given;
+    if (!p.packed_planes) return {to_planes(given.offset, 2), to_planes(given.mask, 1)};
+    if (!given.offset.defined()) return {};
+    const int64_t taps = p.taps(), groups = p.deformable_groups;
+    const Tensor used = op::slice(given.offset, {3}, {0}, {3 * groups * taps}, {1}, {});
+    const Tensor parts = op::reshape(used, {p.batch, p.out_height, p.out_width, groups, 3 * taps});
+    return {to_planes(op::slice(parts, {4}, {0}, {2 * taps}, {1}, {}), 2),
+            to_planes(op::slice(parts, {4}, {2 * taps}, {3 * taps}, {1}, {}), 1)};
+  }
+  Fields from_planes(const Fields& planes) const {
+    const Problem& p = problem_;
+    if (!p.planes_last || p.batch == 0) return planes;
+    const Fields last{from_planes(planes.offset, 2), from_planes(planes.mask, 1)};
+    if (!p.packed_planes) return last;
+    const int64_t padding = p.packed_planes - 3 * p.deformable_groups * p.taps();
+    const Shape pixels{p.batch, p.out_height, p.out_width};
+    const Tensor used =
+        op::reshape(op::concat({last.offset, last.mask}, 4), {pixels[0], pixels[1], pixels[2], -1});
+    if (padding == 0) return {used, Tensor()};
+    const Tensor zeros =
+        paddle::zeros({pixels[0], pixels[1], pixels[2], padding}, used.dtype(), used.place());
+    return {op::concat({used, zeros}, 3), Tensor()};
+  }
+  // [N, Ho, Wo, planes], or with groups as a dimension, to [N, planes, Ho, Wo], and back.
+  Tensor to_planes(const Tensor& tensor, int64_t of_tap) const {
+    const Problem& p = problem_;
+    if (!tensor.defined()) return tensor;
+    const Tensor parts = op::reshape(tensor, {p.batch, p.out_height, p.out_width,
+                                              p.deformable_groups, p.kernel_w, p.kernel_h, of_tap});
+    const Tensor ordered = op::flip(op::transpose(parts, {0, 3, 5, 4, 6, 1, 2}), {4});
+    return op::reshape(ordered, {p.batch, -1, p.out_height, p.out_width});
+  }
+  Tensor from_planes(const Tensor& planes, int64_t of_tap) const {
+    const Problem& p = problem_;
+    const Tensor parts = op::reshape(planes, {p.batch, p.deformable_groups, p.kernel_h, p.kernel_w,
+                                              of_tap, p.out_height, p.out_width});
+    const Tensor ordered = op::flip(op::transpose(parts, {0, 5, 6, 1, 3, 2, 4}), {6});
+    return op::reshape(ordered, {p.batch, p.out_height, p.out_width, p.deformable_groups, -1});
   }
 
   // Adds f of these operands, and its gradients for which there is a bit.
@@ -223,8 +277,8 @@ class DoubleBackward {
   }
 
   // Factors take the place of the weight, so ones are a weight as any other.
-  static Attributes weighted(Attributes attributes) {
-    attributes.gradient_mask &= ~kUnitWeight;
+  static Attributes ordinary(Attributes attributes) {
+    attributes.gradient_mask &= ~(kUnitWeight | kPlanesLast);
     return attributes;
   }
 

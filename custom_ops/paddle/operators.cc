@@ -223,7 +223,9 @@ std::vector<Shape> forward_shape(const std::vector<Shape>& inputs,
     const auto out_size = [&](size_t axis) {
       const int64_t size = size_at(x, axis + (last ? 1 : 2));
       const int64_t kernel = size_at(weight, axis + 2);
-      if (size < 0 || kernel < 0 || a.strides.at(axis) <= 0) return size_at(offset, axis + 2);
+      if (size < 0 || kernel < 0 || a.strides.at(axis) <= 0) {
+        return size_at(offset, axis + (a.gradient_mask & kPlanesLast ? 1 : 2));
+      }
       return output_size(size, kernel, a.strides[axis], a.paddings.at(2 * axis),
                          a.paddings.at(2 * axis + 1), a.dilations.at(axis));
     };

@@ -26,7 +26,7 @@ class Spread {
     const size_t weight = modulated ? 3 : 2;
     images_ = mesh_dimension(inputs, 0, 0);
     if (images_ < 0) images_ = mesh_dimension(inputs, 1, 0);
-    if (a.groups > 1) return;
+    if (a.groups > 1 || a.gradient_mask & kPlanesLast) return;
     // The attribute counts the deformable groups of one process: `_ops.py` divides it where they
     // are spread. So it tells here, too, whether they are.
     const int64_t groups = mesh_dimension(inputs, 0, channels_last_ ? 3 : 1);

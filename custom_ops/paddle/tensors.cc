@@ -206,6 +206,9 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   p.deformable_groups = a.deformable_groups;
   p.im2col_step = a.im2col_step;
   p.weighted = (a.gradient_mask & kUnitWeight) == 0;
+  p.planes_last = (a.gradient_mask & kPlanesLast) != 0;
+  require(!p.planes_last || (in.x.is_cpu() && !a.joined && !p.plain && !in.flow.defined()),
+          "offset: expected the order of DCNv3 only on the CPU and not for inference");
   require(p.channels % p.groups == 0 && p.out_channels % p.groups == 0,
           "groups: expected a divisor of ", p.channels, " channels and ", p.out_channels,
           " filters, got ", p.groups);
@@ -234,20 +237,26 @@ Problem make_problem(const Inputs& in, const Attributes& a) {
   const phi::DataType offset_dtype = mixed ? phi::DataType::FLOAT32 : dtype;
   p.dtype = element_type("x", dtype);
   p.offset_dtype = mixed ? DataType::kFloat32 : p.dtype;
-  const auto planes = [&](int64_t count) {
-    return std::array{p.batch, count, p.out_height, p.out_width};
+  const auto planes = [&](int64_t of_tap) {
+    return product({of_tap, p.deformable_groups, p.kernel_h, p.kernel_w});
   };
   const auto field = [&](int64_t count) {
-    return planes(product({count, p.deformable_groups, p.kernel_h, p.kernel_w}));
+    return image_shape(p.planes_last, p.batch, count, p.out_height, p.out_width);
   };
-  if (!p.plain) check_tensor("offset", in.offset, place, offset_dtype, field(p.joined ? 3 : 2));
-  if (in.mask.defined()) check_tensor("mask", in.mask, place, offset_dtype, field(1));
+  int64_t offset_planes = planes(p.joined ? 3 : 2);
+  if (p.planes_last && !in.mask.defined()) {
+    const auto& shape = in.offset.dims();
+    offset_planes = p.packed_planes = std::max(planes(3), shape.size() == 4 ? shape[3] : 0);
+    p.modulated = true;
+  }
+  if (!p.plain) check_tensor("offset", in.offset, place, offset_dtype, field(offset_planes));
+  if (in.mask.defined()) check_tensor("mask", in.mask, place, offset_dtype, field(planes(1)));
   if (in.flow.defined()) {
     p.flows = in.flow.dims().size() == 4 ? in.flow.dims()[1] / 2 : 0;
     require(p.flows > 0 && p.deformable_groups % p.flows == 0,
             "flow: expected 4 sizes, the second twice a divisor of ", p.deformable_groups,
             " deformable groups, got ", shape_of(in.flow));
-    check_tensor("flow", in.flow, place, offset_dtype, planes(2 * p.flows));
+    check_tensor("flow", in.flow, place, offset_dtype, field(2 * p.flows));
   }
   check_tensor("weight", in.weight, place, dtype,
                std::array{p.out_channels, p.group_channels(), p.kernel_h, p.kernel_w});

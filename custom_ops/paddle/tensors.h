@@ -24,7 +24,8 @@ struct Attributes {
   int deformable_groups = 1;
   int im2col_step = 0;               // 0: chosen by the kernels
   std::string data_format = "NCHW";  // or "NHWC"
-  int gradient_mask = 0;  // a bit of Gradient for each gradient that backward computes; kUnitWeight
+  // A bit of Gradient for each gradient that backward computes; kUnitWeight, kPlanesLast.
+  int gradient_mask = 0;
   // Of paddle_dcn_inference, all but the first two also of paddle_dcn_plain; see Problem.
   bool joined = false;
   float offset_bound = 0;                     // 0: none
@@ -65,6 +66,8 @@ enum Gradient : int { kX = 1, kOffset = 2, kMask = 4, kWeight = 8, kBias = 16 };
 // The weight is of ones, and has no gradient. A bit beside those of the gradients, since a program
 // that was saved before has no attribute for it. Whoever does not know it finds the ones.
 constexpr int kUnitWeight = 32;
+// Problem::planes_last, and without a mask packed_planes. No program is saved with it.
+constexpr int kPlanesLast = 64;
 
 // Inputs of one call. There is no `mask` in v1 or where it is joined, no `bias` in backward, no
 // `grad_out` in forward. A plain convolution has neither `offset` nor `mask`, but may have

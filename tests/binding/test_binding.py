@@ -31,7 +31,7 @@ ATTRIBUTES = {
     "wanted": 31,
 }
 
-UNIT_WEIGHT = 32  # a bit of "wanted"
+UNIT_WEIGHT, PLANES_LAST = 32, 64  # bits of "wanted"
 
 
 def random_tensors(**overrides):
@@ -262,6 +262,40 @@ def test_unit_weight_is_of_single_channels():
     message = "groups: expected 4 groups and filters without weights, got 2 and 6"
     with pytest.raises(ValueError, match=message):
         call(random_tensors(), wanted=UNIT_WEIGHT)
+
+
+# Shapes of offset and mask, and what is wrong with them where offset and mask are as in DCNv3.
+PLANES_LAST_SHAPES = [
+    ([2, 5, 6, 36], [2, 5, 6, 18], None),
+    ([2, 5, 6, 54], None, None),
+    ([2, 5, 6, 56], None, None),
+    ([2, 36, 5, 6], [2, 18, 5, 6], "[2, 5, 6, 36]"),
+    ([2, 5, 6, 38], [2, 5, 6, 18], "[2, 5, 6, 36]"),
+    ([2, 5, 6, 53], None, "[2, 5, 6, 54]"),
+    ([2, 5, 7, 54], None, "[2, 5, 6, 54]"),
+    ([2, 5, 6], None, "[2, 5, 6, 54]"),
+]
+
+
+@pytest.mark.skipif(PLACE.is_gpu_place(), reason="on the CPU only")
+@pytest.mark.parametrize(("offset", "mask", "expected"), PLANES_LAST_SHAPES)
+def test_planes_last(offset, mask, expected):
+    tensors = random_tensors(offset=offset, mask=mask or [1])
+    how = {"modulated": mask is not None, "wanted": 31 | PLANES_LAST}
+    if expected is None:
+        assert call(tensors, **how).shape == [2, 6, 5, 6]
+    else:
+        message = f"offset: expected float64 {expected} on {PLACE}, got float64 {offset}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            call(tensors, **how)
+
+
+@needs_paddle_3
+def test_planes_last_of_open_sizes():
+    with static_program():
+        shapes = SHAPES | {"x": [-1, 4, -1, -1], "offset": [2, 5, 6, 36], "mask": [2, 5, 6, 18]}
+        inputs = {n: paddle.static.data(n, shape, "float64") for n, shape in shapes.items()}
+        assert list(call(inputs, wanted=31 | PLANES_LAST).shape) == [-1, 6, 5, 6]
 
 
 def strided(tensor):

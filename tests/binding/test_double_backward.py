@@ -1,5 +1,7 @@
 """Second derivatives: against differences of first ones, and against the reference."""
 
+import functools
+
 import numpy as np
 import paddle
 import pytest
@@ -101,6 +103,42 @@ def test_unit_weight():
     tensors = leaves(case, arrays, DOUBLE, names)
     factors = random_factors(tensors, names)
     found = second_derivatives(without_weights, case, tensors, factors)
+    wanted = second_derivatives(deform_conv2d_reference, case, tensors, factors)
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        depth = case.depth["out" if name == "grad" else name]
+        assert_close(found[name], array, "float64", 16 * depth, name)
+
+
+def as_in_dcnv3(x, offset, weight, bias, mask, packed, zeros, **attributes):
+    """Call the operator with offsets and masks in the order of DCNv3, or together as in DCNv4."""
+    how = check_attributes(**attributes)._replace(planes_last=True)
+    sizes = [how.deformable_groups, *weight.shape[2:]]
+
+    def last(planes, of_tap):
+        n, _, *size = planes.shape
+        parts = planes.reshape([n, *sizes, of_tap, *size]).flip(4)
+        return parts.transpose([0, 5, 6, 1, 3, 2, 4]).reshape([n, *size, sizes[0], -1])
+
+    offset, mask = last(offset, 2), last(mask, 1)
+    pixels = offset.shape[:3]
+    if packed:
+        both = paddle.concat([offset, mask], -1).reshape([*pixels, -1])
+        # Paddle's concat has second derivatives if all of its inputs have gradients.
+        both = paddle.concat([both, 0 * both[..., :zeros]], -1) if zeros else both
+        return convolve(x, both, None, weight, bias, how)
+    offset, mask = (each.reshape([*pixels, -1]) for each in (offset, mask))
+    return convolve(x, offset, mask, weight, bias, how)
+
+
+@needs_reference
+@pytest.mark.parametrize(("packed", "zeros"), [(False, 0), (True, 0), (True, 3)])
+def test_planes_last(packed, zeros):
+    case = Case(2, 6, (6, 7), 4, kernel=(2, 3), groups=2, deformable_groups=3)
+    tensors = leaves(case, random_problem(case), DOUBLE)
+    factors = random_factors(tensors)
+    function = functools.partial(as_in_dcnv3, packed=packed, zeros=zeros)
+    found = second_derivatives(function, case, tensors, factors)
     wanted = second_derivatives(deform_conv2d_reference, case, tensors, factors)
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():

@@ -121,6 +121,20 @@ def test_without_weight(engine, dtypes):
             assert_results_close(run(SHIPPED, job), without_weight(case, dtypes), case, dtypes)
 
 
+# With and without columns, of several slabs, with partial sums.
+AS_DCNV3 = [*FEW_CHANNELS[::2], *COMPACT[::5]]
+
+
+@pytest.mark.parametrize("dtypes", DTYPES, ids=DTYPE_IDS)
+@pytest.mark.parametrize("engine", NATIVE)
+def test_planes_last(engine, dtypes):
+    for case in AS_DCNV3:
+        check_job(SHIPPED, Job(case, dtypes, ("cpu", engine, 2), planes_last=True))
+        if case.modulated:
+            job = Job(case, dtypes, ("cpu", engine, 2), planes_last=True, padding=case.channels % 3)
+            check_job(SHIPPED, job)
+
+
 # Many tiles of pixels in several images, blocks of channels and outputs.
 WIDE = [
     Case(3, 64, (40, 41), 72, padding=1, deformable_groups=2, im2col_step=2),

@@ -68,6 +68,11 @@ def test_finds_nothing(sanitizer, engine, emulated, tmp_path):
         DTYPES if FULL else DTYPES[:4],
     )
     tasks += inference_jobs(tasks[0].device)
+    tasks += [
+        Job(case, dtypes, tasks[0].device, shift=4, planes_last=True, padding=padding)
+        for case in (TABLE if FULL else FEW[::4])
+        for dtypes, padding in ((DTYPES[1], None), (DTYPES[0], 1 if case.modulated else None))
+    ]
     results, report = run_sanitized(sanitizer, library, tasks, tmp_path)
     assert not report, report[:4000]
     for task, result in zip(tasks, results):

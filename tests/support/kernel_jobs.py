@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import pickle
 import subprocess
@@ -129,11 +130,14 @@ class Job:
     inference: Inference = Inference()
     # Else without weight and bias, which the case must not need. CUDA is given a weight of ones.
     weighted: bool = True
+    planes_last: bool = False  # offset and mask are as in DCNv3; on the CPU only
+    padding: int | None = None  # or in one as in DCNv4, with so many planes of NaN behind them
     path: int = FASTEST  # of the CPU's kernels
 
     def problem(self) -> Problem:
         """The case as the kernels take it."""
         case = self.case
+        planes = case.deformable_groups * math.prod(pair(case.kernel))
         return Problem.create(
             (case.batch, case.channels, *case.size),
             case.outputs,
@@ -149,8 +153,44 @@ class Job:
             case.modulated,
             *self.inference[:-1],
             self.weighted,
+            self.planes_last,
+            0 if self.padding is None else 3 * planes + self.padding,
             self.path,
         )
+
+
+def planes_last(p: Problem, planes: np.ndarray, of_tap: int) -> np.ndarray:
+    """Offset (2 planes of a tap) or mask (1) as in DCNv3, but [N, Ho, Wo, groups, planes]."""
+    n, _, *size = planes.shape
+    parts = planes.reshape(n, p.deformable_groups, p.kernel_h, p.kernel_w, of_tap, *size)
+    ordered = parts[:, :, :, :, ::-1].transpose(0, 5, 6, 1, 3, 2, 4)
+    return ordered.reshape(n, *size, p.deformable_groups, of_tap * p.kernel_h * p.kernel_w)
+
+
+def planes_first(p: Problem, last: np.ndarray, of_tap: int) -> np.ndarray:
+    """The inverse of `planes_last`."""
+    n, *size = last.shape[:3]
+    parts = last.reshape(n, *size, p.deformable_groups, p.kernel_w, p.kernel_h, of_tap)
+    ordered = parts[..., ::-1].transpose(0, 3, 5, 4, 6, 1, 2)
+    return ordered.reshape(n, of_tap * p.deformable_groups * p.kernel_h * p.kernel_w, *size)
+
+
+def pack(p: Problem, offset: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Both as in DCNv4."""
+    parts = np.concatenate([planes_last(p, offset, 2), planes_last(p, mask, 1)], -1)
+    packed = parts.reshape(*parts.shape[:3], parts.shape[3] * parts.shape[4])
+    padding = [(0, 0)] * 3 + [(0, p.packed_planes - packed.shape[-1])]
+    return np.pad(packed, padding, constant_values=np.nan)
+
+
+def unpack(p: Problem, packed: np.ndarray) -> dict[str, np.ndarray]:
+    """The inverse of `pack`, of gradients, which padding has none of."""
+    taps = p.kernel_h * p.kernel_w
+    used = 3 * taps * p.deformable_groups
+    assert not packed[..., used:].any()
+    parts = packed[..., :used].reshape(*packed.shape[:3], p.deformable_groups, 3 * taps)
+    offset, mask = parts[..., : 2 * taps], parts[..., 2 * taps :]
+    return {"offset": planes_first(p, offset, 2), "mask": planes_first(p, mask, 1)}
 
 
 remembered_problem = functools.lru_cache(maxsize=2)(random_problem)  # one case may run many times
@@ -165,7 +205,7 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
         library.handle.dcn_emulation_set_processors(job.processors)
         library.handle.dcn_emulation_set_hopper(job.hopper)
     shapes = p.shapes()
-    if p.joined or not p.modulated:
+    if p.joined or p.packed_planes or not p.modulated:
         del shapes["mask"]
     if p.plain:
         del shapes["offset"]
@@ -181,6 +221,13 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
     arrays |= job.arrays
     if p.joined:
         arrays["offset"] = np.concatenate([arrays["offset"], arrays["mask"]], 1)
+    elif p.packed_planes:
+        arrays["offset"] = pack(p, arrays["offset"], arrays["mask"])
+    elif p.planes_last:
+        for name, of_tap in (("offset", 2), ("mask", 1)):
+            if name in shapes:
+                last = planes_last(p, arrays[name], of_tap)
+                arrays[name] = last.reshape(shapes[name])
 
     def memory(name: str, like: str) -> np.ndarray:
         """Room for a tensor, filled with NaN patterns, or with the case's values."""
@@ -202,6 +249,12 @@ def run(library: Library, job: Job) -> dict[str, np.ndarray]:
         for name in ("out", "x"):
             if p.channels_last and name in results:
                 results[name] = results[name].transpose(0, 3, 1, 2)
+        if p.packed_planes and "offset" in results:
+            results |= unpack(p, results["offset"])
+        elif p.planes_last:
+            for name, of_tap in (("offset", 2), ("mask", 1)):
+                if name in results:
+                    results[name] = planes_first(p, results[name], of_tap)
         return results
 
     inputs = {name: memory(name, name) for name in shapes if name != "out"}

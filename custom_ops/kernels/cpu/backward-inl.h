@@ -354,6 +354,19 @@ struct BackwardPhases : Pass<Product, BackwardTensors, Buffers> {
     });
   }
 
+  // What is behind the last plane of packed offsets and masks has no gradient.
+  void clear_padding() {
+    const int64_t used = 3 * mask_planes(p), padding = p.packed_planes - used;
+    if (tensors.grad_offset == nullptr || padding <= 0) return;
+    team.for_each(p.batch * p.out_height, [&](int64_t row) {
+      for (int64_t pixel = row * p.out_width; pixel < (row + 1) * p.out_width; ++pixel) {
+        const int64_t index = pixel * p.packed_planes + used;
+        __builtin_memset(element(tensors.grad_offset, p.offset_dtype, index), 0,
+                         padding * element_size(p.offset_dtype));
+      }
+    });
+  }
+
   // The coordinate gradients of one deformable group and tap over its slabs, in order, of the
   // pixels [pixel, pixel + count).
   void sum_partials(int64_t pixel, int64_t count) {
@@ -424,11 +437,11 @@ struct BackwardPhases : Pass<Product, BackwardTensors, Buffers> {
   };
   void write_coordinate_gradient(const Coordinate& c, int64_t pixel, int64_t count,
                                  const T* row) const {
-    void* const target = c.which < 2 ? tensors.grad_offset : tensors.grad_mask;
-    if (target == nullptr) return;
-    const int64_t plane = (c.image * p.deformable_groups + c.deformable_group) * p.taps() + c.tap;
-    write_row(row, count, target, p.offset_dtype,
-              (c.which < 2 ? 2 * plane + c.which : plane) * p.out_pixels() + pixel);
+    const Planes<void> target = c.which < 2 ? like_offset(p, tensors.grad_offset)
+                                            : like_mask(p, tensors.grad_offset, tensors.grad_mask);
+    if (target.data == nullptr) return;
+    const int64_t plane = target.plane(p, c.deformable_group, c.tap, c.which % 2);
+    target.write(p, row, count, target.index(p, c.image, plane, pixel));
   }
 };
 
@@ -444,6 +457,7 @@ struct BackwardPass : BackwardPhases<Product, BackwardBuffers<Product>> {
   void run() {
     if (buffers.columns_wanted) pack_weights();
     clear_sums();
+    this->clear_padding();
     this->for_images([&] {
       if (buffers.columns_wanted || buffers.weight_wanted) this->copy_x();
       if (tensors.grad_x) this->clear_grad_x();

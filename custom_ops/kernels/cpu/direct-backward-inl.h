@@ -229,6 +229,7 @@ struct DirectBackwardPass : BackwardPhases<VectorProduct<T>, DirectBackwardBuffe
 
   void run() {
     prepare();
+    this->clear_padding();
     this->for_images([&] {
       if (buffers.wanted.any()) this->copy_x();
       if (tensors.grad_x) this->clear_grad_x();

@@ -257,7 +257,7 @@ struct ForwardPhases : Pass<Product, ForwardTensors, Buffers> {
 
   void compute_mask() {
     const int64_t planes = mask_planes(p), pixels = p.out_pixels();
-    mask = {buffers.mask, kDataType<T>, planes * pixels, first_image};
+    mask = {buffers.mask, kDataType<T>, 1, p.taps(), planes, first_image};
     team.for_each(images * planes, [&](int64_t task) {
       T* const row = buffers.mask + task * pixels;
       const int64_t logits =

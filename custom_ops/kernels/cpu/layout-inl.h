@@ -59,6 +59,25 @@ void write_row(const T* row, int64_t count, void* data, DataType dtype, int64_t 
   });
 }
 
+// The same of elements that are `stride` apart.
+template <typename T>
+__attribute__((noinline)) void read_strided(const void* data, DataType dtype, int64_t index,
+                                            int64_t stride, int64_t count, T* converted) {
+  with_element_type(const_cast<void*>(element(data, dtype, index)), dtype, [&](const auto* source) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < count; ++i) converted[i] = static_cast<T>(source[i * stride]);
+  });
+}
+template <typename T>
+__attribute__((noinline)) void write_strided(const T* row, int64_t count, void* data,
+                                             DataType dtype, int64_t index, int64_t stride) {
+  with_element_type(element(data, dtype, index), dtype, [&](auto* target) {
+    using Stored = std::remove_pointer_t<decltype(target)>;
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < count; ++i) target[i * stride] = static_cast<Stored>(row[i]);
+  });
+}
+
 // Asks for what is read or written next: short rows, far apart, that no processor foresees.
 template <bool kWrites = false>
 DCN_INLINE void prefetch_row(const void* data, DataType dtype, int64_t index, int64_t count) {

@@ -59,9 +59,9 @@ struct Pass {
   Largest& largest;
   Team& team;
   const typename Buffers::ThreadBuffers own;
-  const Planes offset;
-  Planes mask;
-  const Planes flow;
+  const Planes<const void> offset;
+  Planes<const void> mask;
+  const Planes<const void> flow;
   Tile<T> tile;
   int64_t first_image = 0, images = 0;  // that are at hand
   const Pixel* x = nullptr;  // theirs: arranged in buffers.blocks, or as they are in the tensor
@@ -75,7 +75,7 @@ struct Pass {
         team(team),
         own(own_buffers(buffers, workspace, team.thread())),
         offset(like_offset(p, tensors.offset)),
-        mask(like_mask(p, tensors.mask)),
+        mask(like_mask(p, tensors.offset, tensors.mask)),
         flow(like_flow(p, flow_of(tensors))),
         tile{0, 0, 0, own.origins, own.origins + kMaxTile} {
     own.plan->largest_mask = 0;

@@ -160,28 +160,61 @@ struct SamplingPlan {
 
 enum Side : int32_t { kTop = 1, kBottom = 2, kLeft = 4, kRight = 8, kAllSides = 15 };
 
-// Offsets, masks or flow: planes of output pixels, image after image.
+// Offsets, masks or flow, image after image: planes of output pixels, or see Problem::planes_last.
+// Void is void or const void.
+template <typename Void>
 struct Planes {
-  const void* data;
+  Void* data;
   DataType dtype;
-  int64_t image_size;       // elements from one image to the next
+  int64_t of_tap;           // y and x, or the mask alone
+  int64_t of_group;         // of a deformable group, also those in between
+  int64_t count;            // of an image
   int64_t first_image = 0;  // that the data begin with
+  int64_t first_plane = 0;
 
+  // The plane of a tap's y (which = 0), x (1) or mask (0).
+  DCN_INLINE_MEMBER int64_t plane(const Problem& p, int64_t deformable_group, int64_t tap,
+                                  int64_t which) const {
+    const int64_t before = first_plane + deformable_group * of_group;
+    if (!p.planes_last) return before + tap * of_tap + which;
+    const int64_t down = tap % p.kernel_w * p.kernel_h + tap / p.kernel_w;
+    return before + down * of_tap + (of_tap - 1 - which);
+  }
   DCN_INLINE_MEMBER int64_t index(const Problem& p, int64_t image, int64_t plane,
                                   int64_t pixel) const {
-    return (image - first_image) * image_size + plane * p.out_pixels() + pixel;
+    const int64_t first = (image - first_image) * count * p.out_pixels();
+    return first + (p.planes_last ? pixel * count + plane : plane * p.out_pixels() + pixel);
+  }
+  // Pixels of a plane from an index on, like read_row() and write_row().
+  template <typename T>
+  const T* read(const Problem& p, int64_t index, int64_t pixels, T* converted) const {
+    if (!p.planes_last) {
+      prefetch_row(data, dtype, index + of_tap * p.out_pixels(), pixels);  // of the next tap
+      return read_row(data, dtype, index, pixels, converted);
+    }
+    read_strided(data, dtype, index, count, pixels, converted);
+    return converted;
+  }
+  template <typename T>
+  void write(const Problem& p, const T* row, int64_t pixels, int64_t index) const {
+    if (!p.planes_last) return write_row(row, pixels, data, dtype, index);
+    write_strided(row, pixels, data, dtype, index, count);
   }
 };
 DCN_INLINE int64_t mask_planes(const Problem& p) { return p.deformable_groups * p.taps(); }
-DCN_INLINE Planes like_offset(const Problem& p, const void* data) {
-  return {data, p.offset_dtype, (p.joined ? 3 : 2) * mask_planes(p) * p.out_pixels()};
+template <typename Void>
+Planes<Void> like_offset(const Problem& p, Void* offset) {
+  if (p.packed_planes) return {offset, p.offset_dtype, 2, 3 * p.taps(), p.packed_planes};
+  return {offset, p.offset_dtype, 2, 2 * p.taps(), (p.joined ? 3 : 2) * mask_planes(p)};
 }
-DCN_INLINE Planes like_mask(const Problem& p, const void* data) {
-  return {data, p.offset_dtype, mask_planes(p) * p.out_pixels()};
+template <typename Void>
+Planes<Void> like_mask(const Problem& p, Void* offset, Void* mask) {
+  if (!p.packed_planes) return {mask, p.offset_dtype, 1, p.taps(), mask_planes(p)};
+  return {offset, p.offset_dtype, 1, 3 * p.taps(), p.packed_planes, 0, 2 * p.taps()};
 }
 
-DCN_INLINE Planes like_flow(const Problem& p, const void* data) {
-  return {data, p.offset_dtype, 2 * p.flows * p.out_pixels()};
+inline Planes<const void> like_flow(const Problem& p, const void* data) {
+  return {data, p.offset_dtype, 2, 2, 2 * p.flows};
 }
 
 template <typename T>
@@ -192,8 +225,8 @@ DCN_INLINE bool is_infinite(T v) {
 
 // What inference makes of offsets along an axis (0: y, 1: x): either these or `refined`.
 template <typename T>
-const T* refine(const Problem& p, const Planes& flow, const Tile<T>& tile, int64_t deformable_group,
-                int64_t axis, const T* offset, T* refined) {
+const T* refine(const Problem& p, const Planes<const void>& flow, const Tile<T>& tile,
+                int64_t deformable_group, int64_t axis, const T* offset, T* refined) {
   if (p.offset_bound > 0) {
     const T bound = static_cast<T>(p.offset_bound);
     for (int64_t t = 0; t < tile.count; ++t) refined[t] = bound * hyperbolic_tangent(offset[t]);
@@ -211,24 +244,23 @@ const T* refine(const Problem& p, const Planes& flow, const Tile<T>& tile, int64
 }
 
 template <typename T>
-void plan_samples(const Problem& p, const Planes& offset, const Planes& mask, const Planes& flow,
+void plan_samples(const Problem& p, const Planes<const void>& offset,
+                  const Planes<const void>& mask, const Planes<const void>& flow,
                   const Tile<T>& tile, int64_t deformable_group, int64_t tap,
                   SamplingPlan<T>& plan) {
   T converted_y[kMaxTile], converted_x[kMaxTile], converted_mask[kMaxTile];
   const int64_t count = tile.count;
-  const int64_t plane = deformable_group * p.taps() + tap;
-  const int64_t index = offset.index(p, tile.image, 2 * plane, tile.pixel);
-  const T* dy = read_row(offset.data, offset.dtype, index, count, converted_y);
-  const T* dx = read_row(offset.data, offset.dtype, index + p.out_pixels(), count, converted_x);
-  prefetch_row(offset.data, offset.dtype, index + 2 * p.out_pixels(), count);
-  prefetch_row(offset.data, offset.dtype, index + 3 * p.out_pixels(), count);
+  const auto read = [&](const Planes<const void>& planes, int64_t which, T* converted) {
+    const int64_t plane = planes.plane(p, deformable_group, tap, which);
+    return planes.read(p, planes.index(p, tile.image, plane, tile.pixel), count, converted);
+  };
+  const T* dy = read(offset, 0, converted_y);
+  const T* dx = read(offset, 1, converted_x);
   dy = refine(p, flow, tile, deformable_group, 0, dy, converted_y);
   dx = refine(p, flow, tile, deformable_group, 1, dx, converted_x);
   const T* m = converted_mask;
   if (p.modulated) {
-    const int64_t mask_index = mask.index(p, tile.image, plane, tile.pixel);
-    m = read_row(mask.data, mask.dtype, mask_index, count, converted_mask);
-    prefetch_row(mask.data, mask.dtype, mask_index + p.out_pixels(), count);
+    m = read(mask, 0, converted_mask);
   } else {
     for (int64_t t = 0; t < count; ++t) converted_mask[t] = T(1);
   }
