@@ -166,7 +166,7 @@ struct DirectBuffers : ForwardImages<VectorProduct<T>> {
   T* bias;                 // [part][channel]
 
   DirectBuffers(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads)
-      : Base(p, direct_slabs<T>(p, kDirectRegisters * kVectorLanes<T>)),
+      : Base(p, direct_slabs<T>(p, kDirectRegisters * kVectorLanes<T>), true),
         weights(p),
         plans(smaller(p.taps(), kMaxPlans)),
         out_stride(weights.multiplier() * slabs[0].channels),

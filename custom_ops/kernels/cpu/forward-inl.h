@@ -40,10 +40,11 @@ struct ForwardImages {
   T* mask;               // from its logits
   int64_t shared_bytes, thread_bytes;
 
-  ForwardImages(const Problem& p, const Slabs& slabs)
+  // keeps_pixels: of a channels-last x the copy is one, too, made in one row.
+  ForwardImages(const Problem& p, const Slabs& slabs, bool keeps_pixels = false)
       : slabs(slabs),
         copies_x(!p.reads_channels_last() || p.dtype != kDataType<Pixel>),
-        blocks(p, slabs, copies_x),
+        blocks(p, slabs, copies_x && !(p.reads_channels_last() && keeps_pixels)),
         copied_(copies_x ? blocks.image_size() : 0),
         masks_(p.joined ? mask_planes(p) * p.out_pixels() : 0) {
     const int64_t bytes = copied_ * sizeof(Pixel) + masks_ * sizeof(T);

@@ -155,11 +155,13 @@ ImageTensor<Void> like_out(const Problem& p, Void* data) {
 template <typename T>
 void to_channels_last(const ImageTensor<const void>& x, const Region& r, T* target) {
   if (x.channels_last) {
-    for (int64_t i = 0; i < r.pixels; ++i) {
-      T* const row = target + i * r.channels;
+    const bool whole = r.channels == x.channels;  // then pixels are one row
+    const int64_t rows = whole ? 1 : r.pixels, length = whole ? r.pixels * r.channels : r.channels;
+    for (int64_t i = 0; i < rows; ++i) {
+      T* const row = target + i * length;
       const int64_t index = x.index(r.image, r.channel, r.pixel + i);
-      const T* source = read_row(x.data, x.dtype, index, r.channels, row);
-      if (source != row) __builtin_memcpy(row, source, r.channels * sizeof(T));
+      const T* source = read_row(x.data, x.dtype, index, length, row);
+      if (source != row) __builtin_memcpy(row, source, length * sizeof(T));
     }
     return;
   }
