@@ -173,7 +173,7 @@ def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ast.parse(code)  # its messages are better, and libcst's parser can overflow its stack
-        text, remarks = rewrite(old, args.target)
+        text, remarks = rewrite(old, args.target, path.resolve().parent)
         new = data
         if text != old:
             new = (book.with_source(text) if book else text).encode(encoding)

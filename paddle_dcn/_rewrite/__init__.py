@@ -17,6 +17,7 @@ another time and under other names, and saved parameters would no longer fit.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import libcst as cst
@@ -27,7 +28,7 @@ from .raw import list_raw
 
 __all__ = ["Remark", "Rewritten", "concerns", "rewrite"]
 
-_OPERATOR = re.compile(rb"deform(able)?_?conv|dcn", re.IGNORECASE)
+_OPERATOR = re.compile(rb"deform(able)?_?conv|dcn|dfconv", re.IGNORECASE)
 _BY_STRING = re.compile(rf"\b({'|'.join(BY_STRING)})\b".encode())
 
 
@@ -46,13 +47,14 @@ def concerns(data: bytes) -> bool:
     return any(all(part.encode() in data for part in module.split(".")) for module in modules)
 
 
-def rewrite(source: str, target: str = "modern") -> Rewritten:
+def rewrite(source: str, target: str = "modern", folder: Path | None = None) -> Rewritten:
     """Move every deformable convolution in `source` to paddle_dcn.
 
     Args:
         source: A Python file's text, line ends as they are in the file.
         target: What the user is heading for, `"modern"` or `"legacy"` code. The new source is the
             same; with `"modern"` each static call gets a note that names its counterpart.
+        folder: Where the file is, to tell modules of its project from libraries.
 
     Raises:
         ValueError: libcst cannot parse the source, or would change its line ends or form feeds.
@@ -64,7 +66,7 @@ def rewrite(source: str, target: str = "modern") -> Rewritten:
         raise ValueError(f"libcst cannot parse it: {error.message}") from error
     if module.code != source:
         raise ValueError("it has form feeds or bare carriage returns, which would not survive")
-    names = Names(module)
+    names = Names(module, folder)
     plan = Plan(names, note_static=target == "modern")
     list_raw(names)
     return Rewritten(plan.carried_out(), sorted(names.remarks))

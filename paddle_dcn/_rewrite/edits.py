@@ -109,7 +109,10 @@ def _edited_from(statement: cst.ImportFrom, paths: dict) -> list[cst.CSTNode]:
             changes = {"name": cst.Name(last), "asname": None if last == bound else asname}
             names.append(alias.with_changes(**changes))
         module = cst.parse_expression(parents.pop())
-        return [statement.with_changes(module=module, names=names)]
+        changes = {"module": module, "names": names}
+        if statement.relative:
+            changes |= {"relative": (), "whitespace_after_from": cst.SimpleWhitespace(" ")}
+        return [statement.with_changes(**changes)]
     return _without(statement, [i for i, a in enumerate(statement.names) if a in paths]) + _froms(
         moved
     )

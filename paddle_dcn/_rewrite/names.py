@@ -7,6 +7,7 @@ import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Union
 
 import libcst as cst
@@ -35,6 +36,7 @@ _MODULES = (
     ("mmcv.ops.modulated_deform_conv", "paddle_dcn.compat.mmcv", _V2),
     ("mmdet.ops", "paddle_dcn.compat.mmdet", _MMDET),
     ("mmdet.ops.dcn", "paddle_dcn.compat.mmdet", _MMDET),
+    ("mmdet.ops.dcn.deform_conv", "paddle_dcn.compat.mmdet", _MMDET),
     ("detectron2.layers", "paddle_dcn.compat.detectron2", _OLD_LAYERS),
     (
         "detectron2.layers.deform_conv",
@@ -45,18 +47,36 @@ _MODULES = (
     ("torchvision.ops", "paddle_dcn.compat.torchvision", _V1[:2]),
     ("torchvision.ops.deform_conv", "paddle_dcn.compat.torchvision", _V1[:2]),
     ("torch_npu", "paddle_dcn.compat.npu", ("npu_deformable_conv2d",)),
+    ("torch", "paddle_dcn.compat.npu", ("npu_deformable_conv2d",)),
+    ("torch.ops.npu", "paddle_dcn.compat.npu", ("npu_deformable_conv2d",)),
     ("ops_dcnv3.modules", _INTERNIMAGE, ("DCNv3",)),
     ("ops_dcnv3.modules.dcnv3", _INTERNIMAGE, ("DCNv3",)),
     ("ops_dcnv3.functions", _INTERNIMAGE, ("DCNv3Function",)),
     ("ops_dcnv3.functions.dcnv3_func", _INTERNIMAGE, ("DCNv3Function",)),
+    ("modules.dcnv3", _INTERNIMAGE, ("DCNv3",)),  # run inside of ops_dcnv3
+    ("functions.dcnv3_func", _INTERNIMAGE, ("DCNv3Function",)),
     ("DCNv4", _INTERNIMAGE, ("DCNv4", "DCNv4Function")),
     ("DCNv4.modules", _INTERNIMAGE, ("DCNv4",)),
+    ("DCNv4.modules.dcnv4", _INTERNIMAGE, ("DCNv4",)),
     ("DCNv4.functions", _INTERNIMAGE, ("DCNv4Function",)),
+    ("DCNv4.functions.dcnv4_func", _INTERNIMAGE, ("DCNv4Function",)),
+    ("functions.dcnv4_func", _INTERNIMAGE, ("DCNv4Function",)),
 )
+# Where libraries are that projects keep a copy of, in whatever package: CenterNet has
+# models.networks.DCNv2.dcn_v2, BasicSR basicsr.ops.dcn.
+_COPIES = {
+    "DCNv2.dcn_v2": "dcn_v2",
+    "ops.dcn": "mmdet.ops.dcn",
+    "ops_dcnv3": "ops_dcnv3",
+    "DCNv4.modules": "DCNv4.modules",
+    "DCNv4.functions": "DCNv4.functions",
+}
+_COPY = re.compile(rf"(?:.*\.)?({'|'.join(map(re.escape, _COPIES))})(?=\.|$)")
 MOVES = {f"{old}.{name}": f"{new}.{name}" for old, new, names in _MODULES for name in names}
-MODULES = {old for old, _, _ in _MODULES}
+_HOMES = {old: new for old, new, _ in _MODULES}
+MODULES = _HOMES.keys() - {"torch"}  # in which much else is looked up by a string
 # What a star import of these binds is known.
-_STARS = {"paddle.fluid"} | MODULES
+_STARS = {"paddle.fluid", *_HOMES}
 # What finds a part of a module, or a module, by a string.
 _ATTRIBUTE_BY_STRING = ("getattr", "setattr", "delattr", "vars")
 _MODULE_BY_STRING = ("import_module", "__import__")
@@ -65,6 +85,11 @@ BY_STRING = (*_ATTRIBUTE_BY_STRING, "__dict__", *_MODULE_BY_STRING)
 _PREFIXES = {path[: dot.start()] for path in MOVES for dot in re.finditer(r"\.", path)}
 # The last two parts of their names, which give them away on an object that is not known.
 _ENDS = {tuple(path.split(".")[-2:]) for path in MOVES}
+
+# Names that operators and their layers have, and names that other things have too, but for modules
+# that are called after the operator.
+_OPERATOR = re.compile(r"(modulated_?)?deform(able)?_?conv|DCNv[34]|DFConv", re.IGNORECASE)
+_SHORT = re.compile(r"DCN(v2|_|$)|dcn_v2")
 
 FLUID = "paddle.fluid."
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
@@ -239,8 +264,9 @@ class _Scan(cst.CSTVisitor):
 class Names:
     """What the names in one file stand for, and what of it cannot be told (`remarks`)."""
 
-    def __init__(self, module: cst.Module):
-        """Read a module."""
+    def __init__(self, module: cst.Module, folder: Path | None):
+        """Read a module that stands in a folder."""
+        self._folder = folder
         wrapper = meta.MetadataWrapper(module)
         self.module = wrapper.module
         self.scopes = wrapper.resolve(meta.ScopeProvider)
@@ -258,6 +284,7 @@ class Names:
             self.fluid = True
             self._understand()
         self._look_elsewhere()
+        self._list_others()
 
     def block(self, node: cst.CSTNode) -> cst.CSTNode:
         """Return the module or block whose statement a node is, or is in."""
@@ -349,8 +376,8 @@ class Names:
         parts = path.split(".")
         for end in range(len(parts), 0, -1):
             old = ".".join(parts[:end])
-            if old in MOVES:
-                return old, MOVES[old]
+            if new := MOVES.get(_original(old)):
+                return old, new
         if self.fluid and path.startswith(FLUID) and fluid_lacks(path) is None:
             return path, "paddle_dcn" + path[len("paddle") :]
         return path, None
@@ -410,7 +437,9 @@ class Names:
             found = stars[-1]
             later = self.stars[self.stars.index(found) + 1 :]
             nested = any(self.block(star.statement) is not self.module for star in stars)
-            if any(star.path not in _STARS for star in later) or (nested and len(stars) > 1):
+            if any(_original(star.path) not in _STARS for star in later) or (
+                nested and len(stars) > 1
+            ):
                 self.left(mention.node, f"another star import may bind {root!r}")
                 return Meaning()
             path = f"{found.path}.{root}"
@@ -469,21 +498,23 @@ class Names:
             if len(words) == 1 and words[0] in _ATTRIBUTE_BY_STRING:
                 base = words_of(values[0])
                 meaning = self._meaning(base[0], self.scopes[call]) if base else Meaning()
-                path = ".".join([meaning.path, *base[1:]]) if meaning.group else ""
+                path = _original(".".join([meaning.path, *base[1:]])) if meaning.group else ""
                 if f"{path}.{name}" in MOVES or (path in MODULES and name is None):
                     self.left(call, f"it is reached by {words[0]} on {path}")
-            elif words[-1] in _MODULE_BY_STRING and texts[0] in MODULES:
+            elif words[-1] in _MODULE_BY_STRING and _original(texts[0] or "") in MODULES:
                 self.left(call, f"{texts[0]} is imported by a call")
         for string in self.scan.strings:
-            if string.evaluated_value in MOVES:
+            if isinstance(string.evaluated_value, str) and (
+                _original(string.evaluated_value) in MOVES
+            ):
                 self.left(string, f"{string.evaluated_value} is named in a string")
         for use in (use for group in self.all_groups() for use in group.uses):
             if use.new is None and not self.defines_alias(use):
                 self.fled.add(use.path)
             module, found, _ = use.path.partition(".__dict__")
-            if found and module in MODULES:
+            if found and _original(module) in MODULES:
                 self.left(use.mention.node, f"it is reached by __dict__ on {module}")
-        fled = self.fled & _PREFIXES
+        fled = {_original(path) for path in self.fled} & _PREFIXES
         for node, words in self.strange:
             tails = [".".join(words[i:]) for i in range(len(words))]
             paths = {f"{module}.{tail}" for module in fled for tail in tails} & MOVES.keys()
@@ -493,11 +524,36 @@ class Names:
             if end in _ENDS and all(remark.line != self.line(node) for remark in self.remarks):
                 self.left(node, f"{'.'.join(end)} is reached through something unknown")
 
+    def _list_others(self) -> None:
+        """List what is called like an operator and comes from a module without one of ours."""
+        for group in self.all_groups():
+            for binding in group.bindings:
+                if isinstance(binding.statement, cst.ImportFrom):
+                    self._list_other(binding.path, binding.statement)
+            for use in group.uses:
+                if use.new is None and _original(use.path).rpartition(".")[0] in _HOMES:
+                    self._list_other(use.path, use.mention.node)
+
+    def _list_other(self, path: str, node: cst.CSTNode) -> None:
+        module, _, name = path.rpartition(".")
+        known = _HOMES.get(_original(module))
+        called = _OPERATOR.match(name) or (_SHORT.match(name) and "dcn" in module.lower())
+        if not called or path.startswith("paddle_dcn.") or _original(path) in _PREFIXES:
+            return
+        if self.move(path)[1]:
+            return
+        if known:
+            self.left(node, f"{name} of {module} is not in {known}")
+        elif _is_here(module, self._folder):
+            self.note(node, f"{name} comes from {module}, another file of this project")
+        else:
+            self.left(node, f"{name} comes from {module}, which is not known here")
+
     def defines_alias(self, use: Use) -> bool:
         """Whether the use is x of a `name = x` for a module, understood wherever `name` is used."""
         ours = use.path.startswith(FLUID) and fluid_lacks(use.path) == ""
         in_class = isinstance(use.mention.scope, meta.ClassScope)  # where it is an attribute, too
-        if in_class or not (ours or use.path in _PREFIXES):
+        if in_class or not (ours or _original(use.path) in _PREFIXES):
             return False
         parent = self.parents.get(use.mention.node)
         if isinstance(parent, cst.Assign):
@@ -511,6 +567,20 @@ class Names:
             and self._meaning(target.value, use.mention.scope).path == use.path
             for target in targets
         )
+
+
+def _original(path: str) -> str:
+    """Return a full name in a copy of a library as the library itself has it."""
+    return _COPY.sub(lambda found: _COPIES[found[1]], path, count=1)
+
+
+def _is_here(module: str, folder: Path | None) -> bool:
+    """Whether a module is a file of the project that a file in the folder is of."""
+    if module.startswith("."):
+        return True
+    below = Path(*module.split("."))
+    above = [folder, *folder.parents][:-1] if folder else []
+    return any((each / below).is_dir() or (each / f"{below}.py").is_file() for each in above)
 
 
 def words_of(node: cst.CSTNode) -> list[str] | None:

@@ -22,6 +22,12 @@ from .names import (
     imported,
 )
 
+# Packages that register what is reached through torch, and how it shows that a file needs that.
+_REGISTERING = {
+    "torch_npu": re.compile(r"(?<!compat)\.npu\b|\btorch\.npu_|[\"']npu\b"),
+    "torchvision": re.compile(r"\bops\.torchvision\b"),
+}
+
 _TORCH = ("mmcv", "torch", "torch_npu", "torchvision")
 
 
@@ -63,6 +69,7 @@ class Plan:
         for group, modules in wanted:
             self._beside(group, modules)
         self._plan_stars()
+        self._keep_registrations()
 
     def _live(self, group: Group) -> list[Use]:
         """List the uses that need the group's name, whatever they become."""
@@ -254,6 +261,16 @@ class Plan:
         for edit in edits:
             edit.drop_star = self.names.unbound <= named
 
+    def _keep_registrations(self) -> None:
+        """Import a package that registers operators where its last import would go."""
+        for package, needed in _REGISTERING.items():
+            old = [s for s in self.names.scan.imports if _imports(s, package)]
+            edits = [self.imports.get(statement, ImportEdit()) for statement in old]
+            new = [line for pair in zip(old, edits) for line in import_lines(*pair)]
+            going = old and not any(_imports(line, package) for line in new)
+            if going and needed.search(self.carried_out()):
+                edits[0].beside.insert(0, package)
+
     def _note_static(self, each: bool) -> None:
         """Say that static calls stay static, and what they need for that."""
         uses = [use for group in self.names.all_groups() for use in group.uses]
@@ -306,6 +323,13 @@ class Plan:
         if moved and others:
             text = "paddle_dcn.compat takes Paddle tensors; the torch code around it is not ported"
             self.names.note(min(moved, key=self.names.line), text)
+
+
+def _imports(statement: cst.CSTNode, package: str) -> bool:
+    """Whether a statement is an import of a package or of something in it."""
+    if not isinstance(statement, (cst.Import, cst.ImportFrom)):
+        return False
+    return any(path.split(".")[0] == package for path in imported(statement))
 
 
 def _nearest(scope: meta.Scope, binders: set[meta.Scope]) -> meta.Scope | None:

@@ -5,12 +5,20 @@ A raw operator has another list of arguments, and a registry builds its layer fr
 
 from __future__ import annotations
 
+import re
+
 import libcst as cst
 
 from .names import Names, words_of
 
 _OPERATORS = ("deformable_conv", "deformable_conv_v1")
 _RAW_MODULES = ("_C_ops", "_legacy_C_ops", "ops", "_ops")
+_DISPATCHED = "torch.ops.torchvision.deform_conv2d"
+# What copies of mmdet, mmcv, detectron2, DCNv2, InternImage and DCNv4 call in C++.
+_KERNEL = re.compile(
+    r"(modulated_)?deform_conv(2d)?(_cuda)?_forward(_cuda)?|(dcn_?v[234])(_cuda)?_forward"
+)
+_AGGREGATIONS = {"dcnv3": "dcnv3", "dcnv4": "dcnv4"}
 _FUNCTION = "paddle_dcn.deform_conv2d takes the same tensors"
 
 # What mmcv's registries, and the configurations of mmdetection, call the layers.
@@ -22,6 +30,9 @@ _MMCV = "paddle_dcn.compat.mmcv"
 def list_raw(names: Names) -> None:
     """Add a remark to `names` for each that is found."""
     names.module.visit(_Finder(names))
+    for use in (use for group in names.all_groups() for use in group.uses):
+        if use.path.startswith(_DISPATCHED):
+            names.left(use.mention.node, f"{_DISPATCHED} is a raw operator; {_FUNCTION}")
 
 
 class _Finder(cst.CSTVisitor):
@@ -37,6 +48,11 @@ class _Finder(cst.CSTVisitor):
             named = _text(arguments.get("type", positional[0] if positional else None))
             if named in _OPERATORS:
                 self._names.left(node, f"the operator {named} is appended by name; {_FUNCTION}")
+        elif (found := _KERNEL.fullmatch(words[-1])) and isinstance(node.func, cst.Attribute):
+            ours = _AGGREGATIONS.get(found[5], "deform_conv2d")
+            self._names.left(
+                node, f"{words[-1]} is the kernel of a library; paddle_dcn.{ours} is ours"
+            )
         elif words == ["dict"]:
             self._registered(node, arguments.get("type"))
 

@@ -200,9 +200,8 @@ IMPORTS = {
         "    ops = ops.nms\nprint(paddle_dcn.compat.torchvision.deform_conv2d, "
         "paddle_dcn.compat.mmcv.deform_conv2d)\n",
     ),
-    "another file's operator": ("from mylib.ops import deform_conv2d\ndeform_conv2d(x)\n", None),
     "bound behind a star import": (
-        "from mmcv.ops import *\nfrom mylib import deform_conv2d\ndeform_conv2d(nms)\n",
+        "from mmcv.ops import *\nfrom mylib import f as deform_conv2d\ndeform_conv2d(nms)\n",
         None,
     ),
     "a class that imports it": (
@@ -340,6 +339,30 @@ LEFT = {
     "name bound elsewhere in the function": (
         "import paddle\ndef f(x):\n    import paddle_dcn\n    paddle.vision.ops.deform_conv2d(x)",
         "paddle_dcn would be bound both inside and outside a function",
+    ),
+    "another library's operator": (
+        "from mylib import deform_conv2d",
+        "deform_conv2d comes from mylib, which is not known here",
+    ),
+    "EDVR": (
+        "from models.modules.DCNv2.dcn_v2 import DCN_sep",
+        "DCN_sep of models.modules.DCNv2.dcn_v2 is not in paddle_dcn.compat.dcn_v2",
+    ),
+    "through a module": (
+        "import dcn_v2\ndcn_v2.DCNv2Pooling()",
+        "DCNv2Pooling of dcn_v2 is not in paddle_dcn.compat.dcn_v2",
+    ),
+    "a copy with other arguments": (
+        "from models.archs.dcn.deform_conv import ModulatedDeformConvPack as DCN",
+        "ModulatedDeformConvPack comes from models.archs.dcn.deform_conv, which is not known here",
+    ),
+    "AdelaiDet": (
+        "from adet.layers import DFConv2d",
+        "DFConv2d comes from adet.layers, which is not known here",
+    ),
+    "getattr on a copy": (
+        "from lib.models.DCNv2 import dcn_v2\ngetattr(dcn_v2, x)",
+        "it is reached by getattr on dcn_v2",
     ),
     "name bound later in the function": (
         "import paddle_dcn\ndef f():\n    paddle_dcn.deform_conv2d(x)\n"
@@ -657,6 +680,7 @@ def test_nobody_reads(arguments, files, monkeypatch):
 LAYER = "paddle_dcn.compat.mmcv.ModulatedDeformConv2dPack"
 REGISTERED = f"'DCNv2' is built by mmcv's registry; {LAYER} is that layer"
 TAKES = "; paddle_dcn.deform_conv2d takes the same tensors"
+KERNEL, CONV = "{} is the kernel of a library; paddle_dcn.{} is ours", "deform_conv2d"
 RAW = {
     "append_op": (
         "def f(helper, x):\n    helper.append_op(type='deformable_conv', inputs={'Input': x})\n",
@@ -680,6 +704,24 @@ RAW = {
         REGISTERED,
     ),
     "configuration": ("model = {'dcn': {'type': 'DCNv2', 'groups': 1}}\n", REGISTERED),
+    "_C_ops, the name itself": (
+        "from paddle._C_ops import deformable_conv\n",
+        "deformable_conv comes from paddle._C_ops, which is not known here",
+    ),
+    "torch.ops": (
+        "import torch\ny = torch.ops.torchvision.deform_conv2d(x, w, o, m, b, 1, 1)\n",
+        "torch.ops.torchvision.deform_conv2d is a raw operator" + TAKES,
+    ),
+    "torch.ops, by an alias": (
+        "import torch\nops = torch.ops.torchvision\ny = ops.deform_conv2d.default(x)\n",
+        "torch.ops.torchvision.deform_conv2d is a raw operator" + TAKES,
+    ),
+    "a copy of DCNv2": ("_backend.dcn_v2_forward(x, w)\n", KERNEL.format("dcn_v2_forward", CONV)),
+    "a copy of mmdet": (
+        "deform_conv_cuda.modulated_deform_conv_cuda_forward(x)\n",
+        KERNEL.format("modulated_deform_conv_cuda_forward", CONV),
+    ),
+    "a copy of DCNv4": ("ext.dcnv4_forward(*args)\n", KERNEL.format("dcnv4_forward", "dcnv4")),
     "setattr": (
         "import paddle\nsetattr(paddle.vision.ops, 'deform_conv2d', mine)\n",
         "it is reached by setattr on paddle.vision.ops",
@@ -740,6 +782,29 @@ OLDER = {
         "import paddle_dcn.compat.internimage\n"
         "layer = DCNv3(8), paddle_dcn.compat.internimage.DCNv4(8)\n",
     ),
+    "DCNv4's modules": (
+        "from DCNv4.modules.dcnv4 import DCNv4\nfrom DCNv4.functions.dcnv4_func import "
+        "DCNv4Function\n",
+        "from paddle_dcn.compat.internimage import DCNv4\n"
+        "from paddle_dcn.compat.internimage import DCNv4Function\n",
+    ),
+    "CenterNet": (
+        "from .DCNv2.dcn_v2 import DCN\nfrom lib.DCNv2.dcn_v2 import DCN\n"
+        "from.DCNv2 import dcn_v2\nlayers = DCN(1, 2, 3, 1, 1), dcn_v2.DCNv2(1, 2, 3, 1, 1)\n",
+        "from paddle_dcn.compat.dcn_v2 import DCN\nfrom paddle_dcn.compat.dcn_v2 import DCN\n"
+        "from paddle_dcn.compat import dcn_v2\n"
+        "layers = DCN(1, 2, 3, 1, 1), dcn_v2.DCNv2(1, 2, 3, 1, 1)\n",
+    ),
+    "BasicSR": (
+        "from basicsr.ops.dcn import ModulatedDeformConvPack, modulated_deform_conv\n"
+        "from ..ops.dcn.deform_conv import DeformConv\n",
+        "from paddle_dcn.compat.mmdet import ModulatedDeformConvPack, modulated_deform_conv\n"
+        "from paddle_dcn.compat.mmdet import DeformConv\n",
+    ),
+    "a copy of ops_dcnv3": (
+        "import models.ops_dcnv3.modules as opsm\nlayer = opsm.DCNv3(8)\n",
+        "import paddle_dcn.compat.internimage as opsm\nlayer = opsm.DCNv3(8)\n",
+    ),
     "dcn_v2": (
         "from dcn_v2 import DCN\nlayer = DCN(1, 2, 3, 1, 1)\n",
         "from paddle_dcn.compat.dcn_v2 import DCN\nlayer = DCN(1, 2, 3, 1, 1)\n",
@@ -757,6 +822,53 @@ def test_ascend():
     code = "import torch_npu\ny, s = torch_npu.npu_deformable_conv2d(x, w, o, None, [3, 3])\n"
     result = rewrite(code)
     assert result.code == code.replace("torch_npu", "paddle_dcn.compat.npu")
+
+
+# Packages that register what is reached through torch: a file, and its imports afterwards.
+REGISTERED_BY = {
+    "torch.npu_...": (
+        "import torch\nimport torch_npu\n"
+        "y = torch.npu_deformable_conv2d(torch.npu_format_cast(x), w, o, None, [3, 3])\n"
+        "z = torch_npu.npu_deformable_conv2d(y)\n",
+        ["torch", "torch_npu", "paddle_dcn.compat.npu"],
+    ),
+    "a device": (
+        "import torch_npu\ny = torch_npu.npu_deformable_conv2d(x.npu(), w, o, None, [3, 3])\n",
+        ["torch_npu", "paddle_dcn.compat.npu"],
+    ),
+    "torch.ops": (
+        "import torch\nimport torchvision.ops as o\n"
+        "y = o.deform_conv2d(torch.ops.torchvision.roi_align(x))\n",
+        ["torch", "torchvision", "paddle_dcn.compat.torchvision"],
+    ),
+    "torch alone": (
+        "import torch\ny = torch.ops.npu.npu_deformable_conv2d(x)\n",
+        ["paddle_dcn.compat.npu"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REGISTERED_BY)
+def test_what_registers_stays(name):
+    code, modules = REGISTERED_BY[name]
+    result = rewrite(code)
+    imports = [line.split()[1] for line in result.code.split("\n") if line.startswith("import ")]
+    assert sorted(imports) == sorted(modules)
+    assert "torch.npu_deform" not in result.code and "npu.npu_deform" not in result.code.replace(
+        "compat.npu.npu_deform", ""
+    )
+
+
+def test_other_files_of_a_project(tmp_path, capsys):
+    """They are looked at themselves; a library is not."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/layers.py").write_text("def deform_conv(x): return x\n")
+    code = "from .layers import deform_conv\nfrom mine.layers import deform_conv\n"
+    (tmp_path / "mine/net.py").write_text(code)
+    assert command(str(tmp_path)) == 0
+    errors = capsys.readouterr().err
+    for i, module in enumerate([".layers", "mine.layers"], 1):
+        assert f":{i}: note: deform_conv comes from {module}, another file of this" in errors
 
 
 # Notebooks

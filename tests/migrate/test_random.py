@@ -163,7 +163,10 @@ def test_same_operators_are_reached(seed, monkeypatch):
     result = rewrite(code, target)
     assert rewrite(result.code, target).code == result.code
     (before, old_error), (after, new_error) = run(code), run(result.code)
-    left = any(remark.kind == "left" for remark in result.remarks)
+    left = any(
+        remark.kind == "left" and not remark.text.endswith("not known here")
+        for remark in result.remarks
+    )
     if old_error is None:
         assert new_error is None
         assert after.keys() >= before.keys()
