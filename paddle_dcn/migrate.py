@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import codecs
 import difflib
 import io
 import os
@@ -164,7 +165,7 @@ def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
         if not named and not concerns(data):  # parsing is the slow part
             return _Outcome()
         if path.suffix == ".ipynb":
-            encoding = "utf-8"
+            encoding = "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
             book = Notebook(data.decode(encoding))
             old = code = book.source
         else:
@@ -215,11 +216,15 @@ def _moved(remarks: list[Remark], old: list[str], new: list[str]) -> list[Remark
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Replace a file's content in one step, keeping its mode."""
+    """Replace a file's content, keeping its mode: in one step where it has no other name."""
     path = path.resolve()
-    mode = path.stat().st_mode
+    status = path.stat()
+    mode = status.st_mode
     if not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(path, os.W_OK):
         raise PermissionError("read-only, not rewritten")
+    if status.st_nlink > 1:  # hard links, which a new file would part
+        path.write_bytes(data)
+        return
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -53,14 +53,15 @@ class Notebook:
             if code != "".join(cell["source"]):
                 as_lines = isinstance(cell["source"], list)
                 cell["source"] = code.splitlines(keepends=True) if as_lines else code
-        indent = re.match(r"\{\n( *)", self._text)
-        separators = (",", ": ") if indent else (", ", ": ")
+        lines = re.match(r"\s*\{(\r?\n)([ \t]*)", self._text)
+        separators = (",", ": ") if lines else (", ", ": ")
         text = json.dumps(
             self._book,
             ensure_ascii=self._text.isascii(),
-            indent=len(indent[1]) if indent else None,
+            indent=lines[2] if lines else None,
             separators=separators,
         )
+        text = text.replace("\n", lines[1]) if lines else text  # those in strings are escaped
         return text + self._text[len(self._text.rstrip()) :]
 
     @staticmethod

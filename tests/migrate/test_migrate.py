@@ -598,6 +598,12 @@ def test_remarks_and_status(files, capsysbinary):
         command("--write", "--check", "left.py")
 
 
+def test_hard_links_stay_one_file(files, capsysbinary):
+    os.link("plain.py", "twin.py")
+    assert command(".", "--write") == 0
+    assert Path("plain.py").samefile("twin.py") and Path("twin.py").read_bytes() == NEW
+
+
 # Files without an operator's name, and what is said of them.
 NAMELESS = {
     "mmcv": ("import mmcv.ops as o\ngetattr(o, x)\n", "left: it is reached by getattr on mmcv.ops"),
@@ -924,6 +930,18 @@ def test_notebook(settings, joined, tmp_path, capsys):
     assert "trial.ipynb:cell 7, line 1: left: it is reached by getattr on paddle.vision" in shown
     assert command(str(tmp_path), "--write") == 1
     assert path.read_text(encoding="utf-8") == wanted
+
+
+def test_notebook_layout(tmp_path):
+    """Line ends, tabs and a mark of byte order are kept."""
+    before, after = (
+        b"\xef\xbb\xbf" + notebook(cells, indent="\t").replace("\n", "\r\n").encode() + b"\r\n"
+        for cells in (CELLS, AFTER)
+    )
+    path = tmp_path / "windows.ipynb"
+    path.write_bytes(before)
+    assert command(str(path), "--write") == 1
+    assert path.read_bytes() == after
 
 
 # Notebooks that cannot be read, and what is said of them.
