@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from paddle import Tensor, nn
@@ -151,12 +153,28 @@ def modulated_deform_conv2d(
     return convolve_v2(input, offset, mask, weight, bias, Constant(attributes), MMCV)
 
 
-def _current_name(deform_groups: int, deformable_groups: int | None) -> int:
-    """Take deform_groups from its old name where that was used."""
-    if deformable_groups is None:
-        return deform_groups
-    warnings.warn("deformable_groups is now deform_groups", DeprecationWarning, stacklevel=4)
-    return deformable_groups
+def _takes_old_name(init: Callable[..., None]) -> Callable[..., None]:
+    """Let a constructor take deform_groups by its old name, but not by both."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def __init__(
+        self: Any, *args: Any, deformable_groups: int | None = None, **kwargs: Any
+    ) -> None:
+        if deformable_groups is not None:
+            if "deform_groups" in signature.bind_partial(self, *args, **kwargs).arguments:
+                expected = "None beside deform_groups, whose old name it is"
+                _checks.reject(ArgumentError, "deformable_groups", expected, deformable_groups)
+            warnings.warn(
+                "deformable_groups is now deform_groups", DeprecationWarning, stacklevel=3
+            )
+            kwargs["deform_groups"] = deformable_groups
+        init(self, *args, **kwargs)
+
+    old = inspect.Parameter("deformable_groups", inspect.Parameter.KEYWORD_ONLY, default=None)
+    parameters = [*signature.parameters.values(), old]
+    __init__.__signature__ = signature.replace(parameters=parameters)
+    return __init__
 
 
 class DeformConv2d(Convolution):
@@ -179,8 +197,8 @@ class DeformConv2d(Convolution):
 
     Raises:
         TypeError: an argument that is no int.
-        ValueError: a value out of its range, or groups that do not divide the channels; also an
-            AssertionError.
+        ValueError: a value out of its range, groups that do not divide the channels, or groups by
+            both names; also an AssertionError.
 
     Source: `mmcv.ops.DeformConv2d`, mmcv 2.
 
@@ -195,6 +213,7 @@ class DeformConv2d(Convolution):
 
     _bound = kaiming
 
+    @_takes_old_name
     def __init__(
         self,
         in_channels: int,
@@ -207,12 +226,9 @@ class DeformConv2d(Convolution):
         deform_groups: int = 1,
         bias: bool = False,
         im2col_step: int = 32,
-        *,
-        deformable_groups: int | None = None,
     ) -> None:
         """Create the weight; see the class."""
         refuse_bias(bias)
-        deform_groups = _current_name(deform_groups, deformable_groups)
         try:
             im2col_step = _checks.check_int("im2col_step", im2col_step)
             super().__init__(
@@ -306,7 +322,8 @@ class ModulatedDeformConv2d(ModulatedConvolution):
 
     Raises:
         TypeError: an argument that is no int.
-        ValueError: a value out of its range, or groups that do not divide the channels.
+        ValueError: a value out of its range, groups that do not divide the channels, or groups by
+            both names, which is an AssertionError, too.
 
     Source: `mmcv.ops.ModulatedDeformConv2d`, mmcv 2.
 
@@ -320,6 +337,7 @@ class ModulatedDeformConv2d(ModulatedConvolution):
 
     """
 
+    @_takes_old_name
     def __init__(
         self,
         in_channels: int,
@@ -331,11 +349,8 @@ class ModulatedDeformConv2d(ModulatedConvolution):
         groups: int = 1,
         deform_groups: int = 1,
         bias: bool | str = True,
-        *,
-        deformable_groups: int | None = None,
     ) -> None:
         """Create the parameters; see the class."""
-        deform_groups = _current_name(deform_groups, deformable_groups)
         super().__init__(
             in_channels,
             out_channels,

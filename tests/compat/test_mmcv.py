@@ -367,6 +367,11 @@ def test_packs_check_before_they_predict(pack, monkeypatch):
 def test_old_name_of_deform_groups(kind):
     with pytest.warns(DeprecationWarning, match="deform_groups"):
         assert kind(4, 6, 3, deformable_groups=2).deform_groups == 2
+    for both in ({"deform_groups": 2}, {"deform_groups": 1}):
+        with pytest.raises(AssertionError, match="None beside deform_groups, .* name it is, got 2"):
+            kind(4, 6, 3, deformable_groups=2, **both)
+    with pytest.raises(ValueError, match="^deformable_groups: expected None beside deform_groups"):
+        kind(4, 6, 3, 1, 0, 1, 1, 1, deformable_groups=2)
 
 
 # --- checkpoints ---------------------------------------------------------------------------------
