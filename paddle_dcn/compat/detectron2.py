@@ -149,6 +149,12 @@ class _Activated(Convolution):
         )
         self.deformable_groups = self._attributes.deformable_groups
         self.weight = self._weight(kaiming(self))
+        for name, function in (("norm", norm), ("activation", activation)):
+            # A class would make a layer of each result.
+            if function is not None and (isinstance(function, type) or not callable(function)):
+                _checks.reject_kind(
+                    name, "a layer or another function of a tensor, or None", function
+                )
         self.norm, self.activation = norm, activation
 
     def _finish(self, out: Tensor) -> Tensor:
@@ -176,7 +182,7 @@ class DeformConv(_Activated):
         activation: A function of the result, after `norm`, or None.
 
     Raises:
-        TypeError: an argument that is no int.
+        TypeError: an argument that is no int, a `norm` or `activation` that is no function.
         ValueError: a value out of its range, or groups that do not divide the channels; also an
             AssertionError where it is about `bias`.
 
@@ -246,7 +252,7 @@ class ModulatedDeformConv(_Activated):
         activation: A function of the result, after `norm`, or None.
 
     Raises:
-        TypeError: an argument that is no int.
+        TypeError: an argument that is no int, a `norm` or `activation` that is no function.
         ValueError: a value out of its range, or groups that do not divide the channels.
 
     Source: `detectron2.layers.ModulatedDeformConv`, detectron2 0.6.

@@ -58,6 +58,14 @@ V2_LAYERS = {
 LAYERS = PACKS | V1_LAYERS | V2_LAYERS
 
 
+@pytest.mark.parametrize("kind", [detectron2.DeformConv, detectron2.ModulatedDeformConv])
+@pytest.mark.parametrize("name", ["norm", "activation"])
+@pytest.mark.parametrize("value", ["BN", paddle.nn.ReLU, 0, False])
+def test_what_follows_a_layer_is_a_function(kind, name, value):
+    with pytest.raises(TypeError, match=f"^{name}: expected a layer or another function of a ten"):
+        kind(4, 6, 3, **{name: value})
+
+
 def random(*shape):
     rng = np.random.default_rng(sum(shape))
     return paddle.to_tensor(rng.normal(0, 1, shape).astype("float32"))
