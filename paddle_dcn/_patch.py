@@ -20,13 +20,17 @@ from ._to_static import opaque
 from .static import nn as static_nn
 
 
-def _stand_in(function: Callable) -> Callable:
-    """Return a function of its own identity, which no one but `patch` can have put anywhere."""
+def _stand_in(name: str, function: Callable) -> Callable:
+    """Return a function of its own identity, which no one but `patch` can have put anywhere.
+
+    It is pickled by the name that it has in this module.
+    """
 
     @functools.wraps(function)
     def deform_conv2d(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
+    deform_conv2d.__module__, deform_conv2d.__qualname__ = __name__, name
     return opaque(deform_conv2d)
 
 
@@ -126,10 +130,9 @@ def _as_paddle_takes(
 
 
 _NAME = "deform_conv2d"
-_HOMES = {
-    paddle.vision.ops: _stand_in(_as_paddle_takes),
-    paddle.static.nn: _stand_in(static_nn.deform_conv2d),
-}
+vision_deform_conv2d = _stand_in("vision_deform_conv2d", _as_paddle_takes)
+static_deform_conv2d = _stand_in("static_deform_conv2d", static_nn.deform_conv2d)
+_HOMES = {paddle.vision.ops: vision_deform_conv2d, paddle.static.nn: static_deform_conv2d}
 
 _lock = threading.Lock()
 _depth = 0
@@ -148,9 +151,11 @@ def _rebind(old: Callable, new: Callable) -> None:
 def patch() -> None:
     """Make Paddle's own deformable convolution run on this operator, in the whole process.
 
-    From here on `paddle.vision.ops.deform_conv2d` is `paddle_dcn.deform_conv2d` and
-    `paddle.static.nn.deform_conv2d` is `paddle_dcn.static.nn.deform_conv2d`, also in modules that
-    have imported them under these names. Layers look the function up when they are called, so
+    From here on `paddle.vision.ops.deform_conv2d` is a function that calls
+    `paddle_dcn.deform_conv2d`, and takes what else Paddle's own does, and
+    `paddle.static.nn.deform_conv2d` one that calls `paddle_dcn.static.nn.deform_conv2d`, also in
+    modules that have imported them under these names. They can be pickled; where they are loaded
+    they are these functions, patched or not. Layers look the function up when they are called, so
     every `paddle.vision.ops.DeformConv2D` follows, built before or after. Not reached are copies
     under another name, and what `to_static` has already traced.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import doctest
+import pickle
 import sys
 import threading
 import types
@@ -384,3 +385,12 @@ def test_static_layer_of_paddle(calls):
 
 def test_examples():
     assert doctest.testmod(_patch).failed == 0
+
+
+def test_functions_are_pickled():
+    """What holds them can be sent to another process, from in between and afterwards."""
+    public = [paddle_dcn.deform_conv2d, paddle_dcn.static.nn.deform_conv2d]
+    with paddle_dcn.patched():
+        patched = [paddle.vision.ops.deform_conv2d, paddle.static.nn.deform_conv2d]
+        assert pickle.loads(pickle.dumps(patched)) == patched
+    assert pickle.loads(pickle.dumps(patched + public)) == patched + public
