@@ -27,7 +27,9 @@ def check_input(
 ) -> None:
     """Check the input of a layer before it predicts its sampling.
 
-    Paddle's convolution does not, and its kernels can even corrupt memory.
+    Paddle's convolution does not, and its kernels can even corrupt memory. Sizes that a program
+    leaves open, as to_static(full_graph=False) does with one that has changed, are not known here:
+    of wrong channels Paddle's convolution tells then.
     """
     _checks.check_input(x, weight, attributes.value, amp_dtype(), _checks.Names(*names))
 

@@ -80,7 +80,8 @@ GUARDS = [
         "Paddle's words around it",
     ),
     Guard(
-        "Packs look at their input before they predict from it.",
+        "Packs look at their input before they predict from it, but at sizes that a program leaves "
+        "open Paddle's convolution looks first.",
         "paddle_dcn/layers.py",
         "        check_input(x, self.weight, self._constant)\n",
         "",
