@@ -557,19 +557,31 @@ def _check_devices(tensors: tuple[Any, ...], names: Names) -> None:
 
 
 def integer(value: Any) -> int | None:
-    """Return the value as an int, None if it is no integer: bool is none, NumPy's integers are."""
+    """Return the value as an int, None if it is no integer.
+
+    NumPy's integers are, and arrays and tensors of integers without axes; bool is none.
+    """
     if type(value) is int:
         return value
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    elif isinstance(value, Tensor) and paddle.in_dynamic_mode() and len(value.shape) == 0:
+        value = value.item()
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
     return None
 
 
+def is_row(value: Any) -> bool:
+    """Tell whether a value is a list, a tuple or an array with one axis."""
+    return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim == 1)
+
+
 def check_ints(name: str, value: Any, least: int, counts: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """One int, or as many as `counts` allows in a list or tuple, as a tuple."""
+    """One int, or as many as `counts` allows in a list, tuple or array, as a tuple."""
     if type(value) is int and least <= value <= _INT_MAX:
         return (value,)
-    several = isinstance(value, (list, tuple)) and len(counts) > 0
+    several = is_row(value) and len(counts) > 0
     integers = tuple(map(integer, value)) if several else (integer(value),)
     if None in integers or (several and len(integers) not in counts):
         expected = " or ".join(["an int", *(f"{count} ints" for count in counts)])

@@ -126,6 +126,7 @@ EMPTY = [
     ("weight: expected positive kernel width, got 0", {"weight": (6, 2, 3, 0)}),
 ]
 VALUES = [
+    ("stride: expected an int or 2 ints, got [1 1 1]", {"stride": np.array([1, 1, 1])}),
     ("stride: expected positive, got 0", {"stride": 0}),
     ("stride: expected positive, got (1, -2)", {"stride": (1, -2)}),
     ("dilation: expected positive, got [0, 1]", {"dilation": [0, 1]}),
@@ -157,7 +158,10 @@ KINDS = [
     ("stride: expected an int or 2 ints, got [1, 2.0] (list)", {"stride": [1, 2.0]}),
     ("stride: expected an int or 2 ints, got '1' (str)", {"stride": "1"}),
     ("stride: expected an int or 2 ints, got None", {"stride": None}),
-    ("stride: expected an int or 2 ints, got numpy.ndarray", {"stride": np.array([1, 1])}),
+    ("stride: expected an int or 2 ints, got numpy.ndarray", {"stride": np.array([1.0, 1.0])}),
+    ("stride: expected an int or 2 ints, got numpy.ndarray", {"stride": np.array([[1, 1]])}),
+    ("groups: expected an int, got numpy.ndarray", {"groups": np.array([2])}),
+    ("groups: expected an int, got numpy.ndarray", {"groups": np.array(True)}),
     ("stride: expected an int or 2 ints, got numpy.float64", {"stride": np.float64(1)}),
     (
         f"dilation: expected an int or 2 ints, got numpy.{np.bool_.__name__}",
@@ -495,6 +499,12 @@ def test_flags(name, function, arguments):
         ("groups", np.int64(2), 2),
         ("deformable_groups", np.int32(2), 2),
         ("im2col_step", np.int64(3), 3),
+        ("stride", np.array([2, 1]), (2, 1)),
+        ("dilation", np.array(2, "uint8"), (2, 2)),
+        ("padding", np.array([1, 2, 3, 4], "int32"), (1, 2, 3, 4)),
+        ("padding", [np.array(1), paddle.to_tensor(2)], (1, 1, 2, 2)),
+        ("groups", paddle.to_tensor(2), 2),
+        ("deformable_groups", paddle.to_tensor(2, "int32"), 2),
     ],
 )
 def test_parameters_are_normalised(name, value, normal):

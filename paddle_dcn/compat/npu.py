@@ -20,7 +20,7 @@ _TO_NCHW, _TO_NHWC, _HWCN_TO_NCHW = [0, 3, 1, 2], [0, 2, 3, 1], [3, 2, 0, 1]
 
 
 def _four(name: str, value: Any, least: int, expected: str) -> tuple[int, ...]:
-    if not isinstance(value, (list, tuple)):
+    if not _checks.is_row(value):
         _checks.reject_kind(name, expected, value)
     if len(value) != 4:
         _checks.reject(ValueError, name, expected, value)
