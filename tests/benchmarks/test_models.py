@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import models as bench
-from tests.support.process import ROOT, run_python
+from tests.support.process import ROOT
 from tests.support.programs import needs_paddle_3
 
 pytestmark = needs_paddle_3
@@ -17,10 +17,12 @@ SMALL = "basicvsrpp_16x16"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What the contestants load."""
-    made = tmp_path_factory.mktemp("models")
-    bench.prepare(SMALL, made, bench.TABLES, True)
-    return made
+    """What the contestants load, as the command prepares it."""
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.contest, "run_child", lambda *_: iter(()))
+        assert list(bench._results(bench.arguments(["--networks", SMALL]), folder)) == []
+    return folder / SMALL
 
 
 def test_names():
@@ -55,17 +57,19 @@ def test_a_contestant_that_differs(folder, tmp_path):
         bench.measure_inference(SMALL, tmp_path, 1, False)
 
 
-def test_command(tmp_path):
+def test_command(folder, tmp_path, monkeypatch, capsys):
     """A table for each number of threads, and all figures in the file."""
+    monkeypatch.chdir(ROOT)
     stem = tmp_path / "figures"
-    arguments = ("--networks", SMALL, "--tables", "inference", "--no-peers", "--threads", 1, 2)
-    done = run_python("-m", "benchmarks.models", *arguments, "--output", stem, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert stem.with_suffix(".txt").read_text() == done.stdout
+    arguments = f"--networks {SMALL} --tables inference --no-peers --threads 1 2".split()
+    arguments += ["--folder", str(folder.parent), "--output", str(stem)]
+    assert bench.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert stem.with_suffix(".txt").read_text() == printed
     assert not stem.with_suffix(".png").exists()
     results = json.loads(stem.with_suffix(".json").read_text())["results"]
     assert [(r["network"], r["threads"]) for r in results] == [(SMALL, 1), (SMALL, 2)]
-    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(SMALL)]
+    rows = [line.split() for line in printed.splitlines() if line.startswith(SMALL)]
     assert [float(row[1]) for row in rows] == pytest.approx(
         [r["ms"][bench.OURS] for r in results], abs=0.1
     )
