@@ -324,7 +324,7 @@ def run_sanitized(
         source,
         target,
         LD_PRELOAD=":".join(preloaded),
-        ASAN_OPTIONS="detect_leaks=0:detect_stack_use_after_return=0",
+        ASAN_OPTIONS="detect_leaks=0:detect_stack_use_after_return=0:handle_sigill=1",
         TSAN_OPTIONS="halt_on_error=1:report_signal_unsafe=0:exitcode=66",
         OMP_NUM_THREADS=1,
         OPENBLAS_NUM_THREADS=1,
