@@ -277,11 +277,11 @@ def convert(
             once: they must not change after the first run. Where an output has other users or
             weights are computed, that is left as it is. Where Paddle's relu makes 0 of NaN, NaN
             stays NaN. Ordinary convolutions of 3x3 in float32, without stride, dilation and groups,
-            of 16 channels or more, are computed by Winograd's minimal filtering, with the same
-            behind them and the addition of a tensor of the same sizes; a NaN or infinite pixel
-            reaches the 4x4 tiles that it touches. leaky_relu, and interpolation (nearest by powers
-            of two, and bilinear) of NCHW, become operators that Paddle 3.3's predictors with oneDNN
-            can run.
+            of 18 channels and outputs or more, are computed by Winograd's minimal filtering, with
+            the same behind them and the addition of a tensor of the same sizes; a NaN or infinite
+            pixel reaches the 4x4 tiles that it touches. leaky_relu, and interpolation (nearest by
+            powers of two, and bilinear) of NCHW, become operators that Paddle 3.3's predictors with
+            oneDNN can run.
 
     Returns:
         What was found and done: `layers`, `files`, `difference`, `fused`, `refused_by_onednn`.

@@ -414,17 +414,17 @@ class Plain(nn.Layer):
 
     def __init__(self, forward):
         super().__init__()
-        self.first = nn.Conv2D(16, 24, 3, padding=1)
+        self.first = nn.Conv2D(18, 24, 3, padding=1)
         self.second = nn.Conv2D(24, 24, 3, padding=[0, 2], bias_attr=False)
         self.third = nn.Conv2D(24, 24, 3, padding=1)
         self.norm = nn.BatchNorm2D(24)
-        self.strided = nn.Conv2D(16, 24, 3, stride=2, padding=1)
-        self.dilated = nn.Conv2D(16, 24, 3, padding=2, dilation=2)
-        self.grouped = nn.Conv2D(16, 24, 3, padding=1, groups=2)
-        self.single = nn.Conv2D(16, 24, 1)
-        self.thin = nn.Conv2D(16, 8, 3, padding=1)
-        self.same = nn.Conv2D(16, 24, 3, padding="SAME")
-        self.last = nn.Conv2D(16, 24, 3, padding=1, data_format="NHWC")
+        self.strided = nn.Conv2D(18, 24, 3, stride=2, padding=1)
+        self.dilated = nn.Conv2D(18, 24, 3, padding=2, dilation=2)
+        self.grouped = nn.Conv2D(18, 24, 3, padding=1, groups=2)
+        self.single = nn.Conv2D(18, 24, 1)
+        self.thin = nn.Conv2D(18, 17, 3, padding=1)
+        self.same = nn.Conv2D(18, 24, 3, padding="SAME")
+        self.last = nn.Conv2D(18, 24, 3, padding=1, data_format="NHWC")
         self.called = forward
 
     def forward(self, x):
@@ -475,7 +475,7 @@ def plain_model():
 def test_plain_convolutions(plain_model, tmp_path, name):
     """Verified against the model by `convert`, also with oneDNN, and when converted back."""
     plain_model.called, count, left = PLAIN_ROWS[name]
-    spec = [InputSpec([None, 16, 14, 11], name="x")]
+    spec = [InputSpec([None, 18, 14, 11], name="x")]
     done = export.convert(plain_model, tmp_path / "fast", "fast", spec)
     assert done.fused["plain"] == count and done.difference < 1e-5
     kinds = operators(tmp_path / "fast")
@@ -485,7 +485,7 @@ def test_plain_convolutions(plain_model, tmp_path, name):
     if count:
         assert {kind.rstrip("_") for kind in kinds} - HOLDING - {"paddle_dcn_plain"} <= left
     if name in ("block", "no bias, padding", "leaky relu"):
-        x = paddle.randn([2, 16, 14, 11])
+        x = paddle.randn([2, 18, 14, 11])
         with paddle.no_grad():
             wanted = plain_model(x).numpy()
         (found,) = run(["predictor"], tmp_path / "fast", [{"x": x.numpy()}]).values()
@@ -500,13 +500,13 @@ def test_sizes_that_change(tmp_path):
     paddle.seed(7)
     pack = paddle_dcn.ModulatedDeformConv2DPack
     model = nn.Sequential(
-        nn.Conv2D(3, 16, 3, padding=1),
-        nn.Conv2D(16, 32, 3),
+        nn.Conv2D(3, 18, 3, padding=1),
+        nn.Conv2D(18, 32, 3),
         nn.LeakyReLU(0.1),
-        pack(32, 16, 3, padding=1, deformable_groups=2),
-        nn.BatchNorm2D(16),
+        pack(32, 18, 3, padding=1, deformable_groups=2),
+        nn.BatchNorm2D(18),
         nn.ReLU(),
-        pack(16, 16, 3, padding=1, groups=16),
+        pack(18, 18, 3, padding=1, groups=18),
     )
     for name, tensor in model.state_dict().items():
         if "conv_offset" in name:
@@ -518,7 +518,7 @@ def test_sizes_that_change(tmp_path):
     feeds = [paddle.randn(shape) for shape in ([2, 3, 9, 12], [1, 3, 23, 7], [3, 3, 3, 3])]
     with paddle.no_grad():
         wanted = [model(x).numpy() for x in feeds]
-    depth = 9 * (3 + 16 + 2 * 32 + 2 * 16)
+    depth = 9 * (3 + 18 + 2 * 32 + 2 * 18)
     found = run(ROUTES[2:], tmp_path / "fast", [{"x": x.numpy()} for x in feeds])
     for route, outputs in found.items():
         for (one,), other in zip(outputs, wanted):
@@ -529,13 +529,13 @@ def test_a_sum_that_may_broadcast_images(tmp_path):
     class Sum(nn.Layer):
         def __init__(self):
             super().__init__()
-            self.conv = nn.Conv2D(16, 16, 3, padding=1)
+            self.conv = nn.Conv2D(18, 18, 3, padding=1)
 
         def forward(self, x, y):
             return self.conv(x) + y
 
-    spec = [InputSpec([None, 16, 6, 7], name=name) for name in "xy"]
-    arrays = [np.ones((batch, 16, 6, 7), "float32") for batch in (2, 1)]
+    spec = [InputSpec([None, 18, 6, 7], name=name) for name in "xy"]
+    arrays = [np.ones((batch, 18, 6, 7), "float32") for batch in (2, 1)]
     done = export.convert(Sum(), tmp_path / "fast", "fast", spec, verify=[tuple(arrays)])
     assert done.fused["plain"] == 1 and "add" in operators(tmp_path / "fast")
 

@@ -80,7 +80,7 @@ def test_finds_a_wrong_operator(entry, monkeypatch):
 
 
 BLOCK = trials.Network(
-    Case(1, 16, (6, 5), 16, padding=1, modulated=False, offsets="zero"),
+    Case(1, 18, (6, 5), 18, padding=1, modulated=False, offsets="zero"),
     True, "relu", True, False, (), 1, True, False,
 )  # fmt: skip
 

@@ -417,7 +417,7 @@ class Network:
         """Whether each of the convolutions has to be computed by this package."""
         return tuple(
             (case.kernel, case.stride, case.dilation, case.groups) == (3, 1, 1, 1)
-            and min(case.channels, case.outputs) >= 16
+            and min(case.channels, case.outputs) >= 18
             for case in self.cases()
         )
 
@@ -550,7 +550,7 @@ def draw_network(rng: random.Random) -> Network:
         case = replace(case, deformable_groups=1, modulated=False, offsets="zero")
         case = replace(case, data_format="NCHW", im2col_step=None)
         if rng.randint(0, 4):
-            case = plain(replace(case, channels=rng.choice([16, 17, 24, 33])))
+            case = plain(replace(case, channels=rng.choice([17, 18, 24, 33])))
             case = replace(case, outputs=rng.choice([16, 18, 27, 40]))
             case = replace(case, size=(case.size[0] + rng.randint(0, 9), case.size[1]))
         if case.products <= MOST_PRODUCTS_OF_NETWORKS:
