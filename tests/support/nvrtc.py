@@ -41,6 +41,7 @@ class Compiler:
         self._options = [
             "-std=c++17",
             "-default-device",
+            "-Ofc=max",  # how well they are optimised is not looked at
             "-diag-suppress=1097",
             *(f"-I{path}" for path in includes),
         ]
