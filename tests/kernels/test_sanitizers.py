@@ -29,10 +29,10 @@ if FULL:
 TAKE_OVER = {"avx512_bf16": ("avx512",), "amx": ("avx512", "avx512_bf16")}
 
 
-def jobs(engine: str, threads: int, cases, dtypes) -> list[Job]:
+def jobs(engine: str, threads: int, cases, dtypes, **how) -> list[Job]:
     sizes = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
     return [
-        Job(c, d, ("cpu", engine, threads), shift=max(sizes[dtype] for dtype in d))
+        Job(c, d, ("cpu", engine, threads), shift=max(sizes[dtype] for dtype in d), **how)
         for c in cases
         for d in dtypes
     ]
@@ -61,18 +61,12 @@ def inference_jobs(device: tuple) -> list[Job]:
 def test_finds_nothing(sanitizer, engine, emulated, tmp_path):
     # ThreadSanitizer must see the barriers of all engines that run.
     library = build(emulated, sanitizer, (engine, *TAKE_OVER.get(engine, ())))
-    tasks = jobs(
-        engine,
-        3 if sanitizer == "thread" else 1,
-        TABLE if FULL else FEW,
-        DTYPES if FULL else DTYPES[:4],
-    )
+    threads = 3 if sanitizer == "thread" else 1
+    tasks = jobs(engine, threads, TABLE if FULL else FEW, DTYPES if FULL else DTYPES[:4])
     tasks += inference_jobs(tasks[0].device)
-    tasks += [
-        Job(case, dtypes, tasks[0].device, shift=4, planes_last=True, padding=padding)
-        for case in (TABLE if FULL else FEW[::4])
-        for dtypes, padding in ((DTYPES[1], None), (DTYPES[0], 1 if case.modulated else None))
-    ]
+    some = [case for case in (TABLE if FULL else FEW[::4]) if case.modulated]
+    for dtypes, padding in zip(DTYPES, (1, None)):
+        tasks += jobs(engine, threads, some, [dtypes], planes_last=True, padding=padding)
     results, report = run_sanitized(sanitizer, library, tasks, tmp_path)
     assert not report, report[:4000]
     for task, result in zip(tasks, results):
