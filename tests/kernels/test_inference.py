@@ -57,9 +57,11 @@ def convolution(case: Case, dtype: str, form: Inference) -> np.ndarray:
     return operators.run(deform_conv2d_reference, case, arrays, backward=False)["out"]
 
 
-def job_of(case: Case, form: Inference, dtypes: tuple[str, str], engine: int) -> Job:
+def job_of(
+    case: Case, form: Inference, dtypes: tuple[str, str], device: tuple, shift: int = 0
+) -> Job:
     arrays = {"flow": random_flow(case, form.flows)} if form.flows else {}
-    return Job(case, dtypes, ("cpu", engine, 2), (), arrays=arrays, inference=form)
+    return Job(case, dtypes, device, (), shift=shift, arrays=arrays, inference=form)
 
 
 def check(job: Job, out: np.ndarray) -> None:
@@ -80,7 +82,7 @@ def check(job: Job, out: np.ndarray) -> None:
 @pytest.mark.parametrize("engine", NATIVE)
 def test_table(engine, dtypes):
     for case, form in JOBS:
-        job = job_of(case, form, dtypes, engine)
+        job = job_of(case, form, dtypes, ("cpu", engine, 2))
         check(job, run(SHIPPED, job)["out"])
 
 
@@ -90,7 +92,7 @@ def test_table_emulated(engine):
     """One form and one data type for each case, each of them for several."""
     library = Library(build(emulated=True))
     for i, (case, form) in enumerate(JOBS[::3]):
-        job = job_of(case, form, DTYPES[i % 7], engine)
+        job = job_of(case, form, DTYPES[i % 7], ("cpu", engine, 2))
         check(job, run(library, job)["out"])
 
 

@@ -50,7 +50,7 @@ def inference_jobs(device: tuple) -> list[Job]:
             for form in test_inference.PLAIN_FORMS[0 if FULL else 2 :]
         ),
         *(
-            Job(case, DTYPES[0], device, (), shift=4, inference=form)
+            test_inference.job_of(case, form, DTYPES[0], device, 4)
             for case, form in (others if FULL else packed[::6])
         ),
     ]
