@@ -91,8 +91,13 @@ def prepared(case: Case, arrays: dict[str, np.ndarray], form: Inference) -> dict
     if form.offset_bound:
         offset = form.offset_bound * np.tanh(offset)
     if form.flows:
-        each = case.batch, form.flows, -1, 2, *case.out_size
-        offset = (offset.reshape(each) + arrays["flow"].reshape(each)).reshape(offset.shape)
+        apart = [
+            each.reshape(
+                case.batch, form.flows, each.shape[1] // (2 * form.flows), 2, *case.out_size
+            )
+            for each in (offset, arrays["flow"])
+        ]
+        offset = (apart[0] + apart[1]).reshape(offset.shape)
     return prepared | {"offset": offset}
 
 
