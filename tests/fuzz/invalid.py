@@ -74,7 +74,9 @@ NO_INTS = {
     "thousands of digits": 10**5000, "1.0": 1.0, "0.5": 0.5, "nan": math.nan, "inf": math.inf,
     "complex": 1j, "True": True, "np.True_": np.True_, "float32": np.float32(1), "text": "1",
     "bytes": b"1", "None": None, "dict": {}, "set": {1}, "object": object(), "type": int,
-    "array": np.array([1, 1]), "array of no axes": np.array(1), "tensor": paddle.ones([1], "int32"),
+    "floats": np.ones(2), "bools": np.ones(2, bool), "three": np.ones(3, int),
+    "-1s": -np.ones(2, int), "rows": np.ones([1, 2], int), "a float": np.array(1.0),
+    "a bool": np.array(True), "tensor": paddle.ones([1], "int32"), "float tensor": paddle.ones([]),
     "range": range(2),
 }  # fmt: skip
 NO_LISTS = {
