@@ -40,8 +40,8 @@ cuda-check: $(VENV)/.test $(VENV)/.bench $(VENV)/.volta
 
 # The CPU kernels under sanitizers, every engine on the whole table, and seeded faults.
 sanitize: $(VENV)/.test
-	PADDLE_DCN_SANITIZE=1 $(PYTHON) -m pytest -q -rs -n auto tests/kernels/test_sanitizers.py \
-		tests/kernels/test_faults.py tests/kernels/test_engines.py \
+	PADDLE_DCN_SANITIZE=1 $(PYTHON) -m pytest -q -rs -n auto --dist worksteal \
+		tests/kernels/test_sanitizers.py tests/kernels/test_faults.py tests/kernels/test_engines.py \
 		tests/kernels/test_inference.py $(ARGS)
 
 # Random problems and invalid calls, in processes that may die; SEED repeats a run.
