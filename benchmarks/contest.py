@@ -47,25 +47,35 @@ def time_in_turn(
     check: Callable[[str, Any], None],
     rounds: int = 7,
     slow: float = 1.0,
+    warm: int = 1,
 ) -> dict[str, float]:
     """Return the median milliseconds of each call; `check` gets the name and first results.
 
-    Who takes longer than `slow` seconds is timed once; three times as long, by the compared call.
+    Before that each is called `warm` times. Who takes longer than `slow` seconds is timed in two
+    rounds at most; three times as long, in one, and called once before.
     """
-    times, first = {}, {}
+    plans, times, brief = {}, {}, set()
     for name, call in calls.items():
         start = time.perf_counter()
         results = call()
-        first[name] = time.perf_counter() - start
+        first = time.perf_counter() - start
         check(name, results)
-        times[name] = [first[name]] if first[name] > 3 * slow else []
-    for _ in range(rounds):
+        plans[name] = (warm, rounds)
+        if first > slow:
+            plans[name] = (warm, min(rounds, 2)) if first <= 3 * slow else (1, 1)
+        times[name] = []
+        if first < slow / 5:
+            brief.add(name)
+    for i in range(1, warm):
         for name, call in calls.items():
-            if first[name] > slow and times[name]:
-                continue
-            if first[name] < slow / 5:
-                call()  # wakes its thread pool, puts those of the others to sleep
-            times[name].append(seconds(call))
+            if i < plans[name][0]:
+                call()
+    for i in range(rounds):
+        for name, call in calls.items():
+            if i < plans[name][1]:
+                if name in brief:
+                    call()  # wakes its thread pool, puts those of the others to sleep
+                times[name].append(seconds(call))
     return {name: 1000 * median(each) for name, each in times.items()}
 
 

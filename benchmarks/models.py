@@ -21,10 +21,13 @@ import collections
 import functools
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
@@ -47,7 +50,8 @@ TABLES = ("inference", "savings", "shares", "training")
 # How far outputs may be apart, as a share of the largest: enough to tell a mistake from rounding,
 # which these networks, whose positions depend on values, enlarge.
 _TOLERANCE = 2e-3
-_time_in_turn = functools.partial(contest.time_in_turn, rounds=3, slow=1.0)
+# Memory that a process keeps settles in a predictor's second run.
+_time_in_turn = functools.partial(contest.time_in_turn, rounds=3, slow=2.0, warm=2)
 _STEPS = 5  # that shares are averaged over
 
 
@@ -405,16 +409,27 @@ def _tables(options: argparse.Namespace, threads: int) -> list[str]:
     return [table for table in options.tables if table == "inference" or last]
 
 
+def _prepare_once(name: str, folder: Path, tables: list[str], peers: bool) -> None:
+    start = time.perf_counter()
+    made = folder / name
+    if not (made / "complete").exists():
+        made.mkdir(parents=True, exist_ok=True)
+        prepare(name, made, tables, peers)
+        (made / "complete").touch()
+    print(f"{name}: prepared in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+
+
 def _results(options: argparse.Namespace, folder: Path) -> Iterator[dict]:
-    """Prepare and measure one network after the other, each table in a process of its own."""
+    """Prepare all networks, then measure them, each table in a process of its own."""
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        peers = not options.no_peers
+        made = [
+            pool.submit(_prepare_once, name, folder, options.tables, peers)
+            for name in options.networks
+        ]
+        for each in made:
+            each.result()
     for name in options.networks:
-        start = time.perf_counter()
-        made = folder / name
-        if not (made / "complete").exists():
-            made.mkdir(parents=True, exist_ok=True)
-            prepare(name, made, options.tables, not options.no_peers)
-            (made / "complete").touch()
-        print(f"{name}: prepared in {time.perf_counter() - start:.0f} s", file=sys.stderr)
         for threads in options.threads:
             for table in _tables(options, threads):
                 start = time.perf_counter()
