@@ -6,6 +6,7 @@
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from paddle.utils.cpp_extension import cpp_extension
@@ -37,7 +38,7 @@ ACCEPTED_SPILLS = {
 }
 
 ARCHITECTURES = (80, 90)
-OTHER_ARCHITECTURES = (75, 100)
+SOURCES = sorted(path.name for path in (KERNELS / "cuda").glob("*.cu"))
 
 REPORT = re.compile(
     r"Compiling entry function '(?P<name>\S+)' for '(?P<architecture>\S+)'.*?"
@@ -51,10 +52,18 @@ def nvcc_knows(option: str) -> bool:
     return option in done.stdout
 
 
+def compile_kernels(source: str, architecture: int, target: Path, *options: str) -> None:
+    """The code of one file for one chip, without launchers; warnings are errors."""
+    command = [find_nvcc(), *"-std=c++17 -cubin -Werror all-warnings".split(), *options]
+    command += [*_build.gencode(architecture), KERNELS / "cuda" / source, "-o", target]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("source", "architecture"),
     [
-        *((path.name, 90) for path in sorted((KERNELS / "cuda").glob("*.cu"))),
+        *((source, 90) for source in SOURCES),
         ("forward.cu", 75),  # volta.cuh
     ],
 )
@@ -62,10 +71,7 @@ def test_no_warnings(source, architecture, tmp_path):
     """By the compiler's front end alone, which takes two seconds."""
     if not nvcc_knows("-fdevice-syntax-only"):
         pytest.skip("nvcc is older than -fdevice-syntax-only")
-    command = [find_nvcc(), *"-std=c++17 -fdevice-syntax-only -cubin -Werror all-warnings".split()]
-    command += [*_build.gencode(architecture), KERNELS / "cuda" / source]
-    done = subprocess.run([*command, "-o", tmp_path / "none"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    compile_kernels(source, architecture, tmp_path / "none", "-fdevice-syntax-only")
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +113,23 @@ def test_registers_and_spills(kernels):
 
 
 @compiles
-def test_other_architectures(tmp_path):
+@pytest.mark.parametrize(
+    ("source", "architecture"),
+    [
+        *((source, 75) for source in SOURCES),
+        ("forward.cu", 100),  # which lacks sm_90a's kernel; the rest is as for sm_90
+    ],
+)
+def test_other_architectures(source, architecture, tmp_path):
     known = subprocess.run(
         [find_nvcc(), "--list-gpu-code"], capture_output=True, text=True, check=True
     ).stdout.split()
-    architectures = tuple(a for a in OTHER_ARCHITECTURES if f"sm_{a}" in known)
+    if f"sm_{architecture}" not in known:
+        pytest.skip(f"this nvcc does not know sm_{architecture}")
     # How well they are optimised is not looked at.
     fast = ["-Ofc", "max"] if nvcc_knows("-Ofc") else ["-Xcicc", "-O0", "-Xptxas", "-O0"]
-    report = build_cuda(tmp_path / "kernels.so", architectures, fast)
-    compiled = {match["architecture"] for match in REPORT.finditer(report)}
-    assert compiled == {f"sm_{a}" for a in architectures}
+    compile_kernels(source, architecture, tmp_path / "kernels.cubin", *fast)
+    assert (tmp_path / "kernels.cubin").stat().st_size
 
 
 @compiles
