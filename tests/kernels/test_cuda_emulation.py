@@ -334,6 +334,20 @@ def test_unaligned_tensors(library, case):
     check(library, case, ("float16", "float16"), shift=2)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("joined", "plain", "x_channels_last", "planes_last", "packed_planes", "flows"),
+        *("offset_bound", "negative_slope", "upper_bound"),
+    ],
+)
+def test_refuses_what_only_cpus_compute(library, field):
+    problem = Problem.create((0, 4, 5, 5), 4, **{field: 2})
+    for tensors in (ForwardTensors({}), BackwardTensors({})):
+        with pytest.raises(RuntimeError, match="cudaErrorInvalidValue"):
+            library.cuda().run(problem, tensors, 0)
+
+
 @pytest.mark.parametrize("hopper", [False, True], ids=["ampere", "hopper"])
 @pytest.mark.parametrize("groups", [1, 256])
 @pytest.mark.parametrize("batch", [1, 4, 64, 1 << 20])

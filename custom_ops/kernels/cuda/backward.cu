@@ -555,6 +555,7 @@ extern "C" size_t dcn_cuda_backward_workspace(const dcn::Problem* problem,
 
 extern "C" int dcn_cuda_backward(const dcn::Problem* problem, const dcn::BackwardTensors* tensors,
                                  void* workspace, void* stream, int flags) {
+  if (dcn::cuda::is_for_cpus(*problem)) return cudaErrorInvalidValue;
   const bool direct = dcn::cuda::direct_applies(*problem, flags);
   const dcn::BackwardTensors rest = direct ? only_bias(*tensors) : *tensors;
   if (direct) {

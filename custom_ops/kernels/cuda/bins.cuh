@@ -165,9 +165,10 @@ inline int bits(int64_t count) {  // the fewest with 2^bits >= count
   return bits;
 }
 
-// Whether BinnedSample::entry holds every tap and output pixel.
+// Whether BinnedSample::entry holds every tap and output pixel, and an int every bin of a plane.
 inline bool bins_hold(const Problem& p) {
-  return p.taps() << bits(p.out_pixels()) <= (int64_t{1} << 31) - 1;
+  return p.taps() << bits(p.out_pixels()) <= INT32_MAX &&
+         (p.height + 1) * (p.width + 2) <= INT32_MAX;
 }
 
 // The memory of Bins for so many planes of a problem.

@@ -371,6 +371,7 @@ extern "C" size_t dcn_cuda_forward_workspace(const dcn::Problem* problem,
 
 extern "C" int dcn_cuda_forward(const dcn::Problem* problem, const dcn::ForwardTensors* tensors,
                                 void* workspace, void* stream, int flags) {
+  if (dcn::cuda::is_for_cpus(*problem) || tensors->addend) return cudaErrorInvalidValue;
   if (dcn::cuda::direct_applies(*problem, flags)) {
     return dcn::cuda::direct_forward(*problem, *tensors, workspace, stream);
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <type_traits>
 
@@ -32,18 +33,23 @@ class Queue {
   void run(Kernel kernel, int64_t blocks, int threads, size_t shared_bytes,
            const Arguments&... arguments) {
     if (error_ == cudaSuccess) {
-      error_ = launch<kBarriers>(kernel, blocks, threads, shared_bytes, stream_,
-                                 early_ && after_own_, arguments...);
+      keep(launch<kBarriers>(kernel, blocks, threads, shared_bytes, stream_, early_ && after_own_,
+                             arguments...));
     }
     after_own_ = after_own_ || blocks > 0;
   }
   void clear(void* target, int64_t bytes) {
-    if (error_ == cudaSuccess && bytes > 0) error_ = cudaMemsetAsync(target, 0, bytes, stream_);
+    if (error_ == cudaSuccess && bytes > 0) keep(cudaMemsetAsync(target, 0, bytes, stream_));
     after_own_ = false;
   }
   int error() const { return error_; }
 
  private:
+  void keep(cudaError_t error) {
+    error_ = error;
+    if (error != cudaSuccess) (void)cudaGetLastError();  // of which the next call would be told
+  }
+
   cudaStream_t stream_;
   cudaError_t error_ = cudaSuccess;
   bool early_;
@@ -63,6 +69,13 @@ inline int processors() { return device_attribute(cudaDevAttrMultiProcessorCount
 // Bytes of shared memory that a block may have.
 inline size_t shared_limit() {
   return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 48 * 1024);
+}
+
+// Whether a problem asks for what dcn.h gives to CPUs alone.
+inline bool is_for_cpus(const Problem& p) {
+  return p.joined || p.plain || p.x_channels_last || p.planes_last || p.packed_planes != 0 ||
+         p.flows != 0 || p.offset_bound != 0 || p.negative_slope != 1 ||
+         p.upper_bound != std::numeric_limits<double>::infinity();
 }
 
 // Whether a kernel of hopper.cuh's operations has a body in the code that this device runs: all but
