@@ -24,7 +24,7 @@ hypothesis = pytest.importorskip("hypothesis", reason="pip install hypothesis")
 SMALL = [case for case in COMPACT if case.products < 300_000]
 
 
-@hypothesis.settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@hypothesis.settings(max_examples=50, deadline=None, derandomize=True, database=None)
 @hypothesis.given(rng=hypothesis.strategies.randoms(use_true_random=False))
 def test_any_trial(rng):
     trials.draw(rng).check()

@@ -87,14 +87,14 @@ FAULTS = [
         "cpu/layout-inl.h",
         "for (; r + 4 <= r1; r += 4)",
         "for (; r + 3 <= r1; r += 4)",
-        partial(parts, "address"),
+        partial(parts, "address and undefined"),
     ),
     Fault(
         "vectors that must be aligned as a whole",
         "cpu/isa-inl.h",
         "aligned(alignof(T)), ",
         "",
-        partial(parts, "undefined"),
+        partial(parts, "address and undefined"),
     ),
     Fault(
         "float16 that rounds up half way",

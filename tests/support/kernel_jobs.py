@@ -305,6 +305,10 @@ SANITIZERS = {
     ),
     "thread": Sanitizer(["-fsanitize=thread"], "libtsan.so"),
 }
+# Two in one library, which saves half of compiling them.
+SANITIZERS["address and undefined"] = Sanitizer(
+    SANITIZERS["address"].flags + SANITIZERS["undefined"].flags, "libasan.so"
+)
 
 
 def run_sanitized(
