@@ -127,10 +127,11 @@ def _residual(program: Program, site: _Site) -> None:
 
 def _same_sizes(program: Program, one: Any, other: Any) -> bool:
     """Return whether two tensors with four axes surely have the same sizes, and dtype."""
-    known = len(one.shape) == 4 and min(one.shape[1:]) >= 0
+    if len(one.shape) != 4 or min(one.shape[1:]) < 0:
+        return False
     # Of two batches that are left open one may turn out to be 1, and be broadcast.
     same = one.shape[0] >= 0 or sum(each.shape[:1] == (-1,) for each in program.inputs) == 1
-    return known and same and one.shape == other.shape and one.dtype == other.dtype
+    return same and one.shape == other.shape and one.dtype == other.dtype
 
 
 def _fold(program: Program, site: _Site) -> bool:
@@ -240,7 +241,7 @@ def _sum_with_flow(program: Program, value: Any) -> tuple[Any, Any] | None:
             flow, times = tile.operands_source()
             times = _known(program, times)
             if times is not None and [*times] == [1, repeated.shape[1] // 2, 1, 1]:
-                return (term, flow) if flow.shape[1] == 2 else None
+                return (term, flow) if len(flow.shape) == 4 and flow.shape[1] == 2 else None
     return None
 
 

@@ -447,6 +447,7 @@ PLAIN_ROWS = {
     "sum with itself": (lambda n, x: (lambda y: F.relu(y + y))(n.first(x)), 1, {"add", "relu"}),
     "sum of two": (lambda n, x: n.first(x) + n.first(2 * x), 2, {"scale"}),
     "broadcast": (lambda n, x: n.first(x) + x.mean([1, 2, 3], keepdim=True), 1, {"add", "mean"}),
+    "a number": (lambda n, x: n.first(x) + x.mean(), 1, {"add", "mean"}),
     "two users": (lambda n, x: (lambda y: [F.relu(y), y])(n.first(x)), 1, {"relu"}),
     "pooled": (lambda n, x: F.max_pool2d(F.relu(n.first(x)), 2), 0, {"conv2d", "relu", "pool2d"}),
     "mean": (lambda n, x: F.relu(F.adaptive_avg_pool2d(n.first(x), 1)), 1, {"mean", "relu"}),
