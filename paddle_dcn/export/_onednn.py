@@ -35,6 +35,8 @@ def _refused(operator: Any) -> bool:
         return source.name() in _CONVOLUTIONS
     if name in _CONVOLUTIONS:
         return dtype_name(operator.result(0).dtype) == "float64" or _crashes(operator)
+    if name == "pd_op.batch_norm_":
+        return not all(each.initialized() for each in operator.operands_source())
     return name in ("pd_op.nearest_interp", "pd_op.bilinear_interp")
 
 
@@ -162,7 +164,42 @@ def _is_image(x: Tensor, sizes: Sequence[Any], data_format: str) -> bool:
     return len(x.shape) == 4 and data_format == "NCHW" and all(each is None for each in sizes)
 
 
+def _add(x: Tensor, y: Tensor, **_: Any) -> Tensor | None:
+    """It takes a parameter behind a convolution for the bias of each channel, one number too."""
+    convolution = x.get_defining_op()
+    if convolution.name() not in _CONVOLUTIONS or y.get_defining_op().name() != "builtin.parameter":
+        return None
+    if y.shape != [1] or convolution.attrs()["data_format"] != "NCHW":
+        return None
+    return x + y.expand([1, x.shape[1], 1, 1])
+
+
+def _batch_norm(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    epsilon: float,
+    data_format: str,
+    is_test: bool,
+    use_global_stats: bool,
+    **_: Any,
+) -> Tensor | None:
+    """It reads weight and bias, whether there are any or not."""
+    if (weight is not None and bias is not None) or not (is_test or use_global_stats):
+        return None
+    weight = paddle.ones(mean.shape, mean.dtype) if weight is None else weight
+    bias = paddle.zeros(mean.shape, mean.dtype) if bias is None else bias
+    return functional.batch_norm(
+        x, mean, variance, weight, bias, epsilon=epsilon, data_format=data_format
+    )
+
+
 _RULES: dict[str, Callable[..., Tensor | None]] = {
+    "pd_op.add": _add,
+    "pd_op.batch_norm": _batch_norm,
     "pd_op.bilinear_interp": _bilinear_interp,
     "pd_op.expand": _expand,
     "pd_op.leaky_relu": _leaky_relu,

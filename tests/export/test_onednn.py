@@ -28,6 +28,17 @@ def repeated(x):
     return x.reshape([-1, 6, 18, 10])
 
 
+class Number(nn.Layer):
+    """Adds a parameter of one element."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = self.create_parameter([1], default_initializer=nn.initializer.Constant(0.5))
+
+    def forward(self, x):
+        return x + self.number
+
+
 REWRITTEN = [
     lambda x: F.leaky_relu(x, 0.1),
     lambda x: F.leaky_relu(x, -1.5),
@@ -36,6 +47,9 @@ REWRITTEN = [
     grow("bilinear", 2, 2),
     grow("bilinear", 1.5, 3, align_corners=True),
     grow("bilinear", 2, 4, align_mode=1),
+    nn.BatchNorm2D(6, weight_attr=False, bias_attr=False),
+    nn.BatchNorm2D(6, bias_attr=False),
+    nn.Sequential(nn.Conv2D(6, 6, 1, bias_attr=False), Number()),
 ]
 # Here the last two sizes are known.
 REWRITTEN_STATIC = [
@@ -59,6 +73,7 @@ class Net(nn.Layer):
         self.norm = nn.BatchNorm2D(6)
         self.after = nn.Conv2D(6, 4, 1)
         self.functions = functions
+        self.layers = nn.LayerList([each for each in functions if isinstance(each, nn.Layer)])
 
     def forward(self, x):
         return [self.after(function(self.norm(self.conv(x)))) for function in self.functions]
@@ -88,7 +103,8 @@ def test_predictor(tmp_path, functions, size):
 @pytest.mark.parametrize("fuse", [False, True])
 def test_what_is_left(tmp_path, fuse):
     """What would not be the same, and all of it where nothing is fused."""
-    functions = LEFT if fuse else [*REWRITTEN, *LEFT]
+    others = [each for each in REWRITTEN if not isinstance(each, nn.Layer)]
+    functions = LEFT if fuse else [*others, *LEFT]
     spec = [InputSpec([None, 3, None, None], "float32", "x")]
     names = {}
     paddle.seed(6)
