@@ -13,6 +13,8 @@ from typing import NamedTuple, Union
 import libcst as cst
 from libcst import metadata as meta
 
+from .notebook import names_kept
+
 FLUID_CALL = "paddle_dcn.fluid.layers.deformable_conv"
 STATIC_CALL = "paddle_dcn.static.nn.deform_conv2d"
 
@@ -123,15 +125,17 @@ class Binding:
 class Mention:
     """A name, or a name and its attributes, that the file reads, assigns to or deletes."""
 
-    node: cst.Name | cst.Attribute | cst.SimpleString
+    node: cst.Name | cst.Attribute | cst.SimpleString | cst.Comment
     words: list[str]
     scope: meta.Scope
     loads: bool
 
     @property
-    def quoted(self) -> bool:
-        """Whether it stands in a string: it can be understood, not rewritten."""
-        return isinstance(self.node, cst.SimpleString)
+    def quoted(self) -> str:
+        """What it stands in if it can be understood, not rewritten."""
+        return {cst.SimpleString: "a string", cst.Comment: "a line for IPython"}.get(
+            type(self.node), ""
+        )
 
 
 @dataclass(eq=False)
@@ -241,6 +245,10 @@ class _Scan(cst.CSTVisitor):
         if isinstance(parent, cst.Annotation) and isinstance(node.evaluated_value, str):
             for dotted in _DOTTED.findall(node.evaluated_value):
                 self._mention(node, dotted.split("."))
+
+    def visit_Comment(self, node: cst.Comment) -> None:
+        for dotted in names_kept(node.value):
+            self._mention(node, dotted.split("."))
 
     def visit_MatchAs(self, node: cst.MatchAs) -> None:
         self._capture(node.name)
@@ -429,8 +437,12 @@ class Names:
         root, dotted = mention.words[0], ".".join(mention.words)
         if root.startswith("__") or hasattr(builtins, root):
             return Meaning()
-        self.unbound.add(root)
         stars = [star for star in self.stars if self.move(f"{star.path}.{dotted}")[1]]
+        if isinstance(mention.node, cst.Comment) and not stars:  # much in it is no name
+            if _original(dotted) in MODULES | MOVES.keys():
+                self.left(mention.node, f"{dotted} is named in {mention.quoted}")
+            return Meaning()
+        self.unbound.add(root)
         if not stars and self.fluid:
             stars = [star for star in self.stars if f"{star.path}.".startswith(FLUID)][:1]
         if stars:
@@ -509,7 +521,8 @@ class Names:
             ):
                 self.left(string, f"{string.evaluated_value} is named in a string")
         for use in (use for group in self.all_groups() for use in group.uses):
-            if use.new is None and not self.defines_alias(use):
+            kept = isinstance(use.mention.node, cst.Comment)
+            if use.new is None and not kept and not self.defines_alias(use):
                 self.fled.add(use.path)
             module, found, _ = use.path.partition(".__dict__")
             if found and _original(module) in MODULES:

@@ -1,8 +1,8 @@
 """Jupyter notebooks as one Python source and back: the code cells, one after another.
 
 What one cell imports the next ones use, so that cells cannot be rewritten one by one. Lines for
-IPython (`%magic`, `!command`) stand as statements that keep them, and cells in other languages are
-left out.
+IPython (`%magic`, `x = !command`), and those of cells with other magics, stand as statements with
+a comment that keeps them: names in them are uses, which cannot be rewritten.
 """
 
 from __future__ import annotations
@@ -12,9 +12,26 @@ import re
 
 _CELL = '"-*- cell {} -*-"'
 _CELL_LINE = re.compile(r'"-\*- cell (\d+) -\*-"\n')
-_MAGIC = re.compile(r"^([ \t]*)([%!?].*|[\w.]+\?\??)$", re.MULTILINE)
-_KEPT = re.compile(r"^([ \t]*)pass  # -\*- line: (.*)$", re.MULTILINE)
+_MAGIC = re.compile(
+    r"^([ \t]*)([\w.,*\[\] \t]+=[ \t]*(?=[%!]))?([%!?].*|[\w.]+\?\??)$", re.MULTILINE
+)
+_COMMENT = "# -*- line: "
+_KEPT = re.compile(
+    rf"^([ \t]*)(?:pass|(\S.*=[ \t]*)\.\.\.)  {re.escape(_COMMENT)}(.*)$", re.MULTILINE
+)
 _PYTHON_CELLS = ("%%time", "%%timeit", "%%capture", "%%prun")
+_SHELL = re.compile(r"!|%(pip|conda)\b")
+_EXPANDED = re.compile(r"\{.*\}|\$[\w.]+")
+_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+
+
+def names_kept(comment: str) -> list[str]:
+    """List the names, with their attributes, in the line for IPython that a comment keeps."""
+    if not comment.startswith(_COMMENT):
+        return []
+    line = comment[len(_COMMENT) :]
+    parts = _EXPANDED.findall(line) if _SHELL.match(line) else [line]
+    return [name for part in parts for name in _NAME.findall(part)]
 
 
 class Notebook:
@@ -40,16 +57,18 @@ class Notebook:
             raise ValueError(f"no notebook of version 4: {error!r}") from error
         self.source = ""
         for index, source in sources.items():
-            if not source.startswith("%%") or source.startswith(_PYTHON_CELLS):
-                code = _MAGIC.sub(r"\1pass  # -*- line: \2", source)
-                self.source += f"{_CELL.format(index)}\n{code}\n"
+            if source.startswith("%%") and not source.startswith(_PYTHON_CELLS):
+                code = re.sub("(?m)^", f"pass  {_COMMENT}", source)
+            else:
+                code = _MAGIC.sub(_statement, source)
+            self.source += f"{_CELL.format(index)}\n{code}\n"
 
     def with_source(self, source: str) -> str:
         """Return the notebook's text with other code in its cells, formatted as it was."""
         parts = _CELL_LINE.split(source)
         for index, code in zip(parts[1::2], parts[2::2]):
             cell = self._cells[int(index)]
-            code = _KEPT.sub(r"\1\2", code[:-1])
+            code = _KEPT.sub(r"\1\2\3", code[:-1])
             if code != "".join(cell["source"]):
                 as_lines = isinstance(cell["source"], list)
                 cell["source"] = code.splitlines(keepends=True) if as_lines else code
@@ -70,3 +89,9 @@ class Notebook:
         before = source.split("\n")[:line]
         start = max(i for i, text in enumerate(before) if _CELL_LINE.match(text + "\n"))
         return f"cell {_CELL_LINE.match(before[start] + chr(10))[1]}, line {line - start - 1}"
+
+
+def _statement(line: re.Match) -> str:
+    """Return the statement that keeps a line for IPython."""
+    indent, assigned, text = line.groups()
+    return f"{indent}{assigned + '...' if assigned else 'pass'}  {_COMMENT}{text}"

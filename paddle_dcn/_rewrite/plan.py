@@ -153,7 +153,7 @@ class Plan:
             if use.old in patched:
                 self._leave(use, f"{use.old} is assigned to or deleted in this file")
             elif use.mention.quoted:
-                self._leave(use, f"{use.old} is named in a string")
+                self._leave(use, f"{use.old} is named in {use.mention.quoted}")
             elif "#" in code_of(use.node):
                 self._leave(use, "a comment stands inside the name")
             else:

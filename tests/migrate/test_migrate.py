@@ -944,6 +944,40 @@ def test_notebook_layout(tmp_path):
     assert path.read_bytes() == after
 
 
+# Cells with lines for IPython: whether they need `import torchvision`, and what is left in them.
+IN_LINE = "{} is named in a line for IPython"
+CALL = "torchvision.ops.deform_conv2d"
+IPYTHON = {
+    "%timeit torchvision.ops.deform_conv2d(a, b, c)": (True, {1: IN_LINE.format(CALL)}),
+    "%time z = torchvision.models.resnet18()": (True, {}),
+    "!echo {torchvision.__version__}": (True, {}),
+    "!pip install torchvision": (False, {}),
+    "torchvision.ops.nms?": (True, {}),
+    "%%memit\nif x:\n\n    torchvision.io(x)\n": (True, {}),
+    "%%memit\nx = 1\ntorchvision.ops.deform_conv2d(x)": (True, {3: IN_LINE.format(CALL)}),
+    "x = !ls\nif x:\n    a, b[0] = %time f()": (False, {}),
+    "y = %time torchvision.ops.deform_conv2d(x)": (True, {1: IN_LINE.format(CALL)}),
+    "%%time import mmcv.ops as o\nx = 1": (False, {1: IN_LINE.format("mmcv.ops")}),
+    "def f():\n    %time torchvision.io": (True, {}),
+}
+
+
+@pytest.mark.parametrize("cell", IPYTHON)
+def test_lines_for_ipython(cell):
+    """What they name is used, and cannot be rewritten."""
+    from paddle_dcn._rewrite.notebook import Notebook
+
+    needed, left = IPYTHON[cell]
+    book = Notebook(notebook([[f"import torchvision\ny = {CALL}(x)"], [cell]]))
+    code, remarks = rewrite(book.source)
+    first, second = (c["source"] for c in json.loads(book.with_source(code))["cells"][1:])
+    assert ("import torchvision\n" in first) == needed and first[-1].startswith("y = paddle_dcn")
+    assert "".join(second) == cell
+    found = {book.locate(book.source, r.line): r.text for r in remarks if r.kind == "left"}
+    assert found == {f"cell 3, line {line}": text for line, text in left.items()}
+    assert {r.text for r in remarks if r.kind == "note"} <= {TORCH}
+
+
 # Notebooks that cannot be read, and what is said of them.
 BROKEN = {
     "{": ": error: no notebook of version 4: ",
