@@ -385,6 +385,7 @@ def test_left(name):
 # Static code, the notes on it with both targets, the lines of those with modern only, and what is
 # undecided where some is moved.
 LACKS_ROLL = LACKS.format("layers.roll", "paddle.roll")
+STAYING = "paddle.fluid{} stays, and fails: current Paddle has no paddle.fluid"
 FLUID_IMPORT = "import paddle.fluid as fluid\n"
 STATIC_NOTES = {
     "one layer for two calls": (
@@ -431,6 +432,22 @@ STATIC_NOTES = {
         [],
         [],
         [(1, FAILS), (3, FAILS)],
+    ),
+    "another name for it stays": (
+        "import paddle\ndef f(x):\n    fluid = paddle.fluid\n"
+        "    return fluid.layers.deformable_conv(x)\nlayers = paddle.fluid.layers\n"
+        "layers.deformable_conv(x)\ndef g(fluid=paddle.fluid): ...\n"
+        "paddle.fluid.layers.roll(x)\n",
+        [(4, ENABLE)],
+        [4, 6],
+        [(3, STAYING.format("")), (5, STAYING.format(".layers")), (7, STAYING.format(""))]
+        + [(8, LACKS_ROLL)],
+    ),
+    "an attribute stays": (
+        "import paddle\npaddle.vision.ops.deform_conv2d(x)\npaddle.fluid.layers.fc(x)\n",
+        [],
+        [],
+        [(3, STAYING.format(".layers.fc"))],
     ),
     "nothing stays": (
         "from paddle.fluid.layers import *\nfrom mmcv.ops import *\n"
