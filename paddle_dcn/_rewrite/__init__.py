@@ -69,4 +69,5 @@ def rewrite(source: str, target: str = "modern", folder: Path | None = None) -> 
     names = Names(module, folder)
     plan = Plan(names, note_static=target == "modern")
     list_raw(names)
+    names.list_others()
     return Rewritten(plan.carried_out(), sorted(names.remarks))

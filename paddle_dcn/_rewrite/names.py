@@ -75,6 +75,7 @@ _COPIES = {
 }
 _COPY = re.compile(rf"(?:.*\.)?({'|'.join(map(re.escape, _COPIES))})(?=\.|$)")
 MOVES = {f"{old}.{name}": f"{new}.{name}" for old, new, names in _MODULES for name in names}
+DISPATCHED = "torch.ops.torchvision.deform_conv2d"
 _HOMES = {old: new for old, new, _ in _MODULES}
 MODULES = _HOMES.keys() - {"torch"}  # in which much else is looked up by a string
 # What a star import of these binds is known.
@@ -90,8 +91,10 @@ _ENDS = {tuple(path.split(".")[-2:]) for path in MOVES}
 
 # Names that operators and their layers have, and names that other things have too, but for modules
 # that are called after the operator.
-_OPERATOR = re.compile(r"(modulated_?)?deform(able)?_?conv|DCNv[34]|DFConv", re.IGNORECASE)
-_SHORT = re.compile(r"DCN(v2|_|$)|dcn_v2")
+_OPERATOR = re.compile(
+    r"_?(modulated_?)?deform(able)?_?conv|DCNv[34]|DCNv2Pack|DFConv", re.IGNORECASE
+)
+_SHORT = re.compile(r"_?DCN(v2|_|$)|dcn_v2")
 
 FLUID = "paddle.fluid."
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
@@ -292,7 +295,6 @@ class Names:
             self.fluid = True
             self._understand()
         self._look_elsewhere()
-        self._list_others()
 
     def block(self, node: cst.CSTNode) -> cst.CSTNode:
         """Return the module or block whose statement a node is, or is in."""
@@ -511,7 +513,9 @@ class Names:
                 base = words_of(values[0])
                 meaning = self._meaning(base[0], self.scopes[call]) if base else Meaning()
                 path = _original(".".join([meaning.path, *base[1:]])) if meaning.group else ""
-                if f"{path}.{name}" in MOVES or (path in MODULES and name is None):
+                if f"{path}.{name}" in (*MOVES, DISPATCHED, "paddle._C_ops.deformable_conv") or (
+                    path in MODULES and name is None
+                ):
                     self.left(call, f"it is reached by {words[0]} on {path}")
             elif words[-1] in _MODULE_BY_STRING and _original(texts[0] or "") in MODULES:
                 self.left(call, f"{texts[0]} is imported by a call")
@@ -537,18 +541,32 @@ class Names:
             if end in _ENDS and all(remark.line != self.line(node) for remark in self.remarks):
                 self.left(node, f"{'.'.join(end)} is reached through something unknown")
 
-    def _list_others(self) -> None:
+    def list_others(self) -> None:
         """List what is called like an operator and comes from a module without one of ours."""
+        listed = {remark.line for remark in self.remarks if remark.kind == "left"}
         for group in self.all_groups():
             for binding in group.bindings:
                 if isinstance(binding.statement, cst.ImportFrom):
                     self._list_other(binding.path, binding.statement)
             for use in group.uses:
-                if use.new is None and _original(use.path).rpartition(".")[0] in _HOMES:
-                    self._list_other(use.path, use.mention.node)
+                if use.new is None and self.line(use.mention.node) not in listed:
+                    self._list_reached(use)
+
+    def _list_reached(self, use: Use) -> None:
+        """List the operator that a use is or has an attribute of; of other modules, if called."""
+        node, parts = use.mention.node, use.path.split(".")
+        call = self.parents.get(node)
+        called = []
+        if isinstance(call, cst.Call) and call.func is node:
+            called = parts[:-1] if parts[-1] == "apply" else parts
+        for end in range(len(parts), len(parts) - len(use.mention.words) + 1, -1):
+            if parts[:end] == called or _original(".".join(parts[: end - 1])) in _HOMES:
+                self._list_other(".".join(parts[:end]), node)
 
     def _list_other(self, path: str, node: cst.CSTNode) -> None:
-        module, _, name = path.rpartition(".")
+        name = path.rpartition(".")[2]
+        module = path[: -len(name)]
+        module = module[:-1] if module.strip(".") else module  # dots only: `from .. import a`
         known = _HOMES.get(_original(module))
         called = _OPERATOR.match(name) or (_SHORT.match(name) and "dcn" in module.lower())
         if not called or path.startswith("paddle_dcn.") or _original(path) in _PREFIXES:
@@ -635,7 +653,7 @@ def _bindings(statement: Import) -> Iterator[tuple[Binding, str]]:
         yield Binding(statement, None, module), ""
         return
     for alias in statement.names:
-        path = f"{module}.{alias.evaluated_name}"
+        path = f"{module}{'' if module.endswith('.') else '.'}{alias.evaluated_name}"
         yield Binding(statement, alias, path), alias.evaluated_alias or alias.evaluated_name
 
 

@@ -9,11 +9,10 @@ import re
 
 import libcst as cst
 
-from .names import Names, words_of
+from .names import DISPATCHED, Names, words_of
 
 _OPERATORS = ("deformable_conv", "deformable_conv_v1")
 _RAW_MODULES = ("_C_ops", "_legacy_C_ops", "ops", "_ops")
-_DISPATCHED = "torch.ops.torchvision.deform_conv2d"
 # What copies of mmdet, mmcv, detectron2, DCNv2, InternImage and DCNv4 call in C++.
 _KERNEL = re.compile(
     r"(modulated_)?deform_conv(2d)?(_cuda)?_forward(_cuda)?|(dcn_?v[234])(_cuda)?_forward"
@@ -31,8 +30,8 @@ def list_raw(names: Names) -> None:
     """Add a remark to `names` for each that is found."""
     names.module.visit(_Finder(names))
     for use in (use for group in names.all_groups() for use in group.uses):
-        if use.path.startswith(_DISPATCHED):
-            names.left(use.mention.node, f"{_DISPATCHED} is a raw operator; {_FUNCTION}")
+        if use.path.startswith(DISPATCHED):
+            names.left(use.mention.node, f"{DISPATCHED} is a raw operator; {_FUNCTION}")
 
 
 class _Finder(cst.CSTVisitor):

@@ -210,7 +210,6 @@ IMPORTS = {
         "class A:\n    import paddle.vision.ops as o\n    import paddle_dcn\n"
         "    a = paddle_dcn.deform_conv2d\n    b = lambda s: s.o.nms\n",
     ),
-    "a relative import": ("from . import ops\nops.deform_conv2d(x)\n", None),
     "a function of the same name": (
         "from paddle.vision.ops import deform_conv2d\ndef f():\n    def deform_conv2d(): ...\n"
         "    return deform_conv2d()\n",
@@ -351,6 +350,34 @@ LEFT = {
     "through a module": (
         "import dcn_v2\ndcn_v2.DCNv2Pooling()",
         "DCNv2Pooling of dcn_v2 is not in paddle_dcn.compat.dcn_v2",
+    ),
+    "an attribute of what is not ours": (
+        "import mmcv.ops.deform_conv\nmmcv.ops.deform_conv.DeformConv2dFunction.apply(x)",
+        "DeformConv2dFunction of mmcv.ops.deform_conv is not in paddle_dcn.compat.mmcv",
+    ),
+    "an attribute, through a module": (
+        "from mmcv import ops\nops.ModulatedDeformConv2dFunction.apply(x)",
+        "ModulatedDeformConv2dFunction of mmcv.ops is not in paddle_dcn.compat.mmcv",
+    ),
+    "a private function": (
+        "import dcn_v2\ndcn_v2._DCNv2.apply(x)",
+        "_DCNv2 of dcn_v2 is not in paddle_dcn.compat.dcn_v2",
+    ),
+    "a private class": (
+        "from detectron2.layers.deform_conv import _DeformConv",
+        "_DeformConv of detectron2.layers.deform_conv is not in paddle_dcn.compat.detectron2",
+    ),
+    "Ascend's layer": (
+        "import torch_npu\ntorch_npu.contrib.module.ModulatedDeformConv(1, 2)",
+        "ModulatedDeformConv comes from torch_npu.contrib.module, which is not known here",
+    ),
+    "AdelaiDet, through a module": (
+        "import adet.layers as al\nal.DFConv2d(1, 2)",
+        "DFConv2d comes from adet.layers, which is not known here",
+    ),
+    "BasicSR, through a module": (
+        "import models.archs.arch_util as a\na.DCNv2Pack()",
+        "DCNv2Pack comes from models.archs.arch_util, which is not known here",
     ),
     "a copy with other arguments": (
         "from models.archs.dcn.deform_conv import ModulatedDeformConvPack as DCN",
@@ -739,6 +766,22 @@ RAW = {
         "import torch\nops = torch.ops.torchvision\ny = ops.deform_conv2d.default(x)\n",
         "torch.ops.torchvision.deform_conv2d is a raw operator" + TAKES,
     ),
+    "torch.ops, by getattr": (
+        "import torch\nf = getattr(torch.ops.torchvision, 'deform_conv2d')\n",
+        "it is reached by getattr on torch.ops.torchvision",
+    ),
+    "torch.ops of mmcv": (
+        "import torch\ntorch.ops.mmcv.deform_conv(x)\n",
+        "deform_conv comes from torch.ops.mmcv, which is not known here",
+    ),
+    "_C_ops, under another name": (
+        "from paddle import _C_ops as C\nC.deformable_conv(x)\n",
+        "deformable_conv comes from paddle._C_ops, which is not known here",
+    ),
+    "_C_ops, by getattr": (
+        "import paddle\nf = getattr(paddle._C_ops, 'deformable_conv')\n",
+        "it is reached by getattr on paddle._C_ops",
+    ),
     "a copy of DCNv2": ("_backend.dcn_v2_forward(x, w)\n", KERNEL.format("dcn_v2_forward", CONV)),
     "a copy of mmdet": (
         "deform_conv_cuda.modulated_deform_conv_cuda_forward(x)\n",
@@ -887,10 +930,11 @@ def test_other_files_of_a_project(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/layers.py").write_text("def deform_conv(x): return x\n")
     code = "from .layers import deform_conv\nfrom mine.layers import deform_conv\n"
+    code += "from . import layers\nlayers.deform_conv(x)\nfrom . import deform_conv\n"
     (tmp_path / "mine/net.py").write_text(code)
     assert command(str(tmp_path)) == 0
     errors = capsys.readouterr().err
-    for i, module in enumerate([".layers", "mine.layers"], 1):
+    for i, module in {1: ".layers", 2: "mine.layers", 4: ".layers", 5: "."}.items():
         assert f":{i}: note: deform_conv comes from {module}, another file of this" in errors
 
 
