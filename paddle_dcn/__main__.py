@@ -33,6 +33,8 @@ def main() -> int:
     for name, value in vars(arguments).items():
         if "" in (value if isinstance(value, list) else [value]):  # a shell's unset variable
             arguments.error(f"{name}: expected some text, got none")
+    if sys.stdout is None:
+        arguments.error("standard output is closed")
     try:
         status = arguments.main(arguments)
         sys.stdout.flush()

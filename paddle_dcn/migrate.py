@@ -71,14 +71,9 @@ def main(args: argparse.Namespace) -> int:
         return 2
     files, errors, notes = _find(map(Path, args.paths))
     outcomes = {path: _migrate(path, args, named) for path, named in _with_progress(files)}
-    for outcome in outcomes.values():
-        sys.stdout.buffer.write(outcome.shown)  # bytes: a diff holds the file's own encoding
-    sys.stdout.buffer.flush()
     for path, outcome in outcomes.items():
-        for line, kind, text in outcome.remarks:
-            print(f"{path}:{line}: {kind}: {text}", file=sys.stderr)
-        if outcome.error:
-            errors.append(f"{path}{outcome.error}")
+        outcomes[path] = _finish(path, outcome, args.write)
+    errors += [f"{path}{outcome.error}" for path, outcome in outcomes.items() if outcome.error]
     for text in notes + errors:
         print(text, file=sys.stderr)
     changed = sum(bool(outcome.shown) for outcome in outcomes.values())
@@ -92,11 +87,33 @@ def main(args: argparse.Namespace) -> int:
 
 
 class _Outcome(NamedTuple):
-    """What came of a file: a diff or its name if it changes, remarks, and why it failed."""
+    """What comes of a file: a diff or its name if it changes, remarks, why it failed, its bytes."""
 
     shown: bytes = b""
     remarks: tuple[Remark, ...] = ()
     error: str = ""
+    old: bytes = b""
+    new: bytes = b""
+
+
+def _finish(path: Path, outcome: _Outcome, write: bool) -> _Outcome:
+    """Write a file if it is to be, and tell at once: what comes next may be stopped."""
+    write = write and outcome.new != outcome.old
+    if write:
+        try:
+            _write(path, outcome.old, outcome.new)
+        except OSError as error:
+            return _Outcome(error=f": error: {error}")
+    try:
+        for line, kind, text in outcome.remarks:
+            print(f"{path}:{line}: {kind}: {text}", file=sys.stderr)
+        sys.stdout.buffer.write(outcome.shown)  # bytes: a diff holds the file's own encoding
+        sys.stdout.buffer.flush()
+    except BaseException:
+        if write:
+            print(f"{path}: rewritten", file=sys.stderr)
+        raise
+    return outcome
 
 
 def _find(paths: Iterable[Path]) -> tuple[dict[Path, bool], list[str], list[str]]:
@@ -155,7 +172,7 @@ def _with_progress(files: dict[Path, bool]) -> Iterable[tuple[Path, bool]]:
 
 
 def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
-    """Rewrite one file, as the arguments have it."""
+    """Find out what becomes of one file, as the arguments have it."""
     from ._rewrite import concerns, rewrite
     from ._rewrite.notebook import Notebook
 
@@ -179,7 +196,6 @@ def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
         if text != old:
             new = (book.with_source(text) if book else text).encode(encoding)
             if args.write:
-                _write(path, new)
                 remarks = _moved(remarks, old.split("\n"), text.split("\n"))
         if book:
             shown = text if args.write else old
@@ -202,8 +218,10 @@ def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
     except ImportError as error:  # what paddle_dcn.fluid has is asked of itself
         return _Outcome(error=f": error: paddle.fluid is moved where Paddle is installed: {error}")
     if args.write or args.check:
-        return _Outcome(f"{path}\n".encode(errors="surrogateescape"), tuple(remarks))
-    return _Outcome(_diff(path, data, new), tuple(remarks))
+        shown = f"{path}\n".encode(errors="surrogateescape")
+    else:
+        shown = _diff(path, data, new)
+    return _Outcome(shown, tuple(remarks), old=data, new=new)
 
 
 def _moved(remarks: list[Remark], old: list[str], new: list[str]) -> list[Remark]:
@@ -215,13 +233,15 @@ def _moved(remarks: list[Remark], old: list[str], new: list[str]) -> list[Remark
     return [remark._replace(line=lines[remark.line]) for remark in remarks]
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, old: bytes, data: bytes) -> None:
     """Replace a file's content, keeping its mode: in one step where it has no other name."""
     path = path.resolve()
     status = path.stat()
     mode = status.st_mode
     if not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) or not os.access(path, os.W_OK):
         raise PermissionError("read-only, not rewritten")
+    if path.read_bytes() not in (old, data):  # data: through another name of it
+        raise OSError("changed in the meantime, not rewritten")
     if status.st_nlink > 1:  # hard links, which a new file would part
         path.write_bytes(data)
         return

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -724,6 +725,40 @@ def test_nobody_reads(arguments, files, monkeypatch):
         monkeypatch.setattr(sys, "stderr", errors)
         assert main() == 141
     assert "Traceback" not in Path("errors").read_text()
+
+
+def test_output_that_fails(files, monkeypatch, capsys):
+    """What is written is told, and nothing is written after that."""
+    before = contents(files)
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=full))
+        with pytest.raises(OSError, match="No space left"):
+            command("plain.py", "folder", "--write")
+    assert contents(files) == before | {"plain.py": NEW}
+    assert capsys.readouterr().err == "plain.py: rewritten\n"
+
+
+def test_output_that_is_closed(files, monkeypatch, capsys):
+    before = contents(files)
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "argv", ["paddle_dcn", "migrate", "--write", "."])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "error: standard output is closed" in capsys.readouterr().err
+    assert contents(files) == before
+
+
+def test_file_that_changes_meanwhile(files, monkeypatch, capsys):
+    def edited(path, *rest):
+        outcome = looked_at(path, *rest)
+        path.write_bytes(b"mine = 1\n")
+        return outcome
+
+    looked_at = migrate._migrate
+    monkeypatch.setattr(migrate, "_migrate", edited)
+    assert command("plain.py", "--write") == 1
+    assert "plain.py: error: changed in the meantime, not rewritten" in capsys.readouterr().err
+    assert Path("plain.py").read_bytes() == b"mine = 1\n"
 
 
 # What is reached by no import of ours: it stays, and is listed.
