@@ -140,9 +140,8 @@ def _planes(tensor: Tensor, name: str, how: Aggregation) -> Tensor:
     """Return the planes [N, planes, Ho, Wo] of a tensor [N, Ho, Wo, planes], in order."""
     (tensor,) = _widened(tensor)  # for sums of positions; and Paddle gathers no float16
     order = _constant(name, how, "int64", tensor)
-    if _PADDLE_3_0:  # where gather's gradient is right along the first axis only
-        return paddle.gather(tensor.transpose([3, 0, 1, 2]), order).transpose([1, 0, 2, 3])
-    return paddle.gather(_transposed(tensor, [0, 3, 1, 2]), order, axis=1)
+    # Along other axes gather is wrong for an empty batch in programs, its gradient in Paddle 3.0.
+    return _transposed(paddle.gather(_transposed(tensor, [3, 0, 1, 2]), order), [1, 0, 2, 3])
 
 
 def _without_casts() -> contextlib.AbstractContextManager:
@@ -280,7 +279,7 @@ def dcnv3(
         input: [N, H, W, C]; float16, bfloat16, float32 or float64. N may be 0.
         offset: How far each tap is moved, in pixels of the input before `offset_scale`: [N, Ho, Wo,
             group * taps * 2], first dx, then dy; taps go down the columns of the kernel, q before
-            p. The dtype of the input, or float32.
+            p. The dtype of the input, or float32, in which positions are then computed.
         mask: Factor of each sample, [N, Ho, Wo, group * taps]. The dtype of the input, or float32.
         kernel_h: Taps in a column of the kernel.
         kernel_w: Taps in a row of it; `taps = kernel_h * kernel_w - remove_center`.

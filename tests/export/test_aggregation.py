@@ -51,3 +51,8 @@ def test_targets(saved, target, tmp_path):
     done = export.convert(saved, tmp_path / "out", target)
     assert len(done.layers) == 2 and done.difference is not None
     assert done.refused_by_onednn == []
+
+
+def test_empty_batch(saved):
+    """Where the batch is open."""
+    assert paddle.jit.load(str(saved))(paddle.rand([0, 5, 7, 12])).shape == [0, 35, 12]
