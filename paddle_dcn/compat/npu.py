@@ -172,10 +172,8 @@ def npu_deformable_conv2d(
     picks = paddle.eye(taps).tile([x.shape[1], 1]).reshape([-1, 1, *kernel]).astype(x.dtype)
     each_channel = attributes._replace(groups=x.shape[1], data_format="NCHW")
     samples = convolve(x, moves, mask, picks, None, each_channel, _NAMES)
-    dtype = samples.dtype
-    if dtype in (paddle.float16, paddle.bfloat16):
-        samples = samples.astype("float32")  # fold has no half types on every device
     sizes = [size * tap for size, tap in zip(out_size, kernel)]
-    folded = paddle.nn.functional.fold(samples.flatten(2), sizes, kernel, strides=kernel)
-    folded = folded.astype(dtype)
+    # The taps of an output pixel become a block of pixels.
+    blocks = samples.reshape([*x.shape[:2], *kernel, *out_size]).transpose([0, 1, 4, 2, 5, 3])
+    folded = blocks.reshape([*x.shape[:2], *sizes])
     return output, folded.transpose(_TO_NHWC) if channels_last else folded

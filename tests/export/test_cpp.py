@@ -11,11 +11,12 @@ import pytest
 import paddle_dcn
 from paddle_dcn import _library
 from tests.support.process import ROOT
-from tests.support.programs import needs_paddle_3
+from tests.support.programs import PADDLE_3_1_ITSELF, needs_paddle_3
 
 pytestmark = [
     needs_paddle_3,
     pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake"),
+    pytest.mark.skipif(PADDLE_3_1_ITSELF, reason="its library has no DisableMKLDNN"),
 ]
 
 

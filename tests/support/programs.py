@@ -14,6 +14,10 @@ needs_paddle_3 = pytest.mark.skipif(
 PADDLE_3_1 = not paddle.__version__.startswith(("2.", "3.0."))
 
 
+# Of its parts some have names of their own, or refuse what those before and after take.
+PADDLE_3_1_ITSELF = paddle.__version__.startswith("3.1.")
+
+
 def needs_paddle_3_1(reason: str) -> pytest.MarkDecorator:
     """Return a mark for what Paddle itself cannot do before, and why."""
     return pytest.mark.skipif(not PADDLE_3_1, reason=reason)
