@@ -81,8 +81,8 @@ DCN_API size_t dcn_cuda_backward_workspace(const dcn::Problem* problem,
                                            const dcn::BackwardTensors* tensors, int flags);
 
 // Enqueue on `stream` (a cudaStream_t) of the current device; neither allocate nor synchronise.
-// Return a cudaError_t: 0, the first launch's error, or cudaErrorInvalidValue for what is said to be
-// for CPUs only.
+// Return a cudaError_t: 0, the first launch's error, or cudaErrorInvalidValue for what is said to
+// be for CPUs only and for gradients of images that are too large for deterministic mode.
 DCN_API int dcn_cuda_forward(const dcn::Problem* problem, const dcn::ForwardTensors* tensors,
                              void* workspace, void* stream, int flags);
 DCN_API int dcn_cuda_backward(const dcn::Problem* problem, const dcn::BackwardTensors* tensors,

@@ -338,12 +338,20 @@ def test_unaligned_tensors(library, case):
     "field",
     [
         *("joined", "plain", "x_channels_last", "planes_last", "packed_planes", "flows"),
-        *("offset_bound", "negative_slope", "upper_bound"),
+        *("offset_bound", "negative_slope", "upper_bound", "addend"),
     ],
 )
 def test_refuses_what_only_cpus_compute(library, field):
-    problem = Problem.create((0, 4, 5, 5), 4, **{field: 2})
-    for tensors in (ForwardTensors({}), BackwardTensors({})):
+    addend = field == "addend"
+    problem = Problem.create((0, 4, 5, 5), 4, **({} if addend else {field: 2}))
+    for tensors in (
+        (ForwardTensors({"addend": 256}),)
+        if addend
+        else (
+            ForwardTensors({}),
+            BackwardTensors({}),
+        )
+    ):
         with pytest.raises(RuntimeError, match="cudaErrorInvalidValue"):
             library.cuda().run(problem, tensors, 0)
 
