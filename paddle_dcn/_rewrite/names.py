@@ -75,6 +75,9 @@ _COPIES = {
 }
 _COPY = re.compile(rf"(?:.*\.)?({'|'.join(map(re.escape, _COPIES))})(?=\.|$)")
 MOVES = {f"{old}.{name}": f"{new}.{name}" for old, new, names in _MODULES for name in names}
+# Paddle's own operators, and the modules that have their calls.
+RAW_OPERATORS = ("deformable_conv", "deformable_conv_v1")
+RAW_MODULES = ("_C_ops", "_legacy_C_ops", "ops", "_ops")
 DISPATCHED = "torch.ops.torchvision.deform_conv2d"
 _HOMES = {old: new for old, new, _ in _MODULES}
 MODULES = _HOMES.keys() - {"torch"}  # in which much else is looked up by a string
@@ -443,6 +446,7 @@ class Names:
         if isinstance(mention.node, cst.Comment) and not stars:  # much in it is no name
             if _original(dotted) in MODULES | MOVES.keys():
                 self.left(mention.node, f"{dotted} is named in {mention.quoted}")
+            self.unbound.add(root)
             return Meaning()
         self.unbound.add(root)
         if not stars and self.fluid:
@@ -513,9 +517,9 @@ class Names:
                 base = words_of(values[0])
                 meaning = self._meaning(base[0], self.scopes[call]) if base else Meaning()
                 path = _original(".".join([meaning.path, *base[1:]])) if meaning.group else ""
-                if f"{path}.{name}" in (*MOVES, DISPATCHED, "paddle._C_ops.deformable_conv") or (
-                    path in MODULES and name is None
-                ):
+                raw = name in RAW_OPERATORS and path.split(".")[-1] in RAW_MODULES
+                found = f"{path}.{name}" in MOVES or f"{path}.{name}" == DISPATCHED
+                if raw or found or (path in MODULES and name is None):
                     self.left(call, f"it is reached by {words[0]} on {path}")
             elif words[-1] in _MODULE_BY_STRING and _original(texts[0] or "") in MODULES:
                 self.left(call, f"{texts[0]} is imported by a call")
@@ -611,7 +615,10 @@ def _is_here(module: str, folder: Path | None) -> bool:
         return True
     below = Path(*module.split("."))
     above = [folder, *folder.parents][:-1] if folder else []
-    return any((each / below).is_dir() or (each / f"{below}.py").is_file() for each in above)
+    files = [f"{path}.py" for path in (below, *below.parents) if path.name]  # of what is in it, too
+    return any(
+        (each / below).is_dir() or any((each / file).is_file() for file in files) for each in above
+    )
 
 
 def words_of(node: cst.CSTNode) -> list[str] | None:

@@ -16,21 +16,24 @@ _MAGIC = re.compile(
     r"^([ \t]*)([\w.,*\[\] \t]+=[ \t]*(?=[%!]))?([%!?].*|[\w.]+\?\??)$", re.MULTILINE
 )
 _COMMENT = "# -*- line: "
+_TEXT_COMMENT = "# -*- text: "
 _KEPT = re.compile(
-    rf"^([ \t]*)(?:pass|(\S.*=[ \t]*)\.\.\.)  {re.escape(_COMMENT)}(.*)$", re.MULTILINE
+    r"^([ \t]*)(?:pass|(\S.*=[ \t]*)\.\.\.)  # -\*- (?:line|text): (.*)$", re.MULTILINE
 )
 _PYTHON_CELLS = ("%%time", "%%timeit", "%%capture", "%%prun")
-_SHELL = re.compile(r"!|%(pip|conda)\b")
+_RUNS_PYTHON = "%%?(?:time|timeit|memit|prun|lprun|mprun|debug|pinfo2?|pdoc|psource)\\b"
+_CODE = re.compile(rf"{_RUNS_PYTHON}|(?=[^!%])")
 _EXPANDED = re.compile(r"\{.*\}|\$[\w.]+")
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 
 def names_kept(comment: str) -> list[str]:
     """List the names, with their attributes, in the line for IPython that a comment keeps."""
-    if not comment.startswith(_COMMENT):
+    if not comment.startswith((_COMMENT, _TEXT_COMMENT)):
         return []
     line = comment[len(_COMMENT) :]
-    parts = _EXPANDED.findall(line) if _SHELL.match(line) else [line]
+    code = comment.startswith(_COMMENT) and _CODE.match(line)
+    parts = [line[code.end() :]] if code else _EXPANDED.findall(line)
     return [name for part in parts for name in _NAME.findall(part)]
 
 
@@ -58,7 +61,8 @@ class Notebook:
         self.source = ""
         for index, source in sources.items():
             if source.startswith("%%") and not source.startswith(_PYTHON_CELLS):
-                code = re.sub("(?m)^", f"pass  {_COMMENT}", source)
+                comment = _COMMENT if re.match(_RUNS_PYTHON, source) else _TEXT_COMMENT
+                code = re.sub("(?m)^", f"pass  {comment}", source)
             else:
                 code = _MAGIC.sub(_statement, source)
             self.source += f"{_CELL.format(index)}\n{code}\n"

@@ -303,9 +303,14 @@ class Plan:
                 if reason and not self.names.move(path)[1]:
                     seen.setdefault(f"{path} is not in paddle_dcn.fluid: {reason}", node)
         for use in (use for group in self.names.groups.values() for use in group.uses):
-            at_import = any(f"{b.path}.".startswith(FLUID) for b in use.group.bindings)
+            at_import = any(
+                f"{path}.".startswith(FLUID)
+                for binding in use.group.bindings
+                for path in imported(binding.statement)
+            )
             told = at_import or (self.names.fluid and fluid_lacks(use.path)) or use in self.stuck
             stays = not use.aliased and use.node not in self.expressions
+            stays &= not isinstance(use.mention.node, cst.SimpleString)  # which nothing evaluates
             if f"{use.path}.".startswith(FLUID) and stays and not told:
                 text = f"{use.path} stays, and fails: current Paddle has no paddle.fluid"
                 remains(use.mention.node, text)

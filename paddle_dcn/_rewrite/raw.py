@@ -9,10 +9,8 @@ import re
 
 import libcst as cst
 
-from .names import DISPATCHED, Names, words_of
+from .names import DISPATCHED, RAW_MODULES, RAW_OPERATORS, Names, words_of
 
-_OPERATORS = ("deformable_conv", "deformable_conv_v1")
-_RAW_MODULES = ("_C_ops", "_legacy_C_ops", "ops", "_ops")
 # What copies of mmdet, mmcv, detectron2, DCNv2, InternImage and DCNv4 call in C++.
 _KERNEL = re.compile(
     r"(modulated_)?deform_conv(2d)?(_cuda)?_forward(_cuda)?|(dcn_?v[234])(_cuda)?_forward"
@@ -45,7 +43,7 @@ class _Finder(cst.CSTVisitor):
         if words[-1] == "append_op":
             positional = [arg.value for arg in node.args if arg.keyword is None]
             named = _text(arguments.get("type", positional[0] if positional else None))
-            if named in _OPERATORS:
+            if named in RAW_OPERATORS:
                 self._names.left(node, f"the operator {named} is appended by name; {_FUNCTION}")
         elif (found := _KERNEL.fullmatch(words[-1])) and isinstance(node.func, cst.Attribute):
             ours = _AGGREGATIONS.get(found[5], "deform_conv2d")
@@ -62,7 +60,7 @@ class _Finder(cst.CSTVisitor):
 
     def visit_Attribute(self, node: cst.Attribute) -> None:
         words = words_of(node) or []
-        if len(words) > 1 and words[-1] in _OPERATORS and words[-2] in _RAW_MODULES:
+        if len(words) > 1 and words[-1] in RAW_OPERATORS and words[-2] in RAW_MODULES:
             self._names.left(node, f"{'.'.join(words)} is a raw operator; {_FUNCTION}")
 
     def _registered(self, node: cst.CSTNode, value: cst.BaseExpression | None) -> None:

@@ -809,6 +809,10 @@ RAW = {
         "import torch\ntorch.ops.mmcv.deform_conv(x)\n",
         "deform_conv comes from torch.ops.mmcv, which is not known here",
     ),
+    "_legacy_C_ops, by a string": (
+        "import paddle\ngetattr(paddle._legacy_C_ops, 'deformable_conv_v1')\n",
+        "it is reached by getattr on paddle._legacy_C_ops",
+    ),
     "_C_ops, under another name": (
         "from paddle import _C_ops as C\nC.deformable_conv(x)\n",
         "deformable_conv comes from paddle._C_ops, which is not known here",
@@ -966,10 +970,12 @@ def test_other_files_of_a_project(tmp_path, capsys):
     (tmp_path / "mine/layers.py").write_text("def deform_conv(x): return x\n")
     code = "from .layers import deform_conv\nfrom mine.layers import deform_conv\n"
     code += "from . import layers\nlayers.deform_conv(x)\nfrom . import deform_conv\n"
+    code += "from mine.layers import Net\nNet.deform_conv(x)\n"
     (tmp_path / "mine/net.py").write_text(code)
     assert command(str(tmp_path)) == 0
     errors = capsys.readouterr().err
-    for i, module in {1: ".layers", 2: "mine.layers", 4: ".layers", 5: "."}.items():
+    where = {1: ".layers", 2: "mine.layers", 4: ".layers", 5: ".", 7: "mine.layers.Net"}
+    for i, module in where.items():
         assert f":{i}: note: deform_conv comes from {module}, another file of this" in errors
 
 
@@ -1048,6 +1054,9 @@ IPYTHON = {
     "%time z = torchvision.models.resnet18()": (True, {}),
     "!echo {torchvision.__version__}": (True, {}),
     "!pip install torchvision": (False, {}),
+    "%%bash\npip install torchvision": (False, {}),
+    "%cd torchvision/mmcv.ops": (False, {}),
+    "%%html\nabout mmcv.ops and torchvision": (False, {}),
     "torchvision.ops.nms?": (True, {}),
     "%%memit\nif x:\n\n    torchvision.io(x)\n": (True, {}),
     "%%memit\nx = 1\ntorchvision.ops.deform_conv2d(x)": (True, {3: IN_LINE.format(CALL)}),
