@@ -12,7 +12,7 @@ import paddle
 from .. import _ops
 from .._checks import Attributes, Call, Inference, dtype_name
 from . import _forms
-from ._programs import Program, remove_unused, replace
+from ._programs import Program, kind, remove_unused, replace
 
 
 @dataclasses.dataclass
@@ -84,7 +84,7 @@ def _plain(program: Program, operator: Any) -> _Site | None:
         or attributes["padding_algorithm"] != "EXPLICIT"
         or attributes["data_format"] != "NCHW"
         or dtype_name(weight.dtype) != "float32"
-        or _kind(weight.get_defining_op()) != "parameter"
+        or kind(weight.get_defining_op()) != "parameter"
         or min(channels, outputs) < _FEWEST
     ):
         return None
@@ -95,7 +95,7 @@ def _plain(program: Program, operator: Any) -> _Site | None:
     _residual(program, site)
     _activation(program, site)
     # oneDNN pools what is not in its own layout many times more slowly, but not for a mean.
-    pools = [user for user in site.operator.result(0).all_used_ops() if _kind(user) == "pool2d"]
+    pools = [user for user in site.operator.result(0).all_used_ops() if kind(user) == "pool2d"]
     if not all(_averages_images(program, pool) for pool in pools):
         parameters = (site.call.weight, site.call.bias)
         remove_unused([each.get_defining_op() for each in parameters if each is not None])
@@ -117,7 +117,7 @@ def _averages_images(program: Program, pool: Any) -> bool:
 def _residual(program: Program, site: _Site) -> None:
     """Take in the addition of a tensor of the same sizes behind."""
     user = _only_user(site.operator)
-    if user is None or _kind(user) != "add":
+    if user is None or kind(user) != "add":
         return
     out = site.operator.result(0)
     (addend,) = [each for each in user.operands_source() if not each.is_same(out)]
@@ -155,7 +155,7 @@ def _fold(program: Program, site: _Site) -> bool:
         return False
     site.operator = operator
     name, attributes = "ones", site.call.attributes
-    if _kind(weight.get_defining_op()) == "parameter":
+    if kind(weight.get_defining_op()) == "parameter":
         name = _parameter_name(weight)
     if (scale != 1).any():
         scaled = filters.astype("float64") * scale.reshape(-1, 1, 1, 1)
@@ -169,11 +169,11 @@ def _fold(program: Program, site: _Site) -> bool:
 def _activation(program: Program, site: _Site) -> bool:
     """Take a relu, relu6 or leaky_relu behind into the operator."""
     user = _only_user(site.operator)
-    if user is None or _active(site.inference) or _kind(user) not in _ACTIVATIONS:
+    if user is None or _active(site.inference) or kind(user) not in _ACTIVATIONS:
         return False
-    slope, bound = _ACTIVATIONS[_kind(user)](user.attrs())
+    slope, bound = _ACTIVATIONS[kind(user)](user.attrs())
     # The operator's attributes are float32, which is not enough beside float64.
-    if dtype_name(site.call.x.dtype) == "float64" and _kind(user) == "leaky_relu":
+    if dtype_name(site.call.x.dtype) == "float64" and kind(user) == "leaky_relu":
         return False
     site.operator = user
     site.inference = site.inference._replace(negative_slope=slope, upper_bound=bound)
@@ -189,7 +189,7 @@ def _joined(program: Program, site: _Site) -> bool:
     if call.mask is None or site.flows or site.inference.offset_bound:
         return False
     sigmoid = call.mask.get_defining_op()
-    if _kind(sigmoid) != "sigmoid" or call.mask.dtype != call.offset.dtype:
+    if kind(sigmoid) != "sigmoid" or call.mask.dtype != call.offset.dtype:
         return False
     height, width = call.weight.shape[2:]
     fields = call.attributes.deformable_groups * height * width
@@ -220,7 +220,7 @@ def _flowing(program: Program, site: _Site) -> tuple[list[Any], list[Any]]:
     offset = site.call.offset
     operator = offset.get_defining_op()
     pieces = [offset]
-    if _kind(operator) == "concat" and _is_channels(program, operator):
+    if kind(operator) == "concat" and _is_channels(program, operator):
         pieces = _sources(operator)[0].operands_source()
     sums = [_sum_with_flow(program, piece) for piece in pieces]
     even = site.call.attributes.deformable_groups % len(pieces) == 0
@@ -232,12 +232,12 @@ def _flowing(program: Program, site: _Site) -> tuple[list[Any], list[Any]]:
 def _sum_with_flow(program: Program, value: Any) -> tuple[Any, Any] | None:
     """Return the terms of a sum whose second is two channels, repeated."""
     operator = value.get_defining_op()
-    if _kind(operator) != "add":
+    if kind(operator) != "add":
         return None
     terms = operator.operands_source()
     for term, repeated in (terms, reversed(terms)):
         tile = repeated.get_defining_op()
-        if _kind(tile) == "tile" and _same_sizes(program, term, repeated):
+        if kind(tile) == "tile" and _same_sizes(program, term, repeated):
             flow, times = tile.operands_source()
             times = _known(program, times)
             if times is not None and [*times] == [1, repeated.shape[1] // 2, 1, 1]:
@@ -248,20 +248,20 @@ def _sum_with_flow(program: Program, value: Any) -> tuple[Any, Any] | None:
 def _bounded(program: Program, value: Any) -> tuple[Any, float]:
     """Return of bound * tanh(x) x and the bound, or 0 if that is not what a value is."""
     operator, bound = value.get_defining_op(), 1.0
-    if _kind(operator) == "scale" and operator.attrs()["bias"] == 0:
+    if kind(operator) == "scale" and operator.attrs()["bias"] == 0:
         factor = _known(program, operator.operand_source(1))
         bound = 0.0 if factor is None else factor.item()
         operator = operator.operand_source(0).get_defining_op()
     # The operator's attributes are float32, which may not be enough beside float64.
     exact = dtype_name(value.dtype) != "float64" or bound == np.float32(bound)
-    if _kind(operator) != "tanh" or bound <= 0 or not exact:
+    if kind(operator) != "tanh" or bound <= 0 or not exact:
         return value, 0.0
     return operator.operand_source(0), bound
 
 
 def _constant(program: Program, site: _Site) -> bool:
     """Promise that a weight which is a parameter of the program never changes."""
-    if _kind(site.call.weight.get_defining_op()) != "parameter" or site.inference.constant:
+    if kind(site.call.weight.get_defining_op()) != "parameter" or site.inference.constant:
         return False
     site.inference = site.inference._replace(constant=True)
     return True
@@ -296,11 +296,6 @@ def _active(inference: Inference) -> bool:
     )
 
 
-def _kind(operator: Any) -> str:
-    """Return an operator's name without dialect, in place or not; "" where a loop gives a value."""
-    return "" if operator is None else operator.name().partition(".")[2].removesuffix("_")
-
-
 def _sources(operator: Any) -> list[Any]:
     """Return the operators whose results an operator reads."""
     sources = [each.get_defining_op() for each in operator.operands_source() if each.initialized()]
@@ -326,14 +321,14 @@ def _parameter_name(value: Any) -> str:
 def _known(program: Program, value: Any) -> np.ndarray | None:
     """Return what a value always is, if the program tells: a parameter, a constant, reshaped."""
     operator = value.get_defining_op()
-    kind = _kind(operator)
-    if kind == "parameter":
+    name = kind(operator)
+    if name == "parameter":
         return program.parameter(_parameter_name(value))
-    if kind == "full":
+    if name == "full":
         return np.full(value.shape, operator.attrs()["value"], dtype_name(value.dtype))
-    if kind == "full_int_array":
+    if name == "full_int_array":
         return np.array(operator.attrs()["value"])
-    if kind in ("reshape", "unsqueeze") and min(value.shape) >= 0:
+    if name in ("reshape", "unsqueeze") and min(value.shape) >= 0:
         inner = _known(program, operator.operand_source(0))
         return None if inner is None else inner.reshape(value.shape)
     return None
@@ -348,7 +343,7 @@ class _Affine(NamedTuple):
 
 def _affine(program: Program, operator: Any, of: Any, data_format: str) -> _Affine | None:
     """Return what an operator makes of a convolution's output, if it is affine and known."""
-    rule = _AFFINE.get(_kind(operator))
+    rule = _AFFINE.get(kind(operator))
     if rule is None or operator.result(0).shape != of.shape:
         return None
     tensors: list[np.ndarray | None] = []

@@ -11,11 +11,11 @@ from paddle.nn import functional
 
 from .._checks import dtype_name
 from . import _forms
-from ._programs import Program, replace, where
+from ._programs import Program, kind, replace, where
 
 ADVICE = "a predictor on the CPU needs config.disable_mkldnn(): with oneDNN it may fail at"
 
-_CONVOLUTIONS = ("pd_op.conv2d", "pd_op.depthwise_conv2d")
+_CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 
 
 def refused(program: Program) -> list[str]:
@@ -30,12 +30,14 @@ def _refused(operator: Any) -> bool:
         return _forms.read(operator)[0].attributes.data_format == "NHWC"
     if name == "pd_op.leaky_relu":  # which it fuses into a convolution
         source = operator
-        while source.name() in ("pd_op.leaky_relu", "pd_op.batch_norm_", "pd_op.add"):
+        while kind(source) in ("leaky_relu", "batch_norm", "add"):
             source = source.operand_source(0).get_defining_op()
-        return source.name() in _CONVOLUTIONS
-    if name in _CONVOLUTIONS:
+        return kind(source) in _CONVOLUTIONS
+    if kind(operator) in _CONVOLUTIONS:
         return dtype_name(operator.result(0).dtype) == "float64" or _crashes(operator)
-    if name == "pd_op.batch_norm_":
+    if kind(operator) == "add":
+        return _adds_number(*operator.operands_source())
+    if kind(operator) == "batch_norm":
         return not all(each.initialized() for each in operator.operands_source())
     return name in ("pd_op.nearest_interp", "pd_op.bilinear_interp")
 
@@ -166,12 +168,15 @@ def _is_image(x: Tensor, sizes: Sequence[Any], data_format: str) -> bool:
 
 def _add(x: Tensor, y: Tensor, **_: Any) -> Tensor | None:
     """It takes a parameter behind a convolution for the bias of each channel, one number too."""
-    convolution = x.get_defining_op()
-    if convolution.name() not in _CONVOLUTIONS or y.get_defining_op().name() != "builtin.parameter":
-        return None
-    if y.shape != [1] or convolution.attrs()["data_format"] != "NCHW":
+    if not _adds_number(x, y) or x.get_defining_op().attrs()["data_format"] != "NCHW":
         return None
     return x + y.expand([1, x.shape[1], 1, 1])
+
+
+def _adds_number(x: Tensor, y: Tensor) -> bool:
+    """Return whether a sum is of a convolution and a parameter of one axis and element."""
+    parameter = kind(y.get_defining_op()) == "parameter"
+    return parameter and y.shape == [1] and kind(x.get_defining_op()) in _CONVOLUTIONS
 
 
 def _batch_norm(

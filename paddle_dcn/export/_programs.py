@@ -227,6 +227,11 @@ def operators(block: Any) -> Iterator[Any]:
             yield from operators(inner)
 
 
+def kind(operator: Any) -> str:
+    """Return an operator's name without dialect, in place or not; "" where a loop gives a value."""
+    return "" if operator is None else operator.name().partition(".")[2].removesuffix("_")
+
+
 def replace(operator: Any, emit: Callable[[], Any]) -> None:
     """Put what `emit` returns in the place of an operator's first result, unless it is None.
 

@@ -118,6 +118,34 @@ def test_what_is_left(tmp_path, fuse):
     assert names["fast"] == names["model"]
 
 
+def test_what_fails_is_told(tmp_path):
+    """Where nothing is fused; norms without parameters, and sums with one number."""
+    layers = [each for each in REWRITTEN if isinstance(each, nn.Layer)]
+    spec = [InputSpec([None, 3, None, None], "float32", "x")]
+    done = export.convert(Net(layers), tmp_path / "kept", "fast", spec, verify=False, fuse=False)
+    told = [each.partition(" ")[0] for each in done.refused_by_onednn]
+    assert sorted(told) == ["add", "batch_norm_", "batch_norm_"]
+
+
+def test_sums_in_a_loop(tmp_path):
+    """Of what no operator makes."""
+    conv = nn.Conv2D(3, 3, 1)
+
+    def forward(x):
+        more = lambda i, y: [i + 1, conv(y) + y + y]  # noqa: E731
+        return paddle.static.nn.while_loop(lambda i, y: i < 2, more, [paddle.zeros([1]), x])[1]
+
+    class Loop(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x):
+            return forward(x)
+
+    export.convert(Loop(), tmp_path / "fast", "fast", [InputSpec([2, 3, 5, 4], name="x")])
+
+
 def test_images_in_the_layout_of_onednn_are_read_as_they_are(tmp_path):
     """By the convolution that predicts and by the deformable one."""
     pack = paddle_dcn.ModulatedDeformConv2DPack(18, 18, 3, padding=1)
