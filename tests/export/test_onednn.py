@@ -47,9 +47,12 @@ REWRITTEN = [
     grow("bilinear", 2, 2),
     grow("bilinear", 1.5, 3, align_corners=True),
     grow("bilinear", 2, 4, align_mode=1),
-    nn.BatchNorm2D(6, weight_attr=False, bias_attr=False),
-    nn.BatchNorm2D(6, bias_attr=False),
-    nn.Sequential(nn.Conv2D(6, 6, 1, bias_attr=False), Number()),
+]
+# Layers, which have parameters of their own.
+REWRITTEN_LAYERS = [
+    lambda: nn.BatchNorm2D(6, weight_attr=False, bias_attr=False),
+    lambda: nn.BatchNorm2D(6, bias_attr=False),
+    lambda: nn.Sequential(nn.Conv2D(6, 6, 1, bias_attr=False), Number()),
 ]
 # Here the last two sizes are known.
 REWRITTEN_STATIC = [
@@ -67,13 +70,13 @@ LEFT = [
 class Net(nn.Layer):
     """Functions of a convolution, each followed by one."""
 
-    def __init__(self, functions):
+    def __init__(self, functions, layers=()):
         super().__init__()
         self.conv = nn.Conv2D(3, 6, 3, padding=1)
         self.norm = nn.BatchNorm2D(6)
         self.after = nn.Conv2D(6, 4, 1)
-        self.functions = functions
-        self.layers = nn.LayerList([each for each in functions if isinstance(each, nn.Layer)])
+        self.layers = nn.LayerList([make() for make in layers])
+        self.functions = [*functions, *self.layers]
 
     def forward(self, x):
         return [self.after(function(self.norm(self.conv(x)))) for function in self.functions]
@@ -83,11 +86,12 @@ ENDING = {"leaky_relu", "nearest_interp", "bilinear_interp"}
 
 
 @pytest.mark.parametrize(
-    ("functions", "size"), [(REWRITTEN, [None, None]), (REWRITTEN_STATIC, [6, 5])]
+    ("functions", "layers", "size"),
+    [(REWRITTEN, REWRITTEN_LAYERS, [None, None]), (REWRITTEN_STATIC, [], [6, 5])],
 )
-def test_predictor(tmp_path, functions, size):
+def test_predictor(tmp_path, functions, layers, size):
     paddle.seed(6)
-    model, x = Net(functions), paddle.randn([2, 3, 6, 5])
+    model, x = Net(functions, layers), paddle.randn([2, 3, 6, 5])
     model.eval()
     spec = [InputSpec([None, 3, *size], "float32", "x")]
     export.convert(model, tmp_path / "fast", "fast", spec)
@@ -103,8 +107,7 @@ def test_predictor(tmp_path, functions, size):
 @pytest.mark.parametrize("fuse", [False, True])
 def test_what_is_left(tmp_path, fuse):
     """What would not be the same, and all of it where nothing is fused."""
-    others = [each for each in REWRITTEN if not isinstance(each, nn.Layer)]
-    functions = LEFT if fuse else [*others, *LEFT]
+    functions = LEFT if fuse else [*REWRITTEN, *LEFT]
     spec = [InputSpec([None, 3, None, None], "float32", "x")]
     names = {}
     paddle.seed(6)
@@ -120,28 +123,27 @@ def test_what_is_left(tmp_path, fuse):
 
 def test_what_fails_is_told(tmp_path):
     """Where nothing is fused; norms without parameters, and sums with one number."""
-    layers = [each for each in REWRITTEN if isinstance(each, nn.Layer)]
     spec = [InputSpec([None, 3, None, None], "float32", "x")]
-    done = export.convert(Net(layers), tmp_path / "kept", "fast", spec, verify=False, fuse=False)
+    done = export.convert(
+        Net([], REWRITTEN_LAYERS), tmp_path / "kept", "fast", spec, verify=False, fuse=False
+    )
     told = [each.partition(" ")[0] for each in done.refused_by_onednn]
     assert sorted(told) == ["add", "batch_norm_", "batch_norm_"]
 
 
 def test_sums_in_a_loop(tmp_path):
     """Of what no operator makes."""
-    conv = nn.Conv2D(3, 3, 1)
-
-    def forward(x):
-        more = lambda i, y: [i + 1, conv(y) + y + y]  # noqa: E731
-        return paddle.static.nn.while_loop(lambda i, y: i < 2, more, [paddle.zeros([1]), x])[1]
 
     class Loop(nn.Layer):
         def __init__(self):
             super().__init__()
-            self.conv = conv
+            self.conv = nn.Conv2D(3, 3, 1)
 
         def forward(self, x):
-            return forward(x)
+            def more(i, y):
+                return [i + 1, self.conv(y) + y + y]
+
+            return paddle.static.nn.while_loop(lambda i, y: i < 2, more, [paddle.zeros([1]), x])[1]
 
     export.convert(Loop(), tmp_path / "fast", "fast", [InputSpec([2, 3, 5, 4], name="x")])
 
