@@ -30,6 +30,20 @@
 namespace dcn {
 namespace cuda {
 
+inline int device_attribute(cudaDeviceAttr attribute, int without_device) {
+  int device = 0, value = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&value, attribute, device) != cudaSuccess) {
+    (void)cudaGetLastError();  // no device: the first launch will say so
+    return without_device;
+  }
+  return value;
+}
+// Bytes of shared memory that a block may have.
+inline size_t shared_limit() {
+  return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 48 * 1024);
+}
+
 #ifndef DCN_CUDA_EMULATION
 
 // The block's dynamic shared memory; its size is an argument of launch().
@@ -164,14 +178,8 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, s
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
   if (shared_bytes > 48 * 1024) {
     // All that there is, whatever this call needs: other threads' calls set the same limit.
-    int device = 0, most = 0;
-    cudaError_t error = cudaGetDevice(&device);
-    if (error == cudaSuccess) {
-      error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    }
-    if (error == cudaSuccess) {
-      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
-    }
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_limit()));
     if (error != cudaSuccess) return error;
   }
 #if CUDART_VERSION >= 11080

@@ -56,20 +56,7 @@ class Queue {
   bool after_own_ = false;  // whether what was enqueued last is a kernel of this library
 };
 
-inline int device_attribute(cudaDeviceAttr attribute, int without_device) {
-  int device = 0, value = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&value, attribute, device) != cudaSuccess) {
-    (void)cudaGetLastError();  // no device: the first launch will say so
-    return without_device;
-  }
-  return value;
-}
 inline int processors() { return device_attribute(cudaDevAttrMultiProcessorCount, 1); }
-// Bytes of shared memory that a block may have.
-inline size_t shared_limit() {
-  return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, 48 * 1024);
-}
 
 // Whether a problem asks for what dcn.h gives to CPUs alone.
 inline bool is_for_cpus(const Problem& p) {
