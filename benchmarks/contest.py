@@ -47,12 +47,12 @@ def time_in_turn(
     check: Callable[[str, Any], None],
     rounds: int = 7,
     slow: float = 1.0,
-    warm: int = 1,
+    choose: Callable[[list[float]], float] = median,
 ) -> dict[str, float]:
-    """Return the median milliseconds of each call; `check` gets the name and first results.
+    """Return the milliseconds of each call, chosen among those of its rounds.
 
-    Before that each is called `warm` times. Who takes longer than `slow` seconds is timed in two
-    rounds at most; three times as long, in one, and called once before.
+    Before that each is called once; `check` gets the name and the results. Who takes longer than
+    `slow` seconds is timed in two rounds at most; eight times as long, in one.
     """
     plans, times, brief = {}, {}, set()
     for name, call in calls.items():
@@ -60,23 +60,19 @@ def time_in_turn(
         results = call()
         first = time.perf_counter() - start
         check(name, results)
-        plans[name] = (warm, rounds)
+        plans[name] = rounds
         if first > slow:
-            plans[name] = (warm, min(rounds, 2)) if first <= 3 * slow else (1, 1)
+            plans[name] = min(rounds, 2) if first <= 8 * slow else 1
         times[name] = []
         if first < slow / 5:
             brief.add(name)
-    for i in range(1, warm):
-        for name, call in calls.items():
-            if i < plans[name][0]:
-                call()
     for i in range(rounds):
         for name, call in calls.items():
-            if i < plans[name][1]:
+            if i < plans[name]:
                 if name in brief:
                     call()  # wakes its thread pool, puts those of the others to sleep
                 times[name].append(seconds(call))
-    return {name: 1000 * median(each) for name, each in times.items()}
+    return {name: 1000 * choose(each) for name, each in times.items()}
 
 
 def threads_of_child() -> int | None:

@@ -457,7 +457,7 @@ NETWORKS = {
         Network("detector_320", DetectorWithPyramid, ((1, 3, 320, 320),), ((1, 3, 160, 160),)),
         Network("detector_608", DetectorWithPyramid, ((1, 3, 608, 608),), ((2, 3, 160, 160),)),
         Network("text_736", TextDetector, ((1, 3, 736, 736),), ((1, 3, 160, 160),)),
-        Network("edvr_m_96x160", VideoRestorer, ((5, 3, 96, 160),), ((5, 3, 32, 32),)),
+        Network("edvr_m_64x64", VideoRestorer, ((5, 3, 64, 64),), ((5, 3, 32, 32),)),
         Network("edvr_m_180x320", VideoRestorer, ((5, 3, 180, 320),), ((5, 3, 32, 32),)),
         Network(
             "basicvsrpp_180x320",
