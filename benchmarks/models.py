@@ -416,11 +416,12 @@ def _tables(options: argparse.Namespace, threads: int) -> list[str]:
 def _prepare_once(name: str, folder: Path, tables: list[str], peers: bool) -> None:
     start = time.perf_counter()
     made = folder / name
-    complete = made / " ".join(["complete for", *tables, *["peers"] * peers])
-    if not complete.exists():
+    complete = made / "complete.json"  # for these tables, and peers
+    wanted = [*tables, *["peers"] * peers]
+    if not (complete.exists() and set(wanted) <= set(json.loads(complete.read_text()))):
         made.mkdir(parents=True, exist_ok=True)
         prepare(name, made, tables, peers)
-        complete.touch()
+        complete.write_text(json.dumps(wanted))
     print(f"{name}: prepared in {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
 

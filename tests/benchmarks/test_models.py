@@ -21,7 +21,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench.contest, "run_child", lambda *_: iter(()))
-        assert list(bench._results(bench.arguments(["--networks", SMALL]), folder)) == []
+        values = ["--networks", SMALL, "--tables", *bench.TABLES]
+        assert list(bench._results(bench.arguments(values), folder)) == []
     return folder / SMALL
 
 
