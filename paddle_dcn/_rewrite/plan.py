@@ -28,6 +28,7 @@ _REGISTERING = {
     "torchvision": re.compile(r"\bops\.torchvision\b"),
 }
 
+_DTYPES = "fluid.core.VarDesc.VarType."
 _TORCH = ("mmcv", "torch", "torch_npu", "torchvision")
 
 
@@ -272,7 +273,7 @@ class Plan:
                 edits[0].beside.insert(0, package)
 
     def _note_static(self, each: bool) -> None:
-        """Say that static calls stay static, and what they need for that."""
+        """Say that static calls stay static, and what they and dtypes need for that."""
         uses = [use for group in self.names.all_groups() for use in group.uses]
         static = [
             use
@@ -291,6 +292,11 @@ class Plan:
         if nodes and "enable_static" not in self.names.called():
             text = "Paddle starts in dynamic mode now: call paddle.enable_static() first"
             self.names.note(min(nodes, key=self.names.line), text)
+
+        dtypes = [use.mention.node for use in uses if use.new and _DTYPES in use.path]
+        if dtypes:
+            text = "x.dtype in Paddle 3's programs equals no VarType: compare with paddle.float32"
+            self.names.note(min(dtypes, key=self.names.line), text)
 
     def _note_rest(self) -> None:
         """Say what remains of fluid and torch: undecided, if it fails in a file that changes."""

@@ -41,6 +41,7 @@ STAYS = (
     "paddle_dcn.DeformConv2D is its counterpart in dynamic mode"
 )
 ENABLE = "Paddle starts in dynamic mode now: call paddle.enable_static() first"
+DTYPES = "x.dtype in Paddle 3's programs equals no VarType: compare with paddle.float32"
 FAILS = "this import stays, and fails: current Paddle has no paddle.fluid"
 TORCH = "paddle_dcn.compat takes Paddle tensors; the torch code around it is not ported"
 LACKS = "paddle.fluid.{} is not in paddle_dcn.fluid: use {} of current Paddle"
@@ -427,6 +428,19 @@ STATIC_NOTES = {
         FLUID_IMPORT + "conv = fluid.layers.deformable_conv\nconv(x, o, m, 2, 3)\n",
         [(2, ENABLE)],
         [2],
+    ),
+    "values": (
+        FLUID_IMPORT + "from paddle.fluid import core as c\nx = fluid.layers.deformable_conv(y)\n"
+        "f(x, fluid.core.VarDesc.VarType.FP32, c.VarDesc.VarType.FP16)\n",
+        [(3, ENABLE), (4, DTYPES)],
+        [3],
+        [],
+    ),
+    "what modules have of themselves": (
+        FLUID_IMPORT + "fluid.layers.deformable_conv(fluid.layers.__file__)\n",
+        [(2, ENABLE)],
+        [2],
+        [(1, FAILS)],
     ),
     "functions of arrays": (
         FLUID_IMPORT + "def f(x, out):\n    return fluid.layers.py_func(fluid.LoDTensor, x, out)\n"
