@@ -7,18 +7,24 @@ a comment that keeps them: names in them are uses, which cannot be rewritten.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import warnings
 
 _CELL = '"-*- cell {} -*-"'
 _CELL_LINE = re.compile(r'"-\*- cell (\d+) -\*-"\n')
 _MAGIC = re.compile(
-    r"^([ \t]*)([\w.,*\[\] \t]+=[ \t]*(?=[%!]))?([%!?].*|[\w.]+\?\??)$", re.MULTILINE
+    r"^([ \t]*)([\w.,*\[\] \t]+=[ \t]*(?=[%!]))?([%!?](?:.*\\\n)*.*|[\w.]+\?\??)$",
+    re.MULTILINE,
 )
 _COMMENT = "# -*- line: "
+_CODE_COMMENT = "# -*- code: "
 _TEXT_COMMENT = "# -*- text: "
 _KEPT = re.compile(
-    r"^([ \t]*)(?:pass|(\S.*=[ \t]*)\.\.\.)  # -\*- (?:line|text): (.*)$", re.MULTILINE
+    r"^([ \t]*)(?:pass|(\S.*=[ \t]*)\.\.\.)  # -\*- line: (.*)$"
+    r"|^[ \t]*pass  # -\*- (?:code|text): (.*)$",
+    re.MULTILINE,
 )
 _PYTHON_CELLS = ("%%time", "%%timeit", "%%capture", "%%prun")
 _RUNS_PYTHON = "%%?(?:time|timeit|memit|prun|lprun|mprun|debug|pinfo2?|pdoc|psource)\\b"
@@ -29,11 +35,12 @@ _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 def names_kept(comment: str) -> list[str]:
     """List the names, with their attributes, in the line for IPython that a comment keeps."""
-    if not comment.startswith((_COMMENT, _TEXT_COMMENT)):
+    kind, line = comment[: len(_COMMENT)], comment[len(_COMMENT) :]
+    if kind not in (_COMMENT, _CODE_COMMENT, _TEXT_COMMENT):
         return []
-    line = comment[len(_COMMENT) :]
-    code = comment.startswith(_COMMENT) and _CODE.match(line)
-    parts = [line[code.end() :]] if code else _EXPANDED.findall(line)
+    magic = _CODE.match(line) if kind == _COMMENT else None
+    code = line[magic.end() :] if magic else line
+    parts = [code] if magic or kind == _CODE_COMMENT else _EXPANDED.findall(line)
     return [name for part in parts for name in _NAME.findall(part)]
 
 
@@ -44,7 +51,7 @@ class Notebook:
         """Read a notebook.
 
         Raises:
-            ValueError: the text is no notebook of version 4.
+            ValueError: the text is no notebook of version 4, or has lines like our comments.
 
         """
         self._text = text
@@ -64,15 +71,15 @@ class Notebook:
                 comment = _COMMENT if re.match(_RUNS_PYTHON, source) else _TEXT_COMMENT
                 code = re.sub("(?m)^", f"pass  {comment}", source)
             else:
-                code = _MAGIC.sub(_statement, source)
+                code = source if _is_python(source) else _MAGIC.sub(_statement, source)
             self.source += f"{_CELL.format(index)}\n{code}\n"
+        if _sources(self.source) != sources:
+            raise ValueError("it has lines that would not survive")
 
     def with_source(self, source: str) -> str:
         """Return the notebook's text with other code in its cells, formatted as it was."""
-        parts = _CELL_LINE.split(source)
-        for index, code in zip(parts[1::2], parts[2::2]):
-            cell = self._cells[int(index)]
-            code = _KEPT.sub(r"\1\2\3", code[:-1])
+        for index, code in _sources(source).items():
+            cell = self._cells[index]
             if code != "".join(cell["source"]):
                 as_lines = isinstance(cell["source"], list)
                 cell["source"] = code.splitlines(keepends=True) if as_lines else code
@@ -95,7 +102,30 @@ class Notebook:
         return f"cell {_CELL_LINE.match(before[start] + chr(10))[1]}, line {line - start - 1}"
 
 
-def _statement(line: re.Match) -> str:
-    """Return the statement that keeps a line for IPython."""
-    indent, assigned, text = line.groups()
-    return f"{indent}{assigned + '...' if assigned else 'pass'}  {_COMMENT}{text}"
+def _sources(source: str) -> dict[int, str]:
+    """Return the cells of one source as they are in the notebook."""
+    parts = _CELL_LINE.split(source)
+    return {
+        int(index): _KEPT.sub(r"\1\2\3\4", code[:-1])
+        for index, code in zip(parts[1::2], parts[2::2])
+    }
+
+
+def _is_python(source: str) -> bool:
+    """Whether a cell has no lines for IPython: some of Python look like those, ` % 3)`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ast.parse(source)
+        except SyntaxError:
+            return False
+    return True
+
+
+def _statement(magic: re.Match) -> str:
+    """Return the statements that keep a line for IPython, and the lines it goes on in."""
+    indent, assigned, text = magic.groups()
+    line, *more = text.split("\n")
+    comment = _CODE_COMMENT if re.match(_RUNS_PYTHON, text) else _TEXT_COMMENT
+    kept = [f"{indent}{assigned + '...' if assigned else 'pass'}  {_COMMENT}{line}"]
+    return "\n".join(kept + [f"{indent}pass  {comment}{line}" for line in more])

@@ -1078,6 +1078,10 @@ IPYTHON = {
     "y = %time torchvision.ops.deform_conv2d(x)": (True, {1: IN_LINE.format(CALL)}),
     "%%time import mmcv.ops as o\nx = 1": (False, {1: IN_LINE.format("mmcv.ops")}),
     "def f():\n    %time torchvision.io": (True, {}),
+    "!python train.py \\\n  --with torchvision.ops \\\n\t--n {torchvision.x}\nx = 1": (True, {}),
+    "if x:\n    y = !pip install \\\ntorchvision\n    z()": (False, {}),
+    f"%time f(1, \\\n  {CALL}(x))": (True, {2: IN_LINE.format(CALL)}),
+    "x = (y\n % 3)\nz = '''\n!torchvision\n?\n'''": (False, {}),
 }
 
 
@@ -1103,6 +1107,9 @@ BROKEN = {
     "[]": ": error: no notebook of version 4: ",
     '{"worksheets": []}': ": error: no notebook of version 4: KeyError('cells')",
     notebook([["x = 1\n"], ["y = 2\n", "deform_conv2d(\n"]]): ":cell 3, line 2: error: not Python",
+    notebook(
+        [["  pass  # -*- text: deform_conv2d"]]
+    ): ": error: it has lines that would not survive",
 }
 
 
