@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ._rewrite import Remark
+    from ._rewrite.notebook import Notebook
 
 _DESCRIPTION = """\
 Find the deformable convolutions of paddle.fluid, paddle.static, paddle.vision, mmcv, torchvision
@@ -191,7 +192,9 @@ def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ast.parse(code)  # its messages are better, and libcst's parser can overflow its stack
-        text, remarks = rewrite(old, args.target, path.resolve().parent)
+        folder = path.resolve().parent
+        text, remarks = rewrite(old, args.target, folder)
+        remarks = sorted([*remarks, *_elsewhere(book, folder)]) if book else remarks
         new = data
         if text != old:
             new = (book.with_source(text) if book else text).encode(encoding)
@@ -222,6 +225,21 @@ def _migrate(path: Path, args: argparse.Namespace, named: bool) -> _Outcome:
     else:
         shown = _diff(path, data, new)
     return _Outcome(shown, tuple(remarks), old=data, new=new)
+
+
+def _elsewhere(book: Notebook, folder: Path) -> Iterator[Remark]:
+    """List the cells with code of another file or program in which something is to be moved."""
+    from ._rewrite import Remark, concerns, rewrite
+
+    for line, magic, code in book.others:
+        if not concerns(code.encode()):
+            continue
+        try:
+            text, remarks = rewrite(code, folder=folder)
+        except ValueError:
+            text, remarks = "", []
+        if text != code or any(remark.kind == "left" for remark in remarks):
+            yield Remark(line, "left", f"deformable convolutions in a cell for {magic}")
 
 
 def _moved(remarks: list[Remark], old: list[str], new: list[str]) -> list[Remark]:

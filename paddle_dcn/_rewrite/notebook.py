@@ -30,6 +30,10 @@ _PYTHON_CELLS = ("%%time", "%%timeit", "%%capture", "%%prun")
 _RUNS_PYTHON = "%%?(?:time|timeit|memit|prun|lprun|mprun|debug|pinfo2?|pdoc|psource)\\b"
 _CODE = re.compile(rf"{_RUNS_PYTHON}|(?=[^!%])")
 _EXPANDED = re.compile(r"\{.*\}|\$[\w.]+")
+# Cells with the code of another Python: a file, or a program that runs at once.
+_OTHER_PYTHON = re.compile(
+    r"(%%(?:writefile|file)(?=[ \t].*\.py['\"]?[ \t]*\n)|%%(?:python3?|pypy)\b).*\n"
+)
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 
@@ -66,7 +70,11 @@ class Notebook:
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"no notebook of version 4: {error!r}") from error
         self.source = ""
+        self.others: list[tuple[int, str, str]] = []  # line, magic and code of another Python
         for index, source in sources.items():
+            if found := _OTHER_PYTHON.match(source):
+                line = self.source.count("\n") + 2
+                self.others.append((line, found[1], source[found.end() :]))
             if source.startswith("%%") and not source.startswith(_PYTHON_CELLS):
                 comment = _COMMENT if re.match(_RUNS_PYTHON, source) else _TEXT_COMMENT
                 code = re.sub("(?m)^", f"pass  {comment}", source)

@@ -1101,6 +1101,30 @@ def test_lines_for_ipython(cell):
     assert {r.text for r in remarks if r.kind == "note"} <= {TORCH}
 
 
+# Cells with the code of another file or program, and whether something in it is to be moved.
+OTHER_PYTHON = {
+    "%%writefile net.py\nfrom mmcv.ops import DeformConv2d\n": "%%writefile",
+    "%%file -a 'a b.py'\nimport mmcv.ops\nmmcv.ops.DeformConv2d(1)": "%%file",
+    "%%python3 -u\nfrom torchvision.ops import deform_conv2d\nprint(": "%%python3",
+    "%%python\nfrom mine import DeformConv": "%%python",
+    "%%writefile net.py\nimport paddle.fluid\n": None,
+    "%%writefile net.py\nfrom paddle_dcn import deform_conv2d\n": None,
+    "%%writefile notes.txt\nfrom mmcv.ops import DeformConv2d\n": None,
+}
+
+
+@pytest.mark.parametrize("cell", OTHER_PYTHON)
+def test_code_in_cells(cell, tmp_path, capsys):
+    """It is listed, and left."""
+    text, magic = notebook([["x = 1\n"], [cell]]), OTHER_PYTHON[cell]
+    path = tmp_path / "book.ipynb"
+    path.write_text(text)
+    assert command(str(path), "--write") == (magic is not None)
+    listed = f"{path}:cell 3, line 1: left: deformable convolutions in a cell for {magic}\n"
+    assert (listed in capsys.readouterr().err) == (magic is not None)
+    assert path.read_text() == text
+
+
 # Notebooks that cannot be read, and what is said of them.
 BROKEN = {
     "{": ": error: no notebook of version 4: ",
