@@ -279,7 +279,8 @@ def convert_state_dict(state: Any, model: paddle.nn.Layer | None = None) -> Stat
     PyTorch and [in, out] in Paddle, are transposed unless they are Paddle tensors. Whose NumPy
     arrays are, those that are not square tell; where none does, they count as PyTorch's, of which a
     warning tells. All other layers of Paddle whose parameters have the names and shapes of
-    PyTorch's have their layout, too; a matrix that is a parameter beside layers stays as it is.
+    PyTorch's have their layout, too, as has `paddle.compat.nn.Linear`; a matrix that is a parameter
+    beside layers stays as it is.
 
     Without a model, offset convolutions are called `<name>.conv_offset` where `<name>.weight` is
     the weight of a convolution with the same kernel, which is not 1x1, the channels fit, and the
@@ -352,10 +353,13 @@ def _matrices(layer: paddle.nn.Layer, prefix: str = "") -> Iterator[str]:
 
     These are the matrices of Linear layers, also those that weight and spectral normalisation keep
     there, by every name that a shared layer has. Of other layers, convolutions and their transposes
-    and recurrent ones among them, the layouts are the same or the names or shapes are not.
+    and recurrent ones among them, the layouts are the same or the names or shapes are not; those of
+    paddle.compat have PyTorch's.
     """
     linear = any(
-        kind.__name__.endswith("Linear") and kind.__module__.startswith("paddle.")
+        kind.__name__.endswith("Linear")
+        and kind.__module__.startswith("paddle.")
+        and not kind.__module__.startswith("paddle.compat.")
         for kind in type(layer).__mro__
     )
     # A FusedLinear may have PyTorch's layout.

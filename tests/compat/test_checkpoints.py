@@ -265,6 +265,7 @@ LAYERS = [  # layer, how PyTorch calls it, constructor arguments
     *(("LSTMCell", "LSTMCell", (3, 3)), ("GRUCell", "GRUCell", (3, 3))),
     *(("SimpleRNNCell", "RNNCell", (3, 3)), ("LayerNorm", "LayerNorm", (3,))),
     *(("Linear", "Linear", (3, 3)), ("spectral_norm", "spectral_norm", (3, 3))),
+    ("compat.nn.Linear", "Linear", (3, 3)),  # Paddle's layer with PyTorch's layout
 ]
 
 
@@ -278,7 +279,12 @@ def test_a_layer_computes_what_that_of_pytorch_does(ours, theirs, sizes):
         other = torch.nn.utils.spectral_norm(torch.nn.Linear(*sizes)).eval()
         model.eval()
     else:
-        model, other = getattr(paddle.nn, ours)(*sizes), getattr(torch.nn, theirs)(*sizes)
+        if ours == "compat.nn.Linear":
+            compat = pytest.importorskip("paddle.compat.nn", reason="Paddle before 3.3 lacks it")
+            model = compat.Linear(*sizes)
+        else:
+            model = getattr(paddle.nn, ours)(*sizes)
+        other = getattr(torch.nn, theirs)(*sizes)
     for parameter in other.parameters():
         torch.nn.init.normal_(parameter)
     load(model, other)
