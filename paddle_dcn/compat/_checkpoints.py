@@ -294,9 +294,10 @@ def convert_state_dict(state: Any, model: paddle.nn.Layer | None = None) -> Stat
         model: The Paddle model that is to load the result.
 
     Returns:
-        A dict of Paddle tensors by name, in the order of `state`, with the attributes `renamed`,
-        `left_over` and `missing`, and `report()`, which tells them in a line. The tensors hold
-        their values in static mode, too, for the `set_state_dict` of a model there.
+        A dict of Paddle tensors by name, in the order of `state`, then other names that the model
+        has for the same parameters, with the attributes `renamed`, `left_over` and `missing`, and
+        `report()`, which tells them in a line. The tensors hold their values in static mode, too,
+        for the `set_state_dict` of a model there.
 
     Raises:
         TypeError: `state` is no mapping and no path, `model` no layer, a name no str; a dtype that
@@ -429,6 +430,18 @@ def _without_paddles(
     return names
 
 
+def _add_other_names(converted: StateDict, targets: Mapping[str, Any]) -> None:
+    """Give a parameter that the model has under several names its value under each of them.
+
+    Recurrent layers have two names for each of theirs. A checkpoint may have one of them only, as
+    files of safetensors do.
+    """
+    given = {id(targets[name]): value for name, value in converted.items()}
+    for name, target in targets.items():
+        if id(target) in given:
+            converted.setdefault(name, given[id(target)])
+
+
 def _convert(
     state: Any, targets: Mapping[str, Any] | None, matrices: set[str] | None, transposes: bool
 ) -> StateDict:
@@ -484,7 +497,9 @@ def _convert(
         converted[new] = (
             tensor if targets is None else _cast(name, tensor, dtype_name(targets[new].dtype))
         )
-    converted.missing = [name for name in targets or () if name not in converted]
+    if targets is not None:
+        _add_other_names(converted, targets)
+        converted.missing = [name for name in targets if name not in converted]
     if not converted:
         expected = "entries" if targets is None else f"entries of the model, {_some(targets)}, in "
         expected += " besides num_batches_tracked" if targets is None else "its shapes"

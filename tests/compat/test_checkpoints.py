@@ -231,6 +231,16 @@ def test_matrices_of_linear_layers_are_transposed(kind, convert):
         np.testing.assert_array_equal(model.state_dict()[name].numpy(), value, err_msg=name)
 
 
+def test_a_parameter_under_two_names_is_there_if_one_of_them_is():
+    state = {name: value for name, value in linear_state().items() if "again" not in name}
+    converted = load(Shared(), state)
+    assert [*converted] == [*state, "again.weight", "again.bias"]
+    assert converted["again.weight"] is converted["fc.weight"]
+    recurrent = paddle.nn.LSTM(3, 2)  # Paddle's has two names for each of its parameters
+    values = {name: value.numpy() for name, value in recurrent.state_dict().items()}
+    load(recurrent, {name: value for name, value in values.items() if "cell" not in name})
+
+
 SQUARE = np.arange(4, dtype="float32").reshape(2, 2)
 
 
