@@ -24,8 +24,8 @@ _LATER = {"DCNv3": ("offset.weight", "mask.weight"), "DCNv4": ("offset_mask.weig
 # the order in which they are looked for: averaged ones, which are what is evaluated, before others.
 # mmcv's `state_dict` holds them already where it has an `ema_state_dict`.
 _CONTAINERS = (
-    *("state_dict", "params_ema", "ema", "ema_state_dict", "params"),
-    *("model", "model_state_dict", "module"),
+    *("params_ema", "model_ema", "state_dict_ema", "ema", "state_dict", "ema_state_dict"),
+    *("params", "model", "model_state_dict", "module"),
 )
 _OPTIMIZER = {"state", "param_groups"}
 
@@ -265,11 +265,12 @@ class StateDict(dict):
 def convert_state_dict(state: Any, model: paddle.nn.Layer | None = None) -> StateDict:
     """Convert a checkpoint of PyTorch for `set_state_dict` of a Paddle model.
 
-    The parameters are found inside what training scripts save them in (`state_dict`, `params_ema`,
-    `params`, `ema`, `ema_state_dict`, `model`; averaged ones before others, and mmcv's `state_dict`
-    first, which holds those). If the name of every array begins with `module.` or `_orig_mod.`, or
-    both, that is cut off. The running statistics of batch normalisation, `running_mean` and
-    `running_var`, are Paddle's `_mean` and `_variance`; `num_batches_tracked` is left out.
+    The parameters are found inside what training scripts save them in (`state_dict`, `params`,
+    `model`, `params_ema`, `model_ema`, `state_dict_ema`, `ema`, `ema_state_dict`; averaged ones
+    before others, but `state_dict` before `ema_state_dict`, as in mmcv's it holds them). If the name
+    of every array begins with `module.` or `_orig_mod.`, or both, that is cut off. The running
+    statistics of batch normalisation, `running_mean` and `running_var`, are Paddle's `_mean` and
+    `_variance`; `num_batches_tracked` is left out.
 
     With a model, its names decide: such a prefix stays where they have it; the convolution that
     predicts offsets may be `<name>_offset` (mmcv's old packs, detectron2),

@@ -48,6 +48,8 @@ CONTAINERS = {
     "BasicSR with averages": {"params": OTHER, "params_ema": STATE},
     "detectron2": {"model": STATE, "iteration": 3, "__author__": "someone"},
     "averages": {"model": OTHER, "ema": STATE, "updates": 7},
+    "InternImage with averages": {"model": OTHER, "model_ema": STATE, "max_accuracy": 0.8},
+    "timm with averages": {"state_dict": OTHER, "state_dict_ema": STATE, "version": 2},
     "averages in a wrapper": {"ema": {"module": STATE, "updates": 7}},
     "ema_state_dict": {"ema_state_dict": {"steps": np.array(3)} | arrays("module.")},
     "nested": {"model": {"state_dict": STATE}},
