@@ -267,8 +267,8 @@ def convert_state_dict(state: Any, model: paddle.nn.Layer | None = None) -> Stat
 
     The parameters are found inside what training scripts save them in (`state_dict`, `params`,
     `model`, `params_ema`, `model_ema`, `state_dict_ema`, `ema`, `ema_state_dict`; averaged ones
-    before others, but `state_dict` before `ema_state_dict`, as in mmcv's it holds them). If the name
-    of every array begins with `module.` or `_orig_mod.`, or both, that is cut off. The running
+    before others, but `state_dict` before `ema_state_dict`, as mmcv's holds them). If the name of
+    every array begins with `module.` or `_orig_mod.`, or both, that is cut off. The running
     statistics of batch normalisation, `running_mean` and `running_var`, are Paddle's `_mean` and
     `_variance`; `num_batches_tracked` is left out.
 
