@@ -33,17 +33,23 @@ def is_pir(program: Any) -> bool:
 
 
 class Marked:
-    """Gives what is added to a program inside a `with` block a role that tests have no use for."""
+    """Adds to a program inside a `with` block, with a role that tests have no use for.
 
-    def __init__(self, program: Any, role: int) -> None:
+    The program need not be the current one: Paddle 1.x minimized a loss wherever it was built.
+    """
+
+    def __init__(self, program: Any, role: int, startup: Any = None) -> None:
+        self._guard = paddle.static.program_guard(program, startup)
         self._block = program.global_block() if is_pir(program) else None
         self._role = role
 
     def __enter__(self) -> None:
+        self._guard.__enter__()
         if self._block is not None:
             self._before = {operation.id() for operation in self._block.ops}
 
     def __exit__(self, *error: object) -> None:
+        self._guard.__exit__(*error)
         for operation in self._block.ops if self._block is not None else ():
             if operation.id() not in self._before:
                 operation.op_role = self._role

@@ -107,7 +107,7 @@ def _with_old_arguments(modern: type, order: str) -> type:
             if no_grad_set is not None and _programs.is_pir(program):
                 no_grad_set = set(_programs.tensors(program, no_grad_set))
             parameters = _parameters(parameter_list or parameters, loss)
-            with _programs.Marked(program, _programs.BACKWARD):
+            with _programs.Marked(program, _programs.BACKWARD, startup_program):
                 pairs = super().backward(loss, startup_program, parameters, no_grad_set, callbacks)
             if _programs.is_pir(program):
                 _programs.name_gradients(pairs)
@@ -137,7 +137,7 @@ def _with_old_arguments(modern: type, order: str) -> type:
             """
             parameters = _parameters(parameter_list, loss)
             program = loss.block.program
-            with _programs.Marked(program, _programs.BACKWARD):
+            with _programs.Marked(program, _programs.BACKWARD, startup_program):
                 return super().minimize(loss, startup_program, parameters, no_grad_set)
 
     Optimizer.__name__ = Optimizer.__qualname__ = modern.__name__
@@ -331,7 +331,7 @@ class LookaheadOptimizer:
         program = loss.block.program
         parameters = program.global_block().all_parameters()
         copies = []
-        with self._updating(program):
+        with self._updating(program, startup_program):
             step = create_global_var([1], 0, "int32", True, name="lookahead_step")
             first = paddle.equal(step, paddle.zeros_like(step))
             for parameter in parameters:
@@ -340,7 +340,7 @@ class LookaheadOptimizer:
                 copies.append(create_global_var(shape, 0.0, dtype, True, name=name))
                 assign(paddle.where(first, parameter, copies[-1]), copies[-1])
         result = self.inner_optimizer.minimize(loss, startup_program)
-        with self._updating(program):
+        with self._updating(program, startup_program):
             paddle.increment(step, 1)
             rest = paddle.remainder(step, paddle.full_like(step, self.k))
             due = paddle.equal(rest, paddle.zeros_like(rest))
@@ -352,8 +352,8 @@ class LookaheadOptimizer:
 
     @staticmethod
     @contextlib.contextmanager
-    def _updating(program: Any) -> Iterator[None]:
-        with program._lr_schedule_guard(), _programs.Marked(program, _programs.SCHEDULE):
+    def _updating(program: Any, startup: Any) -> Iterator[None]:
+        with program._lr_schedule_guard(), _programs.Marked(program, _programs.SCHEDULE, startup):
             yield
 
 

@@ -78,6 +78,30 @@ def test_composed(name, kind):
         np.testing.assert_allclose(value("w"), formula(START, RATES), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("lookahead", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_minimize_elsewhere(given, lookahead, kind):
+    """A loss is minimized in its own program: 1 - (1.5 + 1/2) / 4 with a gradient of 2, clipped."""
+    with programs_1x(kind) as executor:
+        main, startup = fluid.Program(), fluid.Program()
+        with fluid.program_guard(main, startup):
+            w = layers.create_parameter([2], "float32", "w", default_initializer=Constant(1.0))
+            loss = layers.reduce_sum(layers.square(w))
+        optimizer = fluid.optimizer.SGD(
+            0.25,
+            regularization=fluid.regularizer.L2Decay(0.5),
+            grad_clip=fluid.clip.GradientClipByValue(1.5),
+        )
+        if lookahead:
+            optimizer = fluid.optimizer.LookaheadOptimizer(optimizer, k=2)
+        optimizer.minimize(loss, startup if given else None)
+        assert len(fluid.default_main_program().global_block().ops) == 0
+        executor.run(startup)
+        executor.run(fluid.default_startup_program())
+        executor.run(main)
+        np.testing.assert_array_equal(value("w"), [0.5, 0.5])
+
+
 def test_zero_gradient(kind):
     """LARS keeps the rate where a norm is 0, and does not divide by it."""
     with programs_1x(kind) as executor:
