@@ -79,6 +79,16 @@ def _shape(value: Any) -> tuple[int, ...] | None:
         return None
 
 
+def _may_hold_arrays(value: Any) -> bool:
+    return isinstance(value, Mapping) or callable(getattr(value, "state_dict", None))
+
+
+def _are_settings(value: Any) -> bool:
+    """Tell numbers and words by name, or nothing, from what was meant to hold parameters."""
+    plain = (bool, int, float, str, type(None))
+    return isinstance(value, Mapping) and all(isinstance(one, plain) for one in value.values())
+
+
 def _unwrap(state: Any, path: str = "state") -> Mapping[str, Any]:
     """Return the named arrays of a checkpoint, out of whatever it holds them in."""
     if not isinstance(state, Mapping) and callable(getattr(state, "state_dict", None)):
@@ -90,10 +100,10 @@ def _unwrap(state: Any, path: str = "state") -> Mapping[str, Any]:
     for name in state:
         if not isinstance(name, str):
             raise TypeError(f"state: expected names that are str, got {name!r}")
-    for name in _CONTAINERS:
-        inner = state.get(name)
-        if isinstance(inner, Mapping) or callable(getattr(inner, "state_dict", None)):
-            return _unwrap(inner, f"{path}[{name!r}]")
+    held = {name: state[name] for name in _CONTAINERS if _may_hold_arrays(state.get(name))}
+    if held:
+        name = min(held, key=lambda name: _are_settings(held[name]))  # the first that are not
+        return _unwrap(held[name], f"{path}[{name!r}]")
     if all(_shape(value) is None for value in state.values()):
         what = "an optimizer's state" if state.keys() >= _OPTIMIZER else f"{_some(state)}"
         raise ValueError(f"{path}: expected names of arrays, got {what}")

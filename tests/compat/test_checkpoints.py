@@ -50,6 +50,7 @@ CONTAINERS = {
     "averages": {"model": OTHER, "ema": STATE, "updates": 7},
     "InternImage with averages": {"model": OTHER, "model_ema": STATE, "max_accuracy": 0.8},
     "timm with averages": {"state_dict": OTHER, "state_dict_ema": STATE, "version": 2},
+    "settings": {"model_ema": {}, "ema": {"decay": 0.9}, "params": {"lr": 0.1}, "model": STATE},
     "averages in a wrapper": {"ema": {"module": STATE, "updates": 7}},
     "ema_state_dict": {"ema_state_dict": {"steps": np.array(3)} | arrays("module.")},
     "nested": {"model": {"state_dict": STATE}},
