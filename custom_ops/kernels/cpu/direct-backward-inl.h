@@ -62,8 +62,12 @@ struct DirectBackwardBuffers {
         grad_stride(weights.multiplier() * slabs[0].channels) {
     sums_partials = wanted.coordinates && shares_deformable_groups(p, slabs);
     const int64_t partials_size = sums_partials ? partial_rows(p, slabs) * p.out_pixels() : 0;
-    images = images_at_a_time(
-        p, (2 * blocks.image_size() + partials_size) * static_cast<int64_t>(sizeof(T)));
+    const int64_t image_bytes =
+        (2 * blocks.image_size() + partials_size) * static_cast<int64_t>(sizeof(T));
+    // Enough of them for the threads, which share the slabs of images.
+    const int64_t enough = ceil_div(4 * threads, slabs.count) * image_bytes;
+    images = images_at_a_time(p, image_bytes,
+                              smaller(kCopyBytes, larger(threads * kDirectCopyBytes, enough)));
     const int64_t weight_size = wanted.weight ? weights.size() : 0;
     const int64_t bias_size = gradients.grad_bias ? p.out_channels : 0;
     Arena arena(workspace);

@@ -16,6 +16,8 @@ constexpr int64_t kMaxMultiplier = 4;     // outputs of a group of one channel
 constexpr int64_t kMaxPlans = 64;         // taps that are planned at a time
 constexpr int64_t kPlanBytes = 48 << 10;  // of all plans of a tile, about
 constexpr int kDirectRegisters = 8;       // vectors that are summed at a time
+// Of x in channels-last order for each thread, about: it is sampled soon after, from the cache.
+constexpr int64_t kDirectCopyBytes = 1 << 20;
 
 // The weights as rows of channels: [part][tap][channel]. Part r of groups of several channels is
 // what channel m of the outputs does with channel m ^ r; of single ones, their r-th outputs.
@@ -154,7 +156,7 @@ int64_t direct_tile(int64_t plans, int64_t most) {
 template <typename T>
 struct DirectBuffers : ForwardImages<VectorProduct<T>> {
   using Base = ForwardImages<VectorProduct<T>>;
-  using Base::slabs, Base::shared_bytes, Base::thread_bytes;
+  using Base::slabs, Base::images, Base::shared_bytes, Base::thread_bytes;
 
   DirectWeights weights;
   int64_t pixels;          // output pixels in a task, at most
@@ -166,7 +168,8 @@ struct DirectBuffers : ForwardImages<VectorProduct<T>> {
   T* bias;                 // [part][channel]
 
   DirectBuffers(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads)
-      : Base(p, direct_slabs<T>(p, kDirectRegisters * kVectorLanes<T>), true),
+      : Base(p, direct_slabs<T>(p, kDirectRegisters * kVectorLanes<T>), true,
+             threads * kDirectCopyBytes),
         weights(p),
         plans(smaller(p.taps(), kMaxPlans)),
         out_stride(weights.multiplier() * slabs[0].channels),
@@ -203,12 +206,12 @@ struct DirectBuffers : ForwardImages<VectorProduct<T>> {
   // Slabs share the plans of a task; where there are few pixels, threads share the slabs. Results
   // do not depend on it.
   void choose_task(const Problem& p, int threads) {
-    const int64_t all = p.out_pixels(), batch = larger(1, p.batch);
+    const int64_t all = p.out_pixels();
     constexpr int64_t kStep = 8;
     pixels = smaller(all, direct_tile<T>(plans, kMaxTile));
     slabs_per_task = slabs.count;
     const auto tasks = [&] {
-      return batch * ceil_div(all, pixels) * ceil_div(slabs.count, slabs_per_task);
+      return images * ceil_div(all, pixels) * ceil_div(slabs.count, slabs_per_task);
     };
     while (tasks() < 4 * threads) {
       if (pixels > 4 * kStep) {

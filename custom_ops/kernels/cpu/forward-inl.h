@@ -41,14 +41,15 @@ struct ForwardImages {
   int64_t shared_bytes, thread_bytes;
 
   // keeps_pixels: of a channels-last x the copy is one, too, made in one row.
-  ForwardImages(const Problem& p, const Slabs& slabs, bool keeps_pixels = false)
+  ForwardImages(const Problem& p, const Slabs& slabs, bool keeps_pixels = false,
+                int64_t copy_bytes = kCopyBytes)
       : slabs(slabs),
         copies_x(!p.reads_channels_last() || p.dtype != kDataType<Pixel>),
         blocks(p, slabs, copies_x && !(p.reads_channels_last() && keeps_pixels)),
         copied_(copies_x ? blocks.image_size() : 0),
         masks_(p.joined ? mask_planes(p) * p.out_pixels() : 0) {
     const int64_t bytes = copied_ * sizeof(Pixel) + masks_ * sizeof(T);
-    images = bytes > 0 ? images_at_a_time(p, bytes) : larger(1, p.batch);
+    images = bytes > 0 ? images_at_a_time(p, bytes, copy_bytes) : larger(1, p.batch);
   }
 
   void take_images(Arena& arena) {

@@ -9,9 +9,9 @@ namespace dcn::cpu::DCN_ISA {
 
 constexpr int64_t kCopyBytes = 64 << 20;  // of x in channels-last order at a time, about
 
-// Images that are in the workspace at a time. `bytes` is what one image takes.
-inline int64_t images_at_a_time(const Problem& p, int64_t bytes) {
-  const int64_t fitting = larger(1, kCopyBytes / larger(bytes, 1));
+// Images that are in the workspace at a time. `bytes` is what one image takes, of `most`.
+inline int64_t images_at_a_time(const Problem& p, int64_t bytes, int64_t most = kCopyBytes) {
+  const int64_t fitting = larger(1, most / larger(bytes, 1));
   return larger(1, smaller(p.batch, p.im2col_step > 0 ? p.im2col_step : fitting));
 }
 
