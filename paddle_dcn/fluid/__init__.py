@@ -49,6 +49,7 @@ from . import (
     regularizer,
 )
 from ._moved import MOVED, find, module_getattr
+from .backward import gradients
 from .data_feeder import DataFeeder
 from .executor import CompiledProgram, ExecutionStrategy, Executor, ParallelExecutor
 from .framework import Variable
@@ -72,6 +73,7 @@ __all__ = [
     "embedding",
     "executor",
     "framework",
+    "gradients",
     "initializer",
     "input",
     "io",

@@ -20,7 +20,7 @@ _PLACES = {
         "paddle.base": "core",
         "paddle.static": (
             "BuildStrategy Scope WeightNormParamAttr cpu_places cuda_places data "
-            f"global_scope gradients scope_guard {_PROGRAMS} {_STATE}"
+            f"global_scope scope_guard {_PROGRAMS} {_STATE}"
         ),
         "paddle.utils": "require_version unique_name",
     },

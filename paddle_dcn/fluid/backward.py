@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import paddle
-from paddle.static import gradients
 
 from . import _programs
 from ._moved import module_getattr
@@ -43,6 +42,15 @@ def append_backward(
     found = [(parameter, gradient) for parameter, gradient in pairs if gradient is not None]
     _programs.name_gradients(found)
     return found
+
+
+def gradients(
+    targets: Any, inputs: Any, target_gradients: Any = None, no_grad_set: Any = None
+) -> list[Any]:
+    """Add the gradients to the program of the targets; see `paddle.static.gradients`."""
+    first = targets[0] if isinstance(targets, (list, tuple)) else targets
+    with paddle.static.program_guard(first.block.program):
+        return paddle.static.gradients(targets, inputs, target_gradients, no_grad_set)
 
 
 __getattr__ = module_getattr(__name__)

@@ -73,13 +73,18 @@ def _with_old_arguments(modern: type, order: str) -> type:
             super().__init__(**known)
             if decay is not None:  # Lamb has one of its own, and current Paddle no other
                 self.regularization = decay
-            if hasattr(rate, "stop_gradient"):
+            self._scheduled = hasattr(rate, "stop_gradient")
+            if self._scheduled:
                 # Paddle looks here for the tensor that it would make of a number.
                 self._learning_rate_map[rate.block.program] = rate
 
         def _create_global_learning_rate(self) -> None:
             program = paddle.static.default_main_program()
             known = self._global_learning_rate() is not None or paddle.in_dynamic_mode()
+            if not known and self._scheduled:  # Paddle would make a rate of 0 of it
+                raise ValueError(
+                    "learning_rate: expected a tensor of the loss's program, got one of another"
+                )
             if isinstance(self._learning_rate, float) and not known:
                 # Paddle's has no dimension, and does not load from files of 1.x.
                 name, rate = unique_name.generate("learning_rate"), self._learning_rate

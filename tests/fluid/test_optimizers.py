@@ -102,6 +102,27 @@ def test_minimize_elsewhere(given, lookahead, kind):
         np.testing.assert_array_equal(value("w"), [0.5, 0.5])
 
 
+def test_schedule_of_another_program(kind):
+    """It is refused: the rate would be 0."""
+    with programs_1x(kind):
+        optimizer = fluid.optimizer.SGD(layers.piecewise_decay([1], [0.5, 0.25]))
+        with fluid.program_guard(fluid.Program(), fluid.Program()):
+            with pytest.raises(ValueError, match="^learning_rate: expected a tensor of the loss"):
+                minimized(optimizer)
+
+
+def test_gradients_elsewhere(kind):
+    """Gradients are added to the program of their targets."""
+    with programs_1x(kind) as executor:
+        main, startup = fluid.Program(), fluid.Program()
+        with fluid.program_guard(main, startup):
+            w = layers.create_parameter([2], "float32", "w", default_initializer=Constant(1.0))
+            loss = layers.reduce_sum(layers.square(w))
+        (gradient,) = fluid.gradients([loss], w)
+        executor.run(startup)
+        np.testing.assert_array_equal(executor.run(main, fetch_list=[gradient])[0], [2, 2])
+
+
 def test_zero_gradient(kind):
     """LARS keeps the rate where a norm is 0, and does not divide by it."""
     with programs_1x(kind) as executor:
