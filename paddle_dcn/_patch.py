@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import math
 import sys
 import threading
@@ -31,6 +32,8 @@ def _stand_in(name: str, function: Callable) -> Callable:
         return function(*args, **kwargs)
 
     deform_conv2d.__module__, deform_conv2d.__qualname__ = __name__, name
+    # to_static does not look for a signature behind wrappers.
+    deform_conv2d.__signature__ = inspect.signature(function)
     return opaque(deform_conv2d)
 
 

@@ -363,6 +363,22 @@ def test_to_static(calls, full_graph):
     np.testing.assert_allclose(found.numpy(), wanted.numpy(), 1e-4, 1e-4)
 
 
+@needs_paddle_3
+@pytest.mark.parametrize("full_graph", [True, False])
+def test_to_static_of_the_function_itself(calls, full_graph):
+    x, offset, _ = inputs()
+    weight = paddle.rand([6, 4, 3, 3])
+    wanted = BUILTIN(x, offset, weight, deformable_groups=2).numpy()
+
+    with paddle_dcn.patched():
+        traced = paddle.jit.to_static(paddle.vision.ops.deform_conv2d, full_graph=full_graph)
+        found = [traced(x, offset, weight, deformable_groups=2)]
+        found += [traced(weight=weight, offset=offset, x=x, deformable_groups=2)]
+    assert calls
+    for out in found:
+        np.testing.assert_allclose(out.numpy(), wanted, 1e-4, 1e-4)
+
+
 def test_static_layer_of_paddle(calls):
     """paddle.static.nn.deform_conv2d, which raises in Paddle 3, adds a layer and its parameters."""
     x, offset, mask = (tensor.numpy() for tensor in inputs())
