@@ -411,6 +411,11 @@ CASES = {
         lambda x: np.cumsum(x[:, ::-1], 1)[:, ::-1] - x,
     ),
     "diag": (layers.diag, [C], np.diag),
+    "diag, arrays": (
+        lambda x: layers.diag(C) * x + layers.sign(C),
+        [np.ones(C.size, "float32")],
+        lambda x: np.diag(C) + np.sign(C),
+    ),
     "expand": (lambda x: layers.expand(x, [1, 2, 1, 3]), [X], lambda x: np.tile(x, (1, 2, 1, 3))),
     "expand_as": (
         layers.expand_as,

@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ...static import _operators
-from ._common import ACTIVATIONS, activated, at_least_1d
+from ._common import ACTIVATIONS, activated, at_least_1d, is_tensor
 
 
 def _named(function: Callable, name: str, doc: str) -> Callable:
@@ -149,8 +149,8 @@ def selu(
 
 @_activation
 def sign(x: Any) -> Any:
-    """Return -1, 0 or 1 for each element."""
-    return _operators.sign(x)
+    """Return -1, 0 or 1 for each element; `x` may be an array."""
+    return _operators.sign(x if is_tensor(x) else paddle.assign(x))
 
 
 @_activation

@@ -240,8 +240,8 @@ def eye(
 
 
 def diag(diagonal: Any) -> Any:
-    """Return a matrix with these values on its diagonal, zeros elsewhere."""
-    return paddle.diag(diagonal)
+    """Return a matrix with these values on its diagonal, a tensor or an array, zeros elsewhere."""
+    return paddle.diag(diagonal if is_tensor(diagonal) else paddle.assign(diagonal))
 
 
 def uniform_random(
