@@ -8,10 +8,12 @@ a comment that keeps them: names in them are uses, which cannot be rewritten.
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import warnings
 
+_JSON, _SPACE = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
 _CELL = '"-*- cell {} -*-"'
 _CELL_LINE = re.compile(r'"-\*- cell (\d+) -\*-"\n')
 _MAGIC = re.compile(
@@ -60,13 +62,12 @@ class Notebook:
         """
         self._text = text
         try:
-            self._book = json.loads(text)
-            self._cells = {
-                index: cell
-                for index, cell in enumerate(self._book["cells"], 1)
+            cells = enumerate(json.loads(text)["cells"], 1)
+            sources = {
+                index: "".join(cell["source"])
+                for index, cell in cells
                 if cell["cell_type"] == "code"
             }
-            sources = {index: "".join(cell["source"]) for index, cell in self._cells.items()}
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"no notebook of version 4: {error!r}") from error
         self.source = ""
@@ -85,22 +86,47 @@ class Notebook:
             raise ValueError("it has lines that would not survive")
 
     def with_source(self, source: str) -> str:
-        """Return the notebook's text with other code in its cells, formatted as it was."""
-        for index, code in _sources(source).items():
-            cell = self._cells[index]
-            if code != "".join(cell["source"]):
-                as_lines = isinstance(cell["source"], list)
-                cell["source"] = code.splitlines(keepends=True) if as_lines else code
-        lines = re.match(r"\s*\{(\r?\n)([ \t]*)", self._text)
-        separators = (",", ": ") if lines else (", ", ": ")
-        text = json.dumps(
-            self._book,
-            ensure_ascii=self._text.isascii(),
-            indent=lines[2] if lines else None,
-            separators=separators,
-        )
-        text = text.replace("\n", lines[1]) if lines else text  # those in strings are escaped
-        return text + self._text[len(self._text.rstrip()) :]
+        """Return the notebook's text with other code in its cells; all else is as it was."""
+        text, cells = self._text, list(self._parts(self._parts(0)["cells"][0]).values())
+        before, after = _sources(self.source), _sources(source)
+        for index in sorted(after, reverse=True):  # from the end: the places before it stay
+            if after[index] != before[index]:
+                begin, end = self._parts(cells[index - 1][0])["source"]
+                text = text[:begin] + self._literal(begin, end, after[index]) + text[end:]
+        return text
+
+    def _literal(self, begin: int, end: int, code: str) -> str:
+        """Return code as JSON, a text or a list of lines like that at a place."""
+        dumps = functools.partial(json.dumps, ensure_ascii=self._text.isascii())
+        if self._text[begin] == '"':
+            return dumps(code)
+        places = list(self._parts(begin).values())
+        old = [self._text[start:stop] for start, stop in places]
+        known = dict(zip(map(json.loads, old), old))
+        lines = [known.get(line) or dumps(line) for line in code.splitlines(keepends=True)]
+        lead, tail = self._text[begin + 1 : places[0][0]], self._text[places[-1][1] : end]
+        between = self._text[places[0][1] : places[1][0]] if places[1:] else f",{lead or ' '}"
+        return f"[{lead}{between.join(lines)}{tail}"
+
+    def _parts(self, begin: int) -> dict[str | int, tuple[int, int]]:
+        """Return where the values in the object or list are that begins at a place of the text."""
+        begin, found = self._next(begin), {}
+        named, at = self._text[begin] == "{", self._next(begin + 1)
+        while self._text[at] not in "]}":
+            key: str | int = len(found)
+            if named:
+                key, at = _JSON.raw_decode(self._text, at)
+                at = self._next(self._next(at) + 1)  # behind the colon
+            _, end = _JSON.raw_decode(self._text, at)
+            found[key] = at, end
+            at = self._next(end)
+            if self._text[at] == ",":
+                at = self._next(at + 1)
+        return found
+
+    def _next(self, place: int) -> int:
+        """Return where the text goes on behind white space."""
+        return _SPACE.match(self._text, place).end()
 
     @staticmethod
     def locate(source: str, line: int) -> str:

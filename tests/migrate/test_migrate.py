@@ -1060,6 +1060,26 @@ def test_notebook_layout(tmp_path):
     assert path.read_bytes() == after
 
 
+@pytest.mark.parametrize("space", ["", " ", "\n\t"])
+def test_notebook_of_another_writer(space, tmp_path):
+    """What is not rewritten keeps its bytes: numbers, escapes, white space and keys given twice."""
+    lines = [
+        r'"import mmcv.ops\n"',
+        r'"x = \"\u003c\u00e9\"\n"',
+        '"mmcv.ops.DeformConv2d(1, 2, 3)"',
+    ]
+    rest = r'"outputs":[{"a": 1.50e+03,"b":[ ],"c":1E400}],"d":"\ud800","d":"\/"'
+    cells = ",".join(
+        f'{{"source" :[{space}{f",{space}".join(source)}],"cell_type":"code",{rest}}}'
+        for source in (['"x = 1"'], lines, lines[1:2])
+    )
+    text = f'{{"cells": [{cells}],"nbformat":4}}'
+    path = tmp_path / "book.ipynb"
+    path.write_bytes(text.encode())
+    assert command(str(path), "--write") == 0
+    assert path.read_bytes() == text.replace("mmcv.ops", "paddle_dcn.compat.mmcv").encode()
+
+
 # Cells with lines for IPython: whether they need `import torchvision`, and what is left in them.
 IN_LINE = "{} is named in a line for IPython"
 CALL = "torchvision.ops.deform_conv2d"
