@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def verify(
 ) -> float:
     """Return the largest difference between a program and what `write` has written to a path.
 
-    It is relative to the largest value of an output. Without feeds random ones are made.
+    It is relative to the largest value of an output. Without feeds random ones are made. A warning
+    tells of outputs that have only NaN or infinite values, with which nothing can be compared.
 
     Raises:
         ValueError: the difference is not rounding. Names the first operator and layer that differ.
@@ -65,6 +67,7 @@ def verify(
     with _locate.explained(program, write, load):
         run = load(path)
     worst = 0.0
+    told = set()
     for feed, wanted, limits in _expectations(program, feeds):
         with _locate.explained(program, write, load, feed):
             found = run(feed)
@@ -82,6 +85,15 @@ def verify(
                     f"largest value{first}"
                 )
             worst = max(worst, difference)
+            if not other.size or np.isfinite(_numbers_of(other)).any():
+                told.add(name)
+    blind = [name for name in program.outputs if name not in told]
+    if blind:
+        warnings.warn(
+            f"model: nothing was compared of {', '.join(blind)}, as all its values were NaN or "
+            "infinite with the inputs tried; give others, as verify=[(array, ...), ...]",
+            stacklevel=4,
+        )
     return worst
 
 

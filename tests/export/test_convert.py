@@ -409,6 +409,23 @@ def test_refusals(models, model, to, error, message):
     assert digests(models) == before
 
 
+def test_outputs_that_tell_nothing(tmp_path):
+    """Where all values are NaN, right and wrong ones look alike; a warning names the output."""
+
+    class Two(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.layer = paddle_dcn.DeformConv2DPack(2, 3, 1)
+
+        def forward(self, x):
+            nothing = 0 * self.layer(x)
+            return self.layer(x), nothing / nothing
+
+    spec = [paddle.static.InputSpec([1, 2, 5, 6], "float32", "x")]
+    with pytest.warns(UserWarning, match="nothing was compared of [^,]+, as all its values"):
+        export.convert(Two(), tmp_path / "two", "portable", spec)
+
+
 @pytest.mark.skipif(
     paddle.__version__ < "3.3", reason="its programs have the slope of LeakyReLU as float32"
 )
