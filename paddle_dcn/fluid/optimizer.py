@@ -119,8 +119,11 @@ def _with_old_arguments(modern: type, order: str) -> type:
             return pairs
 
         def apply_gradients(self, params_grads: Any) -> Any:
-            """Add the update of parameters by gradients, pairs of both."""
-            with _programs.Marked(paddle.static.default_main_program(), _programs.BACKWARD):
+            """Add the update of parameters by gradients, pairs of both, to their program."""
+            program = paddle.static.default_main_program()
+            if params_grads and not paddle.in_dynamic_mode():
+                program = params_grads[0][0].block.program
+            with _programs.Marked(program, _programs.BACKWARD):
                 return super().apply_gradients(params_grads)
 
         def minimize(

@@ -102,6 +102,22 @@ def test_minimize_elsewhere(given, lookahead, kind):
         np.testing.assert_array_equal(value("w"), [0.5, 0.5])
 
 
+def test_apply_gradients_elsewhere(kind):
+    """Gradients are applied in the program of their parameters: 1 - 2 / 4."""
+    with programs_1x(kind) as executor:
+        main, startup = fluid.Program(), fluid.Program()
+        with fluid.program_guard(main, startup):
+            w = layers.create_parameter([2], "float32", "w", default_initializer=Constant(1.0))
+            loss = layers.reduce_sum(layers.square(w))
+        optimizer = fluid.optimizer.SGD(0.25)
+        optimizer.apply_gradients(optimizer.backward(loss))
+        assert len(fluid.default_main_program().global_block().ops) == 0
+        executor.run(startup)
+        executor.run(fluid.default_startup_program())
+        executor.run(main)
+        np.testing.assert_array_equal(value("w"), [0.5, 0.5])
+
+
 def test_schedule_of_another_program(kind):
     """It is refused: the rate would be 0."""
     with programs_1x(kind):
