@@ -34,7 +34,7 @@ _CODE = re.compile(rf"{_RUNS_PYTHON}|(?=[^!%])")
 _EXPANDED = re.compile(r"\{.*\}|\$[\w.]+")
 # Cells with the code of another Python: a file, or a program that runs at once.
 _OTHER_PYTHON = re.compile(
-    r"(%%(?:writefile|file)(?=[ \t].*\.py['\"]?[ \t]*\n)|%%(?:python3?|pypy)\b).*\n"
+    r"(%%(?:writefile|file)(?=[ \t].*\.py['\"]?[ \t\r]*\n)|%%(?:python3?|pypy)\b).*\n"
 )
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 

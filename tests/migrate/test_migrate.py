@@ -1125,6 +1125,7 @@ def test_lines_for_ipython(cell):
 OTHER_PYTHON = {
     "%%writefile net.py\nfrom mmcv.ops import DeformConv2d\n": "%%writefile",
     "%%file -a 'a b.py'\nimport mmcv.ops\nmmcv.ops.DeformConv2d(1)": "%%file",
+    "%%writefile net.py\r\nfrom mmcv.ops import DeformConv2d\r\n": "%%writefile",
     "%%python3 -u\nfrom torchvision.ops import deform_conv2d\nprint(": "%%python3",
     "%%python\nfrom mine import DeformConv": "%%python",
     "%%writefile net.py\nimport paddle.fluid\n": None,
