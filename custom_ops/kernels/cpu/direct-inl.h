@@ -169,7 +169,7 @@ struct DirectBuffers : ForwardImages<VectorProduct<T>> {
 
   DirectBuffers(const Problem& p, const ForwardTensors& tensors, void* workspace, int threads)
       : Base(p, direct_slabs<T>(p, kDirectRegisters * kVectorLanes<T>), true,
-             threads * kDirectCopyBytes),
+             smaller(kCopyBytes, threads * kDirectCopyBytes)),
         weights(p),
         plans(smaller(p.taps(), kMaxPlans)),
         out_stride(weights.multiplier() * slabs[0].channels),
