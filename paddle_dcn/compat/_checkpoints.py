@@ -83,10 +83,13 @@ def _may_hold_arrays(value: Any) -> bool:
     return isinstance(value, Mapping) or callable(getattr(value, "state_dict", None))
 
 
-def _are_settings(value: Any) -> bool:
-    """Tell numbers and words by name, or nothing, from what was meant to hold parameters."""
-    plain = (bool, int, float, str, type(None))
-    return isinstance(value, Mapping) and all(isinstance(one, plain) for one in value.values())
+def _holds_arrays(value: Any) -> bool:
+    """Tell what holds parameters from settings, and from nothing, under the same name."""
+    if not isinstance(value, Mapping) and _may_hold_arrays(value):
+        value = value.state_dict()
+    return isinstance(value, Mapping) and any(
+        _shape(one) or (_may_hold_arrays(one) and _holds_arrays(one)) for one in value.values()
+    )
 
 
 def _unwrap(state: Any, path: str = "state") -> Mapping[str, Any]:
@@ -101,8 +104,10 @@ def _unwrap(state: Any, path: str = "state") -> Mapping[str, Any]:
         if not isinstance(name, str):
             raise TypeError(f"state: expected names that are str, got {name!r}")
     held = {name: state[name] for name in _CONTAINERS if _may_hold_arrays(state.get(name))}
-    if held:
-        name = min(held, key=lambda name: _are_settings(held[name]))  # the first that are not
+    flat = any(_shape(value) for value in state.values())
+    filled = (name for name, value in held.items() if _holds_arrays(value))
+    name = next(filled, None if flat else next(iter(held), None))
+    if name is not None:
         return _unwrap(held[name], f"{path}[{name!r}]")
     if all(_shape(value) is None for value in state.values()):
         what = "an optimizer's state" if state.keys() >= _OPTIMIZER else f"{_some(state)}"

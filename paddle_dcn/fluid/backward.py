@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import paddle
@@ -48,8 +49,9 @@ def gradients(
     targets: Any, inputs: Any, target_gradients: Any = None, no_grad_set: Any = None
 ) -> list[Any]:
     """Add the gradients to the program of the targets; see `paddle.static.gradients`."""
-    first = targets[0] if isinstance(targets, (list, tuple)) else targets
-    with paddle.static.program_guard(first.block.program):
+    first = next(iter(targets), None) if isinstance(targets, (list, tuple)) else targets
+    block = getattr(first, "block", None)  # of what is no variable Paddle tells
+    with paddle.static.program_guard(block.program) if block else contextlib.nullcontext():
         return paddle.static.gradients(targets, inputs, target_gradients, no_grad_set)
 
 

@@ -51,6 +51,10 @@ CONTAINERS = {
     "InternImage with averages": {"model": OTHER, "model_ema": STATE, "max_accuracy": 0.8},
     "timm with averages": {"state_dict": OTHER, "state_dict_ema": STATE, "version": 2},
     "settings": {"model_ema": {}, "ema": {"decay": 0.9}, "params": {"lr": 0.1}, "model": STATE},
+    "settings of more kinds": {
+        "ema": {"betas": [0.9, 0.99], "cfg": {"decay": 0.9}, "steps": np.array(3)},
+        "model": STATE,
+    },
     "averages in a wrapper": {"ema": {"module": STATE, "updates": 7}},
     "ema_state_dict": {"ema_state_dict": {"steps": np.array(3)} | arrays("module.")},
     "nested": {"model": {"state_dict": STATE}},

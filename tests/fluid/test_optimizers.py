@@ -137,6 +137,8 @@ def test_gradients_elsewhere(kind):
         (gradient,) = fluid.gradients([loss], w)
         executor.run(startup)
         np.testing.assert_array_equal(executor.run(main, fetch_list=[gradient])[0], [2, 2])
+        with pytest.raises(TypeError, match="'targets'"):
+            fluid.gradients(None, w)
 
 
 def test_zero_gradient(kind):
