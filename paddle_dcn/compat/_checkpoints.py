@@ -79,23 +79,23 @@ def _shape(value: Any) -> tuple[int, ...] | None:
         return None
 
 
-def _may_hold_arrays(value: Any) -> bool:
-    return isinstance(value, Mapping) or callable(getattr(value, "state_dict", None))
+def _opened(value: Any) -> Any:
+    """Return what a model holds, which some scripts save whole; other values as they are."""
+    is_model = not isinstance(value, Mapping) and callable(getattr(value, "state_dict", None))
+    return value.state_dict() if is_model else value
 
 
 def _holds_arrays(value: Any) -> bool:
     """Tell what holds parameters from settings, and from nothing, under the same name."""
-    if not isinstance(value, Mapping) and _may_hold_arrays(value):
-        value = value.state_dict()
-    return isinstance(value, Mapping) and any(
-        _shape(one) or (_may_hold_arrays(one) and _holds_arrays(one)) for one in value.values()
+    held = _opened(value)
+    return isinstance(held, Mapping) and any(
+        _shape(one) or _holds_arrays(one) for one in held.values()
     )
 
 
 def _unwrap(state: Any, path: str = "state") -> Mapping[str, Any]:
     """Return the named arrays of a checkpoint, out of whatever it holds them in."""
-    if not isinstance(state, Mapping) and callable(getattr(state, "state_dict", None)):
-        state = state.state_dict()  # a model, as some scripts save it
+    state = _opened(state)
     if not isinstance(state, Mapping):
         raise TypeError(
             f"{path}: expected a mapping of names to arrays, got {type(state).__name__}"
@@ -103,12 +103,12 @@ def _unwrap(state: Any, path: str = "state") -> Mapping[str, Any]:
     for name in state:
         if not isinstance(name, str):
             raise TypeError(f"state: expected names that are str, got {name!r}")
-    held = {name: state[name] for name in _CONTAINERS if _may_hold_arrays(state.get(name))}
+    held = [name for name in _CONTAINERS if isinstance(_opened(state.get(name)), Mapping)]
     flat = any(_shape(value) for value in state.values())
-    filled = (name for name, value in held.items() if _holds_arrays(value))
+    filled = (name for name in held if _holds_arrays(state[name]))
     name = next(filled, None if flat else next(iter(held), None))
     if name is not None:
-        return _unwrap(held[name], f"{path}[{name!r}]")
+        return _unwrap(state[name], f"{path}[{name!r}]")
     if all(_shape(value) is None for value in state.values()):
         what = "an optimizer's state" if state.keys() >= _OPTIMIZER else f"{_some(state)}"
         raise ValueError(f"{path}: expected names of arrays, got {what}")
