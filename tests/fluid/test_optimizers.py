@@ -57,10 +57,31 @@ def _momentum(p, rates):
     return p
 
 
-def minimized(optimizer):
-    """Build the loss sum(w * w), and the optimizer's update."""
+def squares():
+    """Build a parameter w, ones at first, and the loss sum(w * w)."""
     w = layers.create_parameter([2], "float32", "w", default_initializer=Constant(1.0))
-    optimizer.minimize(layers.reduce_sum(layers.square(w)))
+    return w, layers.reduce_sum(layers.square(w))
+
+
+def squares_elsewhere():
+    """Build them in a program of their own, which is returned with its startup program."""
+    main, startup = fluid.Program(), fluid.Program()
+    with fluid.program_guard(main, startup):
+        return main, startup, *squares()
+
+
+def minimized(optimizer):
+    """Build the loss, and the optimizer's update."""
+    optimizer.minimize(squares()[1])
+
+
+def check_step_elsewhere(executor, main, startup):
+    """Check one step from 1 to 1/2 of what was added to another program, and to that only."""
+    assert len(fluid.default_main_program().global_block().ops) == 0
+    executor.run(startup)
+    executor.run(fluid.default_startup_program())
+    executor.run(main)
+    np.testing.assert_array_equal(value("w"), [0.5, 0.5])
 
 
 @pytest.mark.parametrize("name", COMPOSED)
@@ -83,10 +104,7 @@ def test_composed(name, kind):
 def test_minimize_elsewhere(given, lookahead, kind):
     """A loss is minimized in its own program: 1 - (1.5 + 1/2) / 4 with a gradient of 2, clipped."""
     with programs_1x(kind) as executor:
-        main, startup = fluid.Program(), fluid.Program()
-        with fluid.program_guard(main, startup):
-            w = layers.create_parameter([2], "float32", "w", default_initializer=Constant(1.0))
-            loss = layers.reduce_sum(layers.square(w))
+        main, startup, _, loss = squares_elsewhere()
         optimizer = fluid.optimizer.SGD(
             0.25,
             regularization=fluid.regularizer.L2Decay(0.5),
@@ -95,27 +113,16 @@ def test_minimize_elsewhere(given, lookahead, kind):
         if lookahead:
             optimizer = fluid.optimizer.LookaheadOptimizer(optimizer, k=2)
         optimizer.minimize(loss, startup if given else None)
-        assert len(fluid.default_main_program().global_block().ops) == 0
-        executor.run(startup)
-        executor.run(fluid.default_startup_program())
-        executor.run(main)
-        np.testing.assert_array_equal(value("w"), [0.5, 0.5])
+        check_step_elsewhere(executor, main, startup)
 
 
 def test_apply_gradients_elsewhere(kind):
     """Gradients are applied in the program of their parameters: 1 - 2 / 4."""
     with programs_1x(kind) as executor:
-        main, startup = fluid.Program(), fluid.Program()
-        with fluid.program_guard(main, startup):
-            w = layers.create_parameter([2], "float32", "w", default_initializer=Constant(1.0))
-            loss = layers.reduce_sum(layers.square(w))
+        main, startup, _, loss = squares_elsewhere()
         optimizer = fluid.optimizer.SGD(0.25)
         optimizer.apply_gradients(optimizer.backward(loss))
-        assert len(fluid.default_main_program().global_block().ops) == 0
-        executor.run(startup)
-        executor.run(fluid.default_startup_program())
-        executor.run(main)
-        np.testing.assert_array_equal(value("w"), [0.5, 0.5])
+        check_step_elsewhere(executor, main, startup)
 
 
 def test_schedule_of_another_program(kind):
@@ -130,10 +137,7 @@ def test_schedule_of_another_program(kind):
 def test_gradients_elsewhere(kind):
     """Gradients are added to the program of their targets."""
     with programs_1x(kind) as executor:
-        main, startup = fluid.Program(), fluid.Program()
-        with fluid.program_guard(main, startup):
-            w = layers.create_parameter([2], "float32", "w", default_initializer=Constant(1.0))
-            loss = layers.reduce_sum(layers.square(w))
+        main, startup, w, loss = squares_elsewhere()
         (gradient,) = fluid.gradients([loss], w)
         executor.run(startup)
         np.testing.assert_array_equal(executor.run(main, fetch_list=[gradient])[0], [2, 2])
