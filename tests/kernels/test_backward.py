@@ -27,6 +27,14 @@ def test_table(case, dtypes, device):
         assert_results_close(results, expected(case, dtypes[0]), case, dtypes)
 
 
+def test_more_images_than_are_copied_at_a_time():
+    """By default, of a MiB each: of few channels a group a thread copies no more."""
+    case = Case(3, 72, (61, 62), 72, padding=1, groups=72, deformable_groups=2)
+    dtypes = ("float32", "float32")
+    results = run(deform_conv2d, case, random_problem(case, dtypes[0]), dtypes)
+    assert_results_close(results, expected(case, dtypes[0]), case, dtypes)
+
+
 @pytest.mark.parametrize("offsets", ["zero", "integer", "border"])
 def test_offset_gradient_at_kinks_is_right_hand(offsets, implementation, device):
     """Differences to the right where the sample is inside, exactly 0 at or beyond -1, H and W."""
